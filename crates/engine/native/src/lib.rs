@@ -1,0 +1,1 @@
+//! The native executor: cache, context, file operations and exec steps.

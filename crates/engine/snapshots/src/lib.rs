@@ -1,0 +1,1 @@
+//! Layer directories on disk and the overlay mounts made of them.

@@ -1,0 +1,1 @@
+//! The scheduler of a graph's vertices, as a pure state machine.

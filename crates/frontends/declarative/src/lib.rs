@@ -1,0 +1,1 @@
+//! Lowers declarative build steps to graphs.

@@ -1,0 +1,1 @@
+//! Layer archives: deterministic tars of overlay upper directories, and their safe unpacking.

@@ -1,0 +1,1 @@
+//! Image references, registries, OCI layouts and docker archives.

@@ -1,0 +1,1 @@
+//! Build records and journals in SQLite or PostgreSQL.
