@@ -4,6 +4,16 @@
 //! this one depends on none of them. Start with [`graph`] (what is to be done) and [`journal`]
 //! (what happened).
 
+pub mod cache;
 pub mod digest;
+pub mod frontend;
+pub mod graph;
+pub mod id;
+pub mod image;
+pub mod platform;
+pub mod time;
 
 pub use digest::{Digest, Hasher};
+pub use id::{BuildId, PrincipalId, TenantId, WorkerId};
+pub use platform::Platform;
+pub use time::Timestamp;
