@@ -6,11 +6,14 @@
 
 pub mod cache;
 pub mod digest;
+pub mod failure;
 pub mod frontend;
 pub mod graph;
 pub mod id;
 pub mod image;
+pub mod journal;
 pub mod platform;
+pub mod state;
 pub mod time;
 
 pub use digest::{Digest, Hasher};

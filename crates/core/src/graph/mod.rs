@@ -213,7 +213,9 @@ fn node_digest<'a>(op: &Op, inputs: impl Iterator<Item = &'a Digest>) -> Digest 
     let encoded = serde_json::to_vec(op).unwrap_or_default();
     debug_assert!(!encoded.is_empty(), "an operation holds only strings, numbers and lists");
     hasher.field(b"ashlar.node.v1").field(encoded);
-    inputs.for_each(|d| drop(hasher.field(d.as_bytes())));
+    for digest in inputs {
+        hasher.field(digest.as_bytes());
+    }
     hasher.finish()
 }
 
