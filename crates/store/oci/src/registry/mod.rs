@@ -1,0 +1,50 @@
+//! A client for registries (OCI distribution spec 1.1).
+//!
+//! All functions block. The network runs on a small runtime that starts with the first request;
+//! do not call from inside an async task (`spawn_blocking` is fine).
+//!
+//! An operation tries the mirrors of its host in order, then the host itself; at each it is tried
+//! again after failures that may pass (network, 429, 5xx), never after other refusals. When all
+//! fail, the error names each endpoint and why it failed.
+
+mod auth;
+mod challenge;
+mod credentials;
+mod docker_config;
+mod endpoint;
+mod error;
+mod fetch;
+mod http;
+mod manifests;
+mod retry;
+mod runtime;
+mod settings;
+
+use std::sync::Arc;
+
+pub use credentials::Credential;
+pub use docker_config::default_docker_config;
+pub use error::{EndpointFailure, Failure, RegistryError};
+pub use manifests::FetchedManifest;
+pub use settings::{Mirror, RegistrySettings, SettingsError};
+
+/// Most blobs that one pull or push moves at once.
+pub const PARALLEL_BLOBS: usize = 3;
+
+/// Speaks to registries. Cheap to clone; clones share connections and tokens.
+#[derive(Clone)]
+pub struct Registry {
+    http: Arc<http::Http>,
+}
+
+impl Registry {
+    /// Makes a client. Nothing is read or connected to before the first request.
+    pub fn new(settings: RegistrySettings) -> Self {
+        Self { http: Arc::new(http::Http::new(settings)) }
+    }
+
+    /// Returns the settings that the client was made with.
+    pub fn settings(&self) -> &RegistrySettings {
+        self.http.settings()
+    }
+}
