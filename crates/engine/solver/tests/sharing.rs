@@ -34,7 +34,7 @@ fn two_contexts(d: &mut Driver, names: &[&str], trees: [&str; 2]) {
 impl Driver {
     fn vertex_of(&self, key: u64, kind: JobKind) -> VertexId {
         let mut jobs = self.jobs.iter();
-        *jobs.find(|(_, (k, j))| *k == kind && j.build == BuildKey(key)).unwrap().0
+        *jobs.find(|(_, (k, j))| *k == kind && j.build == BuildKey(key)).expect("a job").0
     }
 }
 

@@ -44,7 +44,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
 fn build_graph(specs: &[NodeSpec]) -> Graph {
     let mut graph = Graph::new();
     add(&mut graph, Op::Scratch, &[]);
-    add(&mut graph, context_op(), &[]);
+    let context = add(&mut graph, context_op(), &[]);
+    add(&mut graph, exec_op("exec 0"), &[context]);
     for (kind, name, picks) in specs {
         let nodes = graph.nodes().len();
         let inputs: Vec<_> =
@@ -84,8 +85,8 @@ impl Simulation {
         let pick = usize::from(pick);
         match what % 16 {
             0 | 1 => self.add_build(pick),
-            2 if self.next_build > 0 => self.driver.cancel(pick as u64 % self.next_build),
-            3 => self.end_job(pick, true),
+            2 | 3 if self.next_build > 0 => self.driver.cancel(pick as u64 % self.next_build),
+            4 => self.end_job(pick, true),
             _ => self.end_job(pick, false),
         }
         self.check_jobs();
@@ -119,7 +120,7 @@ impl Simulation {
     /// Two builds may have the same context, or another one.
     fn resolve(&self, job: &Job<Tree>) -> Tree {
         match self.driver.op(job) {
-            Op::Context { .. } => format!("context {}", job.build.0 % 2),
+            Op::Context { .. } => format!("context {}", job.build.0 % 5 / 4),
             _ => self.driver.output(job),
         }
     }
