@@ -65,7 +65,8 @@ pub struct Copy {
     /// Patterns of files below each source that are not copied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
-    /// Whether the directories above a source are made below the destination (`--parents`).
+    /// Whether the directories above a source are made below the destination (`--parents`). A
+    /// `/./` in a source says where those begin: only what follows it is kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub parents: bool,
     /// Whether local archives are unpacked (`ADD`).

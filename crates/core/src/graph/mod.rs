@@ -110,6 +110,10 @@ pub struct NodeMeta {
     pub bypass: Option<crate::cache::Bypass>,
     /// Where in the definition the node comes from.
     pub location: Option<crate::frontend::Location>,
+    /// Variables that a process gets on top of its own and that no key may see: proxies, which
+    /// say how the network is reached and not what is fetched.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unkeyed_env: Vec<(String, String)>,
 }
 
 /// An operation with its inputs.
