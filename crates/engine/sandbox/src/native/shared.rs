@@ -1,0 +1,13 @@
+//! What all sandboxes of one engine have in common.
+
+use crate::cgroup::{Janitor, Layout};
+use crate::mounts::rootfs::Staging;
+use crate::security::seccomp::Profile;
+
+/// Made once, read by every sandbox.
+pub(crate) struct Shared {
+    pub(crate) staging: Staging,
+    pub(crate) profile: Profile,
+    pub(crate) layout: Layout,
+    pub(crate) janitor: Janitor,
+}
