@@ -1,31 +1,41 @@
 //! Layer directories on disk and the overlay mounts made of them.
 //!
-//! The outline of the API (blocking; any number of threads and processes may share a directory):
+//! A [`Tree`] is a root file system as a list of layers. [`SnapshotStore::begin`] gives a [`Draft`]
+//! whose upper directory takes the changes of a step; [`Draft::commit`] reads it once, names it by its
+//! content and moves it into place by one rename. A step that makes the same content again thus gives
+//! the same [`LayerId`], and what follows it needs no new run. Image layers are unpacked one by one,
+//! independent of those below them, and named by their diff_id ([`SnapshotStore::import_layer`]).
 //!
-//! ```text
-//! type LayerId = ashlar_core::Digest        image layer: its diff_id; own layer: content identity
-//! struct Tree(pub Vec<LayerId>)             bottom first; scratch(), with(id), digest(), top()
-//!
-//! SnapshotStore: Clone
-//!   open(dir) -> Self                       also empties the trash in the background
-//!   verify() -> Repairs                     dead drafts, half-made layers, layers lost by a power cut
-//!   has(&id) -> bool, layer(&id) -> LayerMeta, layers() -> Vec<LayerMeta>
-//!   update(&id, |meta| ..) -> LayerMeta     to note the diff_id and the blobs of a layer
-//!   hold(&Tree) -> Lease                    shared lock on each layer, bumps last_used; Clone
-//!   begin(&Tree) -> Draft                   the tree gives the root directory's owner and mode
-//!   import_layer(diff_id, impl Read, &ImportOptions) -> Lease      (once, whoever else wants it)
-//!   lowers(&Tree) -> Vec<PathBuf>           topmost first, never more than 400
-//!   mount(&Tree, Option<&Draft>) -> Mounted detached overlay: .fd(), .path() = /proc/self/fd/N
-//!   lookup(&Tree, path, Follow) -> Option<Found>, read(&Tree, path, max), list(&Tree, path)
-//!   content_digest(&Tree, &Selector) -> Option<Digest>
-//!   entries(&id) -> Arc<Entries>            paths, metadata and content digests of one layer
-//!   write_blob(&id, Compression, &TarOptions, impl Write) -> LayerBlob  tar, diff_id, blob digest
-//!   remove(&id) -> Removal, sync(), usage() -> Usage
-//!
-//! Draft (dropping it removes it, in the background)
-//!   upper() -> &Path, work() -> &Path, id() -> Uuid
-//!   commit(self, &KnownFiles) -> Commit { id, lease, reused, meta }
-//!   keep_failed(self, &Path)                moves `fs` and `work` there, for a debug shell
-//!
-//! ashlar_layers::KnownFiles                 insert(relative path bytes, Digest)
-//! ```
+//! Everything blocks, and any number of threads and processes may share a store: layers never change,
+//! appear and disappear by a rename, and a [`Lease`] keeps those in use. Nothing here decides *what*
+//! to keep: [`SnapshotStore::usage`] and [`SnapshotStore::remove`] serve whoever holds the disk
+//! budget. Start reading at `store` (the directory layout), then `draft`.
+
+mod content;
+mod draft;
+mod entry_cache;
+mod error;
+mod import;
+mod lock;
+mod merged;
+mod meta;
+mod mount;
+mod repair;
+mod squash;
+mod store;
+mod trash;
+mod tree;
+mod usage;
+mod view;
+
+pub use content::{Exclude, Selector};
+pub use draft::{Commit, CommitOptions, Draft};
+pub use error::{Result, SnapshotError};
+pub use import::ImportOptions;
+pub use meta::{BlobRef, LayerKind, LayerMeta};
+pub use mount::{LOWERS_MAX, Mounted};
+pub use repair::Repairs;
+pub use store::{Lease, Removal, SnapshotStore};
+pub use tree::{LayerId, Tree};
+pub use usage::Usage;
+pub use view::{Follow, Found, FoundKind};
