@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -120,7 +121,7 @@ def write_buildah_settings(settings: Settings) -> Mapping[str, str]:
         "registries.conf": REGISTRIES_CONF.format(address=settings.registry),
         "policy.json": '{"default":[{"type":"insecureAcceptAnything"}]}',
         "storage.conf": f'[storage]\ndriver = "overlay"\nrunroot = "{home}/run"\ngraphroot = "{home}/graph"\n',
-        "containers.conf": "[containers]\ndefault_ulimits = []\n",
+        "containers.conf": f"[containers]\ndefault_ulimits = [{_ulimits()}]\n",
     }
     for name, content in files.items():
         (home / "etc" / name).write_text(content)
@@ -128,6 +129,13 @@ def write_buildah_settings(settings: Settings) -> Mapping[str, str]:
     return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(home), "TMPDIR": str(home),
             "CONTAINERS_REGISTRIES_CONF": f"{etc}/registries.conf", "CONTAINERS_CONF": f"{etc}/containers.conf",
             "CONTAINERS_STORAGE_CONF": f"{etc}/storage.conf"}
+
+
+def _ulimits() -> str:
+    """The limits in force, quoted for containers.conf: buildah's defaults are higher than a restricted root may set."""
+    limits = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    hard = {name: resource.getrlimit(which)[1] for name, which in limits.items()}
+    return ", ".join(f'"{name}={value}:{value}"' for name, value in hard.items() if value != resource.RLIM_INFINITY)
 
 
 def buildah(settings: Settings, *argv: str) -> list[str]:
