@@ -37,6 +37,11 @@ impl BlobWriter {
         self.size
     }
 
+    /// Returns the digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
     /// Gives the blob its name; with `expected`, only when that is its digest.
     ///
     /// # Errors

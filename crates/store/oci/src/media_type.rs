@@ -83,6 +83,11 @@ pub fn is_index(t: &str) -> bool {
     matches!(bare(t), OCI_INDEX | DOCKER_INDEX)
 }
 
+/// Tells whether `t` is the type of an image's config.
+pub fn is_config(t: &str) -> bool {
+    matches!(bare(t), OCI_CONFIG | DOCKER_CONFIG)
+}
+
 /// Tells whether `t` is what careless servers send for a manifest of any type.
 pub(crate) fn is_sloppy(t: &str) -> bool {
     matches!(bare(t), "" | "application/json" | "application/octet-stream" | "text/plain")

@@ -444,7 +444,7 @@ impl Resolve<'_> {
     fn config(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         let not_image =
             |reason| PullError::NotImage { reference: Box::new(self.reference.clone()), reason };
-        if !matches!(blob.media_type.as_str(), mt::OCI_CONFIG | mt::DOCKER_CONFIG) {
+        if !mt::is_config(&blob.media_type) {
             let shown: String = blob.media_type.chars().take(100).collect();
             return Err(not_image(format!("its config is of type '{shown}'")));
         }

@@ -7,6 +7,7 @@ use ashlar_blobs::BlobError;
 use ashlar_core::Digest;
 
 use crate::manifest::ManifestError;
+use crate::walk::WalkError;
 
 /// An operation failed at every endpoint, or was stopped.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +27,8 @@ pub enum RegistryError {
     #[error("the local blob store failed while talking to a registry")]
     Store(#[from] BlobError),
     /// What is to be pushed is not a whole image.
-    #[error("manifest {digest} in the local store can not be pushed")]
-    Manifest {
-        /// The manifest.
-        digest: Digest,
-        /// Why.
-        source: ManifestError,
-    },
+    #[error("the image can not be pushed")]
+    Image(#[from] WalkError),
     /// Indexes are nested too deeply.
     #[error("indexes are nested more than {0} deep")]
     Nested(usize),

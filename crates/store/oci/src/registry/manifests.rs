@@ -14,7 +14,8 @@ use crate::media_type as mt;
 use crate::reference::Reference;
 use crate::transfer::Transfer;
 
-const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
 
 /// A manifest or index, with the bytes that its digest names.
 #[derive(Debug, Clone, PartialEq)]

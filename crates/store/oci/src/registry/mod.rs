@@ -16,9 +16,11 @@ mod error;
 mod fetch;
 mod http;
 mod manifests;
+mod push;
 mod retry;
 mod runtime;
 mod settings;
+mod upload;
 
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ pub use credentials::Credential;
 pub use docker_config::default_docker_config;
 pub use error::{EndpointFailure, Failure, RegistryError};
 pub use manifests::FetchedManifest;
+pub use push::BlobOrigins;
 pub use settings::{Mirror, RegistrySettings, SettingsError};
 
 /// Most blobs that one pull or push moves at once.

@@ -23,7 +23,7 @@ impl Registry {
     /// endpoint, and returns the bytes that it moved beside a failure.
     pub(crate) fn try_endpoints<T>(
         &self,
-        endpoints: Vec<Endpoint>,
+        endpoints: impl IntoIterator<Item = Endpoint>,
         transfer: &Transfer<'_>,
         what: impl Fn() -> String,
         mut attempt: impl FnMut(&Endpoint) -> Result<T, (Failure, u64)>,

@@ -19,7 +19,7 @@ static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 fn runtime() -> Result<&'static Runtime, Failure> {
     let start = || {
         let mut builder = Builder::new_multi_thread();
-        builder.worker_threads(1).max_blocking_threads(4).thread_name("registry").enable_all();
+        builder.worker_threads(2).max_blocking_threads(4).thread_name("registry").enable_all();
         builder.build().map_err(|e| format!("cannot start the network threads: {e}"))
     };
     RUNTIME.get_or_init(start).as_ref().map_err(|e| Failure::SetUp(e.clone()))
