@@ -1,27 +1,34 @@
 //! Build records, journals and the queue in SQLite or PostgreSQL.
 //!
-//! Outline of what one-shot commands use (module `blocking`, no async):
-//!
-//! ```text
-//! LocalHistory::open(path: &Path) -> Result<LocalHistory, Error>       // creates file and schema; Clone + Send + Sync
-//!   .begin(submission: Submission) -> Result<BuildWriter, Error>      // Submitted + Claimed(attempt 1), durable on return
-//!   .list(filter: &Filter, page: &Page) -> Result<Listed, Error>      // newest first; Filter::default() is everything
-//!   .get(build: BuildId) -> Result<Option<Record>, Error>             // with the definition
-//!   .find(prefix: &str) -> Result<Vec<BuildId>, Error>                // ids that begin so (any hyphens), newest first, at most 10
-//!   .journal(build: BuildId, from: u64, limit: usize) -> Result<Vec<Entry>, Error>   // by number; empty at the end
-//!   .tenant() -> TenantId, .principal() -> PrincipalId                // fixed ids of the local user
-//!   .new_build_id() -> BuildId
-//!
-//! BuildWriter: journal::Sink + Clone + Send + Sync                    // event() stamps the time and returns at once;
-//!                                                                      // flushed within 50 ms; blocks only when 8 MiB wait
-//!   .build() -> BuildId
-//!   .flush() -> Result<(), Error>                                      // all that was said before is durable
-//!   .finish(end: State, failure: Option<Failure>) -> Result<Record, Error>   // flush + Failed + terminal State
-//!   .record() -> Result<Record, Error>
-//!   dropped (all clones) without finish: the build fails as interrupted
-//!
-//! Filter { tenant, scope, dialect, state, source, backend, executor, kind, parent: Option<..>,
-//!          labels: BTreeMap<String,String>, created_from/created_until: Option<Timestamp>, text: Option<String> }
-//! Page { size: u32, at: At }   At::Newest | At::Before(Cursor) | At::Number(u64 /* from 1, fills Listed.total */)
-//! Listed { records: Vec<Record> /* definition: null */, next: Option<Cursor>, total: Option<u64> }
-//! ```
+//! [`Store`] is the door: [`Store::open`] takes a file or a `postgres://` address. Every change of
+//! a build is an entry in its journal, and the build's row is the fold of its entries, written in
+//! the same transaction ([`Store::append`]). One module a resource; all SQL lies here and nowhere
+//! else, one text for both databases wherever they agree. One-shot commands use [`blocking`].
+
+pub mod blocking;
+mod builds;
+mod codec;
+mod db;
+mod error;
+mod facets;
+mod follow;
+mod journal;
+mod leases;
+mod list;
+mod queue;
+mod random;
+mod store;
+mod submit;
+mod writer;
+
+pub use builds::{DEFINITION_BYTES_MAX, FOUND_MAX};
+pub use db::{Durability, Options};
+pub use error::Error;
+pub use follow::{Follower, POLL};
+pub use journal::{ScopeEntry, Stamped, TimeRange, Writer};
+pub use leases::{HEARTBEAT, Held, LEASE};
+pub use list::{At, Cursor, CursorError, Filter, Listed, Order, PAGE_SIZE_MAX, Page};
+pub use random::new_build_id;
+pub use store::Store;
+pub use submit::FIRST_FENCE;
+pub use writer::{FLUSH, JournalWriter, WAITING_BYTES_MAX, now};

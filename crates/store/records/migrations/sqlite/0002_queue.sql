@@ -1,0 +1,11 @@
+-- Builds that wait for a worker. `queued_at` is when the current wait began, but the order is that
+-- in which they were accepted: a build whose worker was lost does not go to the end again.
+CREATE TABLE queue (
+  build INTEGER PRIMARY KEY,
+  tenant BLOB NOT NULL,
+  scope INTEGER NOT NULL,
+  priority INTEGER NOT NULL,
+  queued_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX queue_by_tenant ON queue (tenant, priority DESC, build, scope);
+CREATE INDEX queue_by_scope ON queue (scope, build);

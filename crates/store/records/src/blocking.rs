@@ -1,0 +1,260 @@
+//! The local history for one-shot commands, without async.
+//!
+//! Several processes may share one file. A thread of its own talks to the database and is left
+//! alone at the end of the process: closing SQLite would copy its write-ahead log back, which the
+//! next process that has time does as well.
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::{Entry, Event, Record, Sink, Submission};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, PrincipalId, TenantId, WorkerId};
+use tokio::runtime::{Builder, Handle};
+
+use crate::db::{Durability, Options};
+use crate::list::{Filter, Listed, Page};
+use crate::submit::FIRST_FENCE;
+use crate::writer::{JournalWriter, now};
+use crate::{Error, Store, random};
+
+/// How long the end of a process waits for the history to take what was said last.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The history of builds that were made without a server.
+#[derive(Clone)]
+pub struct LocalHistory {
+    store: Store,
+    runtime: Handle,
+    worker: WorkerId,
+}
+
+impl LocalHistory {
+    /// Opens the history, and makes it when it is missing. Its directory must exist.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or a newer Ashlar has written it.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let (send, receive) = mpsc::channel();
+        let place = path.to_string_lossy().into_owned();
+        let thread = std::thread::Builder::new().name("history".into());
+        let serve = move || serve(&place, &send);
+        let failed = |source| Error::Database(sqlx::Error::Io(source));
+        thread.spawn(serve).map_err(failed)?;
+        let (store, runtime) = receive.recv().map_err(|_| Error::Gone)??;
+        let worker = WorkerId::from_parts(now().millis(), random::bytes()?);
+        Ok(Self { store, runtime, worker })
+    }
+
+    /// Returns the tenant of local builds; the same everywhere.
+    pub fn tenant(&self) -> TenantId {
+        TenantId::from_parts(0, *b"ashlar-own")
+    }
+
+    /// Returns the principal of local builds; the same everywhere.
+    pub fn principal(&self) -> PrincipalId {
+        PrincipalId::from_parts(0, *b"ashlar-own")
+    }
+
+    /// Makes a new build id.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn new_build_id(&self) -> Result<BuildId, Error> {
+        random::new_build_id(now())
+    }
+
+    /// Accepts a build that this process makes; it is durable on return, and in state `preparing`.
+    ///
+    /// # Errors
+    /// When the build exists already, its definition is too large or the database fails.
+    pub fn begin(&self, submission: Submission) -> Result<BuildWriter, Error> {
+        let (store, worker) = (self.store.clone(), self.worker);
+        let (record, journal) = self.run(async move {
+            let record = store.begin(&submission, worker, now()).await?;
+            let journal = JournalWriter::spawn(store, submission.build, FIRST_FENCE);
+            Ok((record, journal))
+        })?;
+        let finished = AtomicBool::new(false);
+        let inner = Inner { history: self.clone(), journal, record, finished };
+        Ok(BuildWriter { inner: Arc::new(inner) })
+    }
+
+    /// Lists builds. Those whose process was lost are first ended.
+    ///
+    /// # Errors
+    /// When the page's size is out of bounds or the database fails.
+    pub fn list(&self, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+        let (store, filter, page) = (self.store.clone(), filter.clone(), *page);
+        self.run(async move {
+            store.expire(now()).await?;
+            store.list(&filter, &page).await
+        })
+    }
+
+    /// Returns a build.
+    ///
+    /// # Errors
+    /// When the database fails or the record is damaged.
+    pub fn get(&self, build: BuildId) -> Result<Option<Record>, Error> {
+        let store = self.store.clone();
+        self.run(async move {
+            store.expire(now()).await?;
+            store.get(build).await
+        })
+    }
+
+    /// Returns the builds whose ids begin with some digits, newest first, at most ten.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn find(&self, prefix: &str) -> Result<Vec<BuildId>, Error> {
+        let (store, prefix) = (self.store.clone(), prefix.to_owned());
+        self.run(async move { store.find(&prefix).await })
+    }
+
+    /// Reads a journal from an entry's number on, at most `limit` entries; nothing at its end.
+    ///
+    /// # Errors
+    /// When the database fails or an entry is damaged.
+    pub fn journal(&self, build: BuildId, from: u64, limit: usize) -> Result<Vec<Entry>, Error> {
+        let store = self.store.clone();
+        self.run(async move { store.journal(build, from, limit).await })
+    }
+
+    /// Writes an entry about a build that is not being made by this process: a wish to cancel it,
+    /// a label, a new name.
+    ///
+    /// # Errors
+    /// When the build is not there or the entry does not belong there.
+    pub fn note(&self, build: BuildId, event: Event) -> Result<Record, Error> {
+        let store = self.store.clone();
+        let event = crate::journal::Stamped::new(now(), event);
+        self.run(async move { store.append(build, crate::Writer::Service, [event]).await })
+    }
+
+    /// Returns the store, for what has no blocking form.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs a future on the history's thread.
+    fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (send, receive) = mpsc::channel();
+        self.runtime.spawn(async move { send.send(future.await) });
+        receive.recv().map_err(|_| Error::Gone)?
+    }
+}
+
+/// Opens the store and serves it until the process ends.
+fn serve(place: &str, opened: &mpsc::Sender<Result<(Store, Handle), Error>>) {
+    let runtime = match Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let _ = opened.send(Err(Error::Database(sqlx::Error::Io(source))));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        let options = Options { durability: Durability::Process };
+        let store = Store::open_with(place, options).await;
+        let failed = store.is_err();
+        // The opener waits for exactly this message.
+        let _ = opened.send(store.map(|store| (store, Handle::current())));
+        if !failed {
+            std::future::pending::<()>().await;
+        }
+    });
+}
+
+/// Takes what happens in one build. The build fails as interrupted when all clones are dropped
+/// without [`BuildWriter::finish`].
+#[derive(Clone)]
+pub struct BuildWriter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    history: LocalHistory,
+    journal: JournalWriter,
+    record: Record,
+    finished: AtomicBool,
+}
+
+impl BuildWriter {
+    /// Returns the build's id.
+    pub fn build(&self) -> BuildId {
+        self.inner.journal.build()
+    }
+
+    /// Waits until all that was said before is durable.
+    ///
+    /// # Errors
+    /// When the journal refused an entry, or the database failed.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.record().map(drop)
+    }
+
+    /// Returns the row after all that was said before; the definition is left out.
+    ///
+    /// # Errors
+    /// As [`BuildWriter::flush`].
+    pub fn record(&self) -> Result<Record, Error> {
+        let journal = self.inner.journal.clone();
+        let record = self.inner.history.run(async move { journal.flush().await })?;
+        Ok(record.map_or_else(|| self.inner.record.clone(), |r| (*r).clone()))
+    }
+
+    /// Ends the build: writes the failure, if there is one, and the state. Returns the row.
+    ///
+    /// # Errors
+    /// When `end` cannot follow the build's state, or as [`BuildWriter::flush`].
+    pub fn finish(&self, end: State, failure: Option<Failure>) -> Result<Record, Error> {
+        self.inner.finished.store(true, Ordering::Relaxed);
+        self.inner.say_end(end, failure);
+        let record = self.record();
+        self.inner.journal.close();
+        record
+    }
+}
+
+impl Sink for BuildWriter {
+    fn event(&self, event: Event) {
+        self.inner.journal.event(event);
+    }
+}
+
+impl Inner {
+    fn say_end(&self, end: State, failure: Option<Failure>) {
+        if let Some(failure) = failure {
+            self.journal.event(Event::Failed(Box::new(failure)));
+        }
+        self.journal.event(Event::State { to: end });
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.finished.load(Ordering::Relaxed) {
+            return;
+        }
+        let why = "the process that made the build ended before the build did";
+        let failure = Failure::new(FailureKind::Interrupted, why).hint("start the build again");
+        self.say_end(State::Failed, Some(failure));
+        let (journal, (send, receive)) = (self.journal.clone(), mpsc::channel());
+        self.history.runtime.spawn(async move {
+            let flushed = journal.flush().await;
+            journal.close();
+            send.send(flushed.is_ok())
+        });
+        // Whatever comes of it, the lease ends by itself and the build with it.
+        let _ = receive.recv_timeout(DROP_WAIT_MAX);
+    }
+}

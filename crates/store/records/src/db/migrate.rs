@@ -1,0 +1,75 @@
+//! Brings a database forward to the schema that this program knows.
+
+use sqlx::Executor as _;
+
+use super::{Db, Tx, args};
+use crate::Error;
+
+/// Each version's change, from 1.
+const SQLITE: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_builds.sql"),
+    include_str!("../../migrations/sqlite/0002_queue.sql"),
+];
+const POSTGRES: [&str; 2] = [
+    include_str!("../../migrations/postgres/0001_builds.sql"),
+    include_str!("../../migrations/postgres/0002_queue.sql"),
+];
+const KNOWN: i64 = SQLITE.len() as i64;
+const _: () = assert!(SQLITE.len() == POSTGRES.len());
+
+/// Held while a PostgreSQL schema changes, so that two servers that start together take turns.
+const ADVISORY_LOCK: i64 = 0x6173_686c_6172;
+
+pub(super) async fn migrate(db: &Db) -> Result<(), Error> {
+    match db {
+        Db::Sqlite { write, .. } => {
+            // Read outside of a transaction: a one-shot command must not wait for a writer.
+            let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(write).await?;
+            if version == KNOWN {
+                return Ok(());
+            }
+        }
+        Db::Postgres(_) => {}
+    }
+    let mut tx = db.write().await?;
+    let found = version(&mut tx).await?;
+    if found > KNOWN {
+        return Err(Error::Newer { found, known: KNOWN });
+    }
+    for version in found + 1..=KNOWN {
+        step(&mut tx, version).await.map_err(|source| Error::Migrate { version, source })?;
+    }
+    tx.commit().await
+}
+
+async fn version(tx: &mut Tx) -> Result<i64, Error> {
+    match tx {
+        Tx::Sqlite(tx) => {
+            Ok(sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut **tx).await?)
+        }
+        Tx::Postgres(_) => {
+            tx.all("SELECT pg_advisory_xact_lock($1)", args![ADVISORY_LOCK]).await?;
+            tx.run("CREATE TABLE IF NOT EXISTS ashlar_schema (version BIGINT NOT NULL)", args![])
+                .await?;
+            let row = tx.maybe("SELECT MAX(version) FROM ashlar_schema", args![]).await?;
+            row.map_or(Ok(None), |row| row.maybe_int(0)).map(|v| v.unwrap_or(0))
+        }
+    }
+}
+
+async fn step(tx: &mut Tx, version: i64) -> Result<(), sqlx::Error> {
+    let index = usize::try_from(version - 1).unwrap_or(usize::MAX);
+    match tx {
+        Tx::Sqlite(tx) => {
+            tx.execute(SQLITE[index]).await?;
+            let set = format!("PRAGMA user_version = {version}");
+            tx.execute(sqlx::AssertSqlSafe(set)).await?;
+        }
+        Tx::Postgres(tx) => {
+            tx.execute(sqlx::raw_sql(POSTGRES[index])).await?;
+            let insert = sqlx::query("INSERT INTO ashlar_schema (version) VALUES ($1)");
+            insert.bind(version).execute(&mut **tx).await?;
+        }
+    }
+    Ok(())
+}

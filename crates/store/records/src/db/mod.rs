@@ -1,0 +1,221 @@
+//! The thin layer over both databases: one query text, plain values in, plain rows out.
+//!
+//! Integers are 64 bits wide, ids and digests bytes, everything else text; nothing in the schema
+//! needs another type, so no statement has to differ for a type's sake.
+
+mod migrate;
+mod open;
+mod row;
+
+pub use open::{Durability, Options};
+pub(crate) use row::{Arg, Row, args};
+
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres, SqlSafeStr, Sqlite, SqlitePool, Transaction};
+
+use crate::Error;
+
+/// Either database.
+#[derive(Clone)]
+pub(crate) enum Db {
+    /// One connection writes, since SQLite has one writer anyway and waiting in a queue of tasks
+    /// is fairer than polling a lock; others read beside it.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+/// A transaction. Dropped without commit it is rolled back.
+pub(crate) enum Tx {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Db {
+    /// Begins a transaction that writes.
+    pub(crate) async fn write(&self) -> Result<Tx, Error> {
+        Ok(match self {
+            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+        })
+    }
+
+    /// Begins a transaction that only reads, all of it at one point in time.
+    pub(crate) async fn snapshot(&self) -> Result<Tx, Error> {
+        Ok(match self {
+            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Postgres(pool) => {
+                let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+                Tx::Postgres(pool.begin_with(begin).await?)
+            }
+        })
+    }
+
+    /// Reads all rows of one query, outside of a transaction.
+    pub(crate) async fn all(
+        &self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>, Error> {
+        Ok(match self {
+            Self::Sqlite { read, .. } => {
+                let rows = sqlite(sql, args).fetch_all(read).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(pool) => {
+                let rows = postgres(sql, args).fetch_all(pool).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    /// Reads the only row of one query, if there is one.
+    pub(crate) async fn maybe(
+        &self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.all(sql, args).await?.into_iter().next())
+    }
+
+    /// Runs one statement in a transaction of its own and returns how many rows it touched.
+    pub(crate) async fn run(
+        &self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<u64, Error> {
+        let mut tx = self.write().await?;
+        let touched = tx.run(sql, args).await?;
+        tx.commit().await.map(|()| touched)
+    }
+}
+
+impl Tx {
+    pub(crate) const fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+
+    pub(crate) async fn all(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Row>, Error> {
+        Ok(match self {
+            Self::Sqlite(tx) => {
+                let rows = sqlite(sql, args).fetch_all(&mut **tx).await?;
+                rows.into_iter().map(Row::Sqlite).collect()
+            }
+            Self::Postgres(tx) => {
+                let rows = postgres(sql, args).fetch_all(&mut **tx).await?;
+                rows.into_iter().map(Row::Postgres).collect()
+            }
+        })
+    }
+
+    pub(crate) async fn maybe(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.all(sql, args).await?.into_iter().next())
+    }
+
+    /// Reads the row of a query that always has one.
+    pub(crate) async fn one(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<Row, Error> {
+        self.maybe(sql, args).await?.ok_or(Error::Database(sqlx::Error::RowNotFound))
+    }
+
+    /// Runs one statement and returns how many rows it touched.
+    pub(crate) async fn run(
+        &mut self,
+        sql: impl SqlSafeStr + Send,
+        args: Vec<Arg>,
+    ) -> Result<u64, Error> {
+        Ok(match self {
+            Self::Sqlite(tx) => sqlite(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::Postgres(tx) => postgres(sql, args).execute(&mut **tx).await?.rows_affected(),
+        })
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Postgres(tx) => tx.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+fn sqlite<'q>(
+    sql: impl SqlSafeStr,
+    args: Vec<Arg>,
+) -> Query<'q, Sqlite, <Sqlite as sqlx::Database>::Arguments> {
+    args.into_iter().fold(sqlx::query(sql), |query, arg| match arg {
+        Arg::Int(v) => query.bind(v),
+        Arg::Text(v) => query.bind(v),
+        Arg::Blob(v) => query.bind(v),
+    })
+}
+
+fn postgres<'q>(
+    sql: impl SqlSafeStr,
+    args: Vec<Arg>,
+) -> Query<'q, Postgres, <Postgres as sqlx::Database>::Arguments> {
+    args.into_iter().fold(sqlx::query(sql), |query, arg| match arg {
+        Arg::Int(v) => query.bind(v),
+        Arg::Text(v) => query.bind(v),
+        Arg::Blob(v) => query.bind(v),
+    })
+}
+
+/// Returns `($1, $2), ($3, $4)`: placeholders for `rows` rows of `columns` values, of which the
+/// first has the number `first`.
+pub(crate) fn placeholders(first: usize, rows: usize, columns: usize) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(rows * columns * 5);
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ",(" });
+        for column in 0..columns {
+            let comma = if column == 0 { "" } else { "," };
+            let _ = write!(text, "{comma}${}", first + row * columns + column);
+        }
+        text.push(')');
+    }
+    text
+}
+
+/// Cuts `items` into pieces of a few fixed lengths, so that statements with as many placeholders
+/// come in few variants and stay prepared.
+pub(crate) fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
+    const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+    std::iter::from_fn(move || {
+        let length = LENGTHS.into_iter().find(|l| *l <= items.len())?;
+        let (piece, rest) = items.split_at(length);
+        items = rest;
+        Some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_numbered_through() {
+        assert_eq!(placeholders(2, 2, 3), "($2,$3,$4),($5,$6,$7)");
+    }
+
+    #[test]
+    fn pieces_cover_everything_once() {
+        let items: Vec<u32> = (0..343).collect();
+        let lengths: Vec<usize> = pieces(&items).map(<[u32]>::len).collect();
+        assert_eq!(lengths, [256, 64, 16, 4, 1, 1, 1]);
+        assert_eq!(pieces(&items).flatten().copied().collect::<Vec<_>>(), items);
+    }
+}

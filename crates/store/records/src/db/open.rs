@@ -1,0 +1,113 @@
+//! Opens a database.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+
+use super::{Db, migrate};
+use crate::Error;
+
+/// How long a writer waits for another process that writes the same SQLite file.
+const BUSY_MAX: Duration = Duration::from_secs(30);
+/// How long a task waits for a free connection.
+const ACQUIRE_MAX: Duration = Duration::from_secs(30);
+/// Readers beside the one writer of a SQLite file.
+const SQLITE_READERS: u32 = 4;
+/// Connections to PostgreSQL.
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// What survives once a write was acknowledged. Nothing but time hangs on it where the database
+/// is PostgreSQL, which has settings of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// The death of the process. After a power cut the newest builds may be missing, never torn.
+    Process,
+    /// A power cut too: each commit waits for the disk.
+    #[default]
+    Power,
+}
+
+/// How a database is opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// What survives.
+    pub durability: Durability,
+}
+
+impl Db {
+    /// Opens a SQLite file, which is made when it is missing, or a `postgres://` address.
+    pub(crate) async fn open(place: &str, options: Options) -> Result<Self, Error> {
+        let db = if place.starts_with("postgres://") || place.starts_with("postgresql://") {
+            Self::postgres(place)?
+        } else {
+            let path = place.strip_prefix("sqlite:").unwrap_or(place);
+            Self::sqlite(Path::new(path.strip_prefix("//").unwrap_or(path)), options)
+        };
+        migrate::migrate(&db).await.map_err(|error| match error {
+            Error::Database(source) => Error::Open { place: without_password(place), source },
+            other => other,
+        })?;
+        Ok(db)
+    }
+
+    fn sqlite(path: &Path, options: Options) -> Self {
+        let synchronous = match options.durability {
+            Durability::Process => SqliteSynchronous::Normal,
+            Durability::Power => SqliteSynchronous::Full,
+        };
+        let connect = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(BUSY_MAX)
+            .foreign_keys(false)
+            .synchronous(synchronous)
+            .statement_cache_capacity(200)
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new()
+            .acquire_timeout(ACQUIRE_MAX)
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None);
+        let writer = connect.clone().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+        let reader = connect.pragma("query_only", "ON");
+        Self::Sqlite {
+            write: pool.clone().max_connections(1).connect_lazy_with(writer),
+            read: pool.max_connections(SQLITE_READERS).connect_lazy_with(reader),
+        }
+    }
+
+    fn postgres(url: &str) -> Result<Self, Error> {
+        let connect = PgConnectOptions::from_str(url)
+            .map_err(|source| Error::Open { place: without_password(url), source })?
+            .application_name("ashlar")
+            .statement_cache_capacity(200)
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(POSTGRES_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_MAX)
+            .connect_lazy_with(connect);
+        Ok(Self::Postgres(pool))
+    }
+}
+
+/// Returns an address as it may be shown.
+fn without_password(place: &str) -> String {
+    let Some((scheme, rest)) = place.split_once("://") else { return place.to_owned() };
+    let shown = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{}", shown.split('?').next().unwrap_or(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn passwords_are_never_shown() {
+        let shown = without_password("postgres://me:p@ss@db:5432/x?password=hunter2");
+        assert_eq!(shown, "postgres://db:5432/x");
+        assert_eq!(without_password("/data/records.db"), "/data/records.db");
+    }
+}

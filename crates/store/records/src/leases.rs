@@ -1,0 +1,155 @@
+//! Leases: who works on a build, and what happens when that worker is no longer heard of.
+
+use std::time::Duration;
+
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::{Cancellation, Event};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, Timestamp, WorkerId};
+
+use crate::builds::{self, Loaded};
+use crate::db::{Tx, args};
+use crate::journal::Stamped;
+use crate::{Error, Store, journal};
+
+/// How long a worker is believed to be alive after it was heard of.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// How often a worker should be heard of.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Leases that one look ends at most; the next look ends more.
+const EXPIRED_AT_ONCE: u32 = 100;
+
+/// What a worker learns when it is heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// The build is still the worker's.
+    Yes {
+        /// Somebody wants it to stop.
+        cancellation: Option<Cancellation>,
+    },
+    /// It is not: stop, what is written is refused.
+    No,
+}
+
+/// Writes who works on a build from now on.
+pub(crate) async fn grant(
+    tx: &mut Tx,
+    loaded: &Loaded,
+    worker: WorkerId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO leases (build, scope, tenant, worker, fence, expires_at) \
+               VALUES ($1, $2, $3, $4, $5, $6)";
+    let tenant = loaded.record.submission.tenant;
+    let (fence, until) = (loaded.record.fence, after(now, LEASE));
+    tx.run(sql, args![loaded.position, loaded.scope, tenant, worker, fence, until]).await?;
+    Ok(())
+}
+
+pub(crate) fn after(now: Timestamp, time: Duration) -> Timestamp {
+    let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    Timestamp::from_nanos(now.nanos().saturating_add(nanos))
+}
+
+impl Store {
+    /// Says that a worker is alive and still works on a build.
+    ///
+    /// # Errors
+    /// When the database fails; the worker goes on until its lease would have ended.
+    pub async fn heartbeat(
+        &self,
+        build: BuildId,
+        fence: u64,
+        now: Timestamp,
+    ) -> Result<Held, Error> {
+        let sql = "UPDATE leases SET expires_at = $3 WHERE fence = $2 AND build = \
+                   (SELECT position FROM builds WHERE id = $1)";
+        if self.db.run(sql, args![build, fence, after(now, LEASE)]).await? == 0 {
+            return Ok(Held::No);
+        }
+        let record = self.get(build).await?.ok_or(Error::NoSuchBuild(build))?;
+        Ok(Held::Yes { cancellation: record.cancellation })
+    }
+
+    /// Sets when the build's current phase must be over, or that it has no limit of time. Without
+    /// effect when the worker no longer holds the build.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_deadline(
+        &self,
+        build: BuildId,
+        fence: u64,
+        deadline: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE leases SET deadline = $3 WHERE fence = $2 AND build = \
+                   (SELECT position FROM builds WHERE id = $1)";
+        self.db.run(sql, args![build, fence, deadline]).await.map(drop)
+    }
+
+    /// Ends the leases of lost workers and of phases that took too long, and returns the builds
+    /// that changed: they wait again, failed, or are cancelled when somebody wanted that. To be
+    /// called often; it costs one look into an index when there is nothing to do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expire(&self, now: Timestamp) -> Result<Vec<BuildId>, Error> {
+        let sql = "SELECT b.id, l.fence FROM leases l JOIN builds b ON b.position = l.build \
+                   WHERE l.expires_at < $1 ORDER BY l.expires_at LIMIT $2";
+        let lost = self.db.all(sql, args![now, EXPIRED_AT_ONCE]).await?;
+        let sql = "SELECT b.id, l.fence FROM leases l JOIN builds b ON b.position = l.build \
+                   WHERE l.deadline < $1 ORDER BY l.deadline LIMIT $2";
+        let late = self.db.all(sql, args![now, EXPIRED_AT_ONCE]).await?;
+        let mut changed = Vec::new();
+        for row in lost.iter().chain(&late) {
+            let build = row.build(0)?;
+            if self.end_lease(build, row.count(1)?, now).await? {
+                changed.push(build);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Ends one lease, unless the worker was heard of in the meantime.
+    async fn end_lease(&self, build: BuildId, fence: u64, now: Timestamp) -> Result<bool, Error> {
+        let mut tx = self.db.write().await?;
+        let mut loaded = match builds::load(&mut tx, build).await {
+            Err(Error::NoSuchBuild(_)) => return Ok(false),
+            other => other?,
+        };
+        let sql = "SELECT expires_at, deadline FROM leases WHERE build = $1 AND fence = $2";
+        let Some(row) = tx.maybe(sql, args![loaded.position, fence]).await? else {
+            return Ok(false);
+        };
+        let late = row.maybe_time(1)?.is_some_and(|deadline| deadline < now);
+        if !late && row.time(0)? >= now {
+            return Ok(false);
+        }
+        let events = ending(&loaded, late).into_iter().map(|event| Stamped::new(now, event));
+        journal::append(&mut tx, &mut loaded, None, events).await?;
+        journal::announce(&mut tx, build).await?;
+        tx.commit().await?;
+        self.wakeups.wake(build);
+        Ok(true)
+    }
+}
+
+/// Returns what is to be written when a lease ends.
+fn ending(loaded: &Loaded, late: bool) -> Vec<Event> {
+    let failed =
+        |failure| vec![Event::Failed(Box::new(failure)), Event::State { to: State::Failed }];
+    if loaded.record.cancellation.is_some() {
+        return vec![Event::State { to: State::Cancelled }];
+    }
+    if late {
+        let mut failure = Failure::new(FailureKind::Limit, "the phase took longer than allowed")
+            .hint("raise the limit of time, or make the build faster");
+        failure.limit = Some("time".into());
+        return failed(failure);
+    }
+    if loaded.record.may_run_again() {
+        return vec![Event::Requeued { reason: "the worker was lost".into() }];
+    }
+    let failure = Failure::new(FailureKind::Interrupted, "the worker was lost during the build");
+    failed(failure.hint("start the build again"))
+}

@@ -1,0 +1,335 @@
+//! Lists of builds: filters, cursors, and pages by number with exact totals.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use ashlar_core::journal::{BuildKind, Record};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, TenantId, Timestamp};
+use sqlx::AssertSqlSafe;
+
+use crate::db::{Arg, Row, Tx, args};
+use crate::facets::{self, ALL, BLOCK, Facet, kind_word};
+use crate::{Error, Store};
+
+/// The most records of one page.
+pub const PAGE_SIZE_MAX: u32 = 1000;
+/// How far the clocks of two servers may differ: builds are listed in the order in which they were
+/// accepted, and a range of times is cut with this much room.
+const CLOCK_SKEW_MAX_NANOS: i64 = 600 * 1_000_000_000;
+
+/// Which builds to list; all that is set must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Whose.
+    pub tenant: Option<TenantId>,
+    /// Of which scope; needs the tenant, since scopes are named within one.
+    pub scope: Option<String>,
+    /// Through which door they came.
+    pub dialect: Option<String>,
+    /// Where they are.
+    pub state: Option<State>,
+    /// What they are made from.
+    pub source: Option<String>,
+    /// The backend that was asked for.
+    pub backend: Option<String>,
+    /// What ran them.
+    pub executor: Option<String>,
+    /// Builds or runs of builds.
+    pub kind: Option<BuildKind>,
+    /// The run that they belong to.
+    pub parent: Option<BuildId>,
+    /// Labels that they have, by name and value.
+    pub labels: BTreeMap<String, String>,
+    /// Accepted at this time or later.
+    pub created_from: Option<Timestamp>,
+    /// Accepted before this time.
+    pub created_until: Option<Timestamp>,
+    /// Words of the name or of labels' values, in any order and case; needs the tenant.
+    pub text: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// How many records, 1 to [`PAGE_SIZE_MAX`].
+    pub size: u32,
+    /// Where.
+    pub at: At,
+    /// In which order.
+    pub order: Order,
+}
+
+impl Page {
+    /// The newest records.
+    pub const fn newest(size: u32) -> Self {
+        Self { size, at: At::Start, order: Order::NewestFirst }
+    }
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// At the beginning of the list.
+    Start,
+    /// After the record that a cursor points to.
+    After(Cursor),
+    /// At a page's number, from 1. The answer has the total.
+    Number(u64),
+}
+
+/// The order of a list: that in which builds were accepted, one way or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Newest first.
+    #[default]
+    NewestFirst,
+    /// Oldest first.
+    OldestFirst,
+}
+
+/// A place in any list; stays valid whatever is added or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(i64);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// A text is no cursor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is not a cursor; take one from an earlier page")]
+pub struct CursorError;
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let position = i64::from_str_radix(text, 16).map_err(|_| CursorError)?;
+        if position < 0 { Err(CursorError) } else { Ok(Self(position)) }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// The records, with `null` for the definition, which may be large.
+    pub records: Vec<Record>,
+    /// Where the next page begins; none on the last one.
+    pub next: Option<Cursor>,
+    /// How many records the whole list has, when the page was asked for by its number.
+    pub total: Option<u64>,
+}
+
+impl Filter {
+    /// Returns facets that all hold for exactly the builds that the filter lets through, but for
+    /// the range of times.
+    fn facets(&self) -> Vec<Facet> {
+        let mut found = Vec::new();
+        match (self.tenant, &self.scope, self.state) {
+            (Some(t), Some(scope), Some(state)) => found.push(Facet::scope_state(t, scope, state)),
+            (Some(t), Some(scope), None) => found.push(Facet::scope(t, scope)),
+            (_, _, state) => {
+                self.property(&mut found, "state", state.map(State::as_str));
+            }
+        }
+        self.property(&mut found, "dialect", self.dialect.as_deref());
+        self.property(&mut found, "source", self.source.as_deref());
+        self.property(&mut found, "backend", self.backend.as_deref());
+        self.property(&mut found, "executor", self.executor.as_deref());
+        self.property(&mut found, "kind", self.kind.map(kind_word));
+        found.extend(self.parent.map(Facet::parent));
+        let labels = self.labels.iter();
+        found.extend(labels.map(|(n, v)| Facet::label(self.tenant, n, Some(v))));
+        if let (Some(tenant), Some(text)) = (self.tenant, &self.text) {
+            found.extend(facets::words(text).map(|w| Facet::word(tenant, &w)));
+        }
+        let bound = found.len() > usize::from(self.parent.is_some());
+        if let (Some(tenant), false) = (self.tenant, bound) {
+            found.push(Facet::tenant(tenant));
+        }
+        found
+    }
+
+    fn property(&self, found: &mut Vec<Facet>, name: &str, value: Option<&str>) {
+        found.extend(value.map(|v| Facet::property(self.tenant, name, v.as_bytes())));
+    }
+
+    /// Says whether the filter asks for something that needs a tenant and has none.
+    fn lacks_tenant(&self) -> bool {
+        self.tenant.is_none() && (self.scope.is_some() || self.text.is_some())
+    }
+}
+
+/// The part of a list that a query reads.
+struct Span {
+    /// The rarest facet, which the query walks; then those that it checks.
+    facets: Vec<Facet>,
+    created: Option<(i64, i64)>,
+    /// Positions that may be in it, both included.
+    low: i64,
+    high: i64,
+    order: Order,
+}
+
+impl Span {
+    /// Writes the query's text after `SELECT …`, with its values.
+    fn from_where(&self) -> (String, Vec<Arg>) {
+        let mut values = args![self.low, self.high];
+        let mut text = match self.facets.first() {
+            // The comma and no JOIN: the planners keep the order or know better by their counts.
+            Some(facet) => {
+                values.extend(args![facet.0]);
+                "FROM facets f CROSS JOIN builds b WHERE f.facet = $3 AND f.position >= $1 \
+                 AND f.position <= $2 AND b.position = f.position"
+                    .to_owned()
+            }
+            None => "FROM builds b WHERE b.position >= $1 AND b.position <= $2".to_owned(),
+        };
+        for facet in self.facets.iter().skip(1) {
+            values.extend(args![facet.0]);
+            text += &format!(
+                " AND EXISTS (SELECT 1 FROM facets x WHERE x.facet = ${} AND x.position = {})",
+                values.len(),
+                self.position()
+            );
+        }
+        if let Some((from, until)) = self.created {
+            values.extend(args![from, until]);
+            let (f, u) = (values.len() - 1, values.len());
+            text += &format!(" AND b.created_at >= ${f} AND b.created_at < ${u}");
+        }
+        (text, values)
+    }
+
+    const fn position(&self) -> &'static str {
+        if self.facets.is_empty() { "b.position" } else { "f.position" }
+    }
+
+    async fn records(&self, tx: &mut Tx, limit: u64, skip: u64) -> Result<Vec<Row>, Error> {
+        let (text, mut values) = self.from_where();
+        let way = match self.order {
+            Order::NewestFirst => "DESC",
+            Order::OldestFirst => "ASC",
+        };
+        values.extend(args![limit, skip]);
+        let (l, s) = (values.len() - 1, values.len());
+        let position = self.position();
+        let sql = format!(
+            "SELECT b.position, b.record {text} ORDER BY {position} {way} LIMIT ${l} OFFSET ${s}"
+        );
+        tx.all(AssertSqlSafe(sql), values).await
+    }
+
+    async fn count(&self, tx: &mut Tx) -> Result<u64, Error> {
+        let (text, values) = self.from_where();
+        tx.one(AssertSqlSafe(format!("SELECT COUNT(*) {text}")), values).await?.count(0)
+    }
+
+    /// Moves the span's beginning behind as many records as blocks of counts can skip, and returns
+    /// how many are left to skip and how many there are in all.
+    async fn skip_blocks(&mut self, tx: &mut Tx, skip: u64) -> Result<(u64, u64), Error> {
+        let mut blocks = facets::blocks(tx, self.facets.first().copied().unwrap_or(ALL)).await?;
+        let total = blocks.iter().map(|(_, n)| n).sum();
+        if self.order == Order::OldestFirst {
+            blocks.reverse();
+        }
+        let mut left = skip;
+        for (block, n) in blocks {
+            if left < n {
+                match self.order {
+                    Order::NewestFirst => self.high = (block + 1) * BLOCK - 1,
+                    Order::OldestFirst => self.low = block * BLOCK,
+                }
+                return Ok((left, total));
+            }
+            left -= n;
+        }
+        // Beyond the end: an empty span.
+        (self.low, self.high) = (1, 0);
+        Ok((0, total))
+    }
+}
+
+impl Store {
+    /// Lists builds.
+    ///
+    /// # Errors
+    /// When the page's size is out of bounds or the database fails.
+    pub async fn list(&self, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+        if page.size == 0 || page.size > PAGE_SIZE_MAX {
+            return Err(Error::PageSize { max: PAGE_SIZE_MAX });
+        }
+        if filter.lacks_tenant() {
+            return Ok(Listed { records: Vec::new(), next: None, total: Some(0) });
+        }
+        let mut tx = self.db.snapshot().await?;
+        let mut span = span(&mut tx, filter, page.order).await?;
+        let size = u64::from(page.size);
+        let (skip, total) = match page.at {
+            At::Start => (0, None),
+            At::After(Cursor(position)) => {
+                match page.order {
+                    Order::NewestFirst => span.high = span.high.min(position - 1),
+                    Order::OldestFirst => span.low = span.low.max(position.saturating_add(1)),
+                }
+                (0, None)
+            }
+            At::Number(number) => {
+                let skip = number.saturating_sub(1).saturating_mul(size);
+                if span.facets.len() <= 1 && span.created.is_none() {
+                    let (left, total) = span.skip_blocks(&mut tx, skip).await?;
+                    (left, Some(total))
+                } else {
+                    (skip, Some(span.count(&mut tx).await?))
+                }
+            }
+        };
+        let rows = span.records(&mut tx, size + 1, skip).await?;
+        tx.commit().await?;
+        listed(&rows, page.size as usize, total)
+    }
+}
+
+fn listed(rows: &[Row], size: usize, total: Option<u64>) -> Result<Listed, Error> {
+    let shown = &rows[..rows.len().min(size)];
+    let more = rows.len() > size;
+    let next = shown.last().filter(|_| more).map(|row| row.int(0).map(Cursor)).transpose()?;
+    let records = shown.iter().map(|row| row.json(1, "a build")).collect::<Result<_, _>>()?;
+    Ok(Listed { records, next, total })
+}
+
+async fn span(tx: &mut Tx, filter: &Filter, order: Order) -> Result<Span, Error> {
+    let mut wanted = filter.facets();
+    if wanted.len() > 1 {
+        let mut counted = Vec::with_capacity(wanted.len());
+        for facet in wanted {
+            counted.push((facets::total(tx, facet).await?, facet));
+        }
+        counted.sort_unstable();
+        wanted = counted.into_iter().map(|(_, facet)| facet).collect();
+    }
+    let mut span = Span { facets: wanted, created: None, low: 0, high: i64::MAX, order };
+    if filter.created_from.is_some() || filter.created_until.is_some() {
+        let from = filter.created_from.map_or(i64::MIN, Timestamp::nanos);
+        let until = filter.created_until.map_or(i64::MAX, Timestamp::nanos);
+        span.created = Some((from, until));
+        (span.low, span.high) = positions(tx, from, until).await?;
+    }
+    Ok(span)
+}
+
+/// Returns the positions between which all builds accepted in a range of times lie: what is older
+/// by more than clocks differ comes before them, what is as much younger after them.
+async fn positions(tx: &mut Tx, from: i64, until: i64) -> Result<(i64, i64), Error> {
+    let sql = "SELECT position FROM builds WHERE created_at < $1 ORDER BY created_at DESC LIMIT 1";
+    let before = tx.maybe(sql, args![from.saturating_sub(CLOCK_SKEW_MAX_NANOS)]).await?;
+    let sql = "SELECT position FROM builds WHERE created_at >= $1 ORDER BY created_at LIMIT 1";
+    let after = tx.maybe(sql, args![until.saturating_add(CLOCK_SKEW_MAX_NANOS)]).await?;
+    let low = before.map_or(Ok(0), |row| row.int(0).map(|p| p + 1))?;
+    let high = after.map_or(Ok(i64::MAX), |row| row.int(0).map(|p| p - 1))?;
+    Ok((low, high))
+}

@@ -1,0 +1,55 @@
+//! The open store.
+
+use std::sync::Arc;
+
+use crate::Error;
+use crate::db::{Db, Options};
+use crate::follow::Wakeups;
+
+/// Records, journals and the queue. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) db: Db,
+    pub(crate) wakeups: Arc<Wakeups>,
+}
+
+impl Store {
+    /// Opens a SQLite file (made when missing) or a `postgres://` address, and brings its schema
+    /// forward. Writes survive a power cut.
+    ///
+    /// # Errors
+    /// When the database cannot be opened, or a newer Ashlar has written it.
+    pub async fn open(place: &str) -> Result<Self, Error> {
+        Self::open_with(place, Options::default()).await
+    }
+
+    /// Opens a database with options.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
+        let db = Db::open(place, options).await?;
+        Ok(Self { db, wakeups: Arc::new(Wakeups::new()) })
+    }
+
+    /// Closes all connections; a SQLite file is left without a write-ahead log.
+    pub async fn close(&self) {
+        match &self.db {
+            Db::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Db::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = match self.db {
+            Db::Sqlite { .. } => "sqlite",
+            Db::Postgres(_) => "postgres",
+        };
+        f.debug_struct("Store").field("database", &kind).finish_non_exhaustive()
+    }
+}

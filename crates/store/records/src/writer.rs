@@ -1,0 +1,327 @@
+//! Writes the journal of a build that this process works on.
+//!
+//! Whoever works says what happens from many threads and goes on at once; a task writes it in
+//! batches. What was said last is durable at most [`FLUSH`] (and one write) later. A bound on what
+//! waits keeps memory flat: a build that says more than the database takes is slowed down.
+
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::{BuildId, Timestamp};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::journal::{Stamped, Writer};
+use crate::leases::{HEARTBEAT, Held};
+use crate::{Error, Store};
+
+/// How long an event waits for others to be written with.
+pub const FLUSH: Duration = Duration::from_millis(50);
+/// What may wait to be written, in bytes; whoever says more waits.
+pub const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A batch of so many bytes is written at once.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// How long a database that does not answer is asked again.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What an entry costs besides its text.
+const EVENT_BYTES: usize = 128;
+
+/// Returns the time now.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// Takes what happens in a build and writes it into its journal. Cheap to clone.
+#[derive(Clone)]
+pub struct JournalWriter {
+    shared: Arc<Shared>,
+    _last: Arc<Closer>,
+}
+
+/// Ends the task when the last clone of the writer is gone.
+struct Closer(Arc<Shared>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+struct Shared {
+    build: BuildId,
+    buffer: Mutex<Buffer>,
+    /// Signalled when there is room again.
+    room: Condvar,
+    /// Signalled when there is something to do.
+    work: Notify,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Default)]
+struct Buffer {
+    waiting: Vec<Stamped>,
+    bytes: usize,
+    /// Events said so far.
+    said: u64,
+    /// Write up to this event at once.
+    hurry: u64,
+    closed: bool,
+}
+
+/// How far the task is.
+#[derive(Clone, Default)]
+struct Progress {
+    /// Events written.
+    written: u64,
+    /// The row after them.
+    record: Option<Arc<Record>>,
+    /// Why nothing is written any more.
+    error: Option<Arc<str>>,
+    cancelled: bool,
+}
+
+impl JournalWriter {
+    /// Starts a writer for the attempt that holds a build. It also says that the worker is alive
+    /// until the build has ended or all clones are gone. Needs a Tokio runtime.
+    pub fn spawn(store: Store, build: BuildId, fence: u64) -> Self {
+        let shared = Arc::new(Shared {
+            build,
+            buffer: Mutex::default(),
+            room: Condvar::new(),
+            work: Notify::new(),
+            progress: watch::Sender::new(Progress::default()),
+        });
+        let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0 };
+        tokio::spawn(task.run());
+        let last = Arc::new(Closer(Arc::clone(&shared)));
+        Self { shared, _last: last }
+    }
+
+    /// Returns the build's id.
+    pub fn build(&self) -> BuildId {
+        self.shared.build
+    }
+
+    /// Waits until all that was said before is durable, and returns the row then.
+    ///
+    /// # Errors
+    /// When the journal refuses the entries (the build was taken away or has ended) or the
+    /// database has failed for too long.
+    pub async fn flush(&self) -> Result<Option<Arc<Record>>, Error> {
+        let said = {
+            let mut buffer = self.shared.lock();
+            buffer.hurry = buffer.said;
+            buffer.said
+        };
+        self.shared.work.notify_one();
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|p| p.written >= said || p.error.is_some()).await;
+        let progress = reached.map_err(|_| Error::Gone)?.clone();
+        match progress.error {
+            Some(why) if progress.written < said => {
+                Err(Error::Writer { build: self.shared.build, why: why.to_string() })
+            }
+            _ => Ok(progress.record),
+        }
+    }
+
+    /// Waits until the build should be stopped: somebody wants it, or it is no longer ours.
+    pub async fn cancelled(&self) {
+        let mut progress = self.shared.progress.subscribe();
+        // The sender lives as long as `self`.
+        let _ = progress.wait_for(|p| p.cancelled || p.error.is_some()).await;
+    }
+
+    /// Ends the writer once all that was said is written.
+    pub(crate) fn close(&self) {
+        self.shared.close();
+    }
+}
+
+impl Sink for JournalWriter {
+    fn event(&self, event: Event) {
+        let at = now();
+        let bytes = EVENT_BYTES + weight(&event);
+        let mut buffer = self.shared.lock();
+        while buffer.bytes >= WAITING_BYTES_MAX && !buffer.closed {
+            self.shared.work.notify_one();
+            buffer = self.shared.room.wait(buffer).unwrap_or_else(PoisonError::into_inner);
+        }
+        if buffer.closed {
+            return;
+        }
+        buffer.waiting.push(Stamped { at, event });
+        buffer.bytes += bytes;
+        buffer.said += 1;
+        let wake = buffer.waiting.len() == 1 || buffer.bytes >= BATCH_BYTES;
+        drop(buffer);
+        if wake {
+            self.shared.work.notify_one();
+        }
+    }
+}
+
+fn weight(event: &Event) -> usize {
+    match event {
+        Event::Log(line) => line.text.len() + line.raw.as_ref().map_or(0, Vec::len),
+        _ => 0,
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        self.lock().closed = true;
+        self.work.notify_one();
+        self.room.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        // A panic while the lock is held leaves the buffer whole: nothing in between can fail.
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    store: Store,
+    fence: u64,
+    batch: u64,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut heartbeat = Instant::now() + HEARTBEAT;
+        loop {
+            // Silence until the next heartbeat is due ends the wait too.
+            let _ = timeout_at(heartbeat, self.gather()).await;
+            let (events, closed) = self.take();
+            if !events.is_empty() && !self.write(events).await {
+                return;
+            }
+            if closed {
+                return;
+            }
+            if Instant::now() >= heartbeat {
+                heartbeat = Instant::now() + HEARTBEAT;
+                if !self.beat().await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is a batch to write.
+    async fn gather(&self) {
+        let mut deadline = None;
+        loop {
+            {
+                let buffer = self.shared.lock();
+                let written = self.shared.progress.borrow().written;
+                if buffer.closed || buffer.hurry > written || buffer.bytes >= BATCH_BYTES {
+                    return;
+                }
+                if !buffer.waiting.is_empty() {
+                    deadline.get_or_insert(Instant::now() + FLUSH);
+                }
+            }
+            let work = self.shared.work.notified();
+            if let Some(deadline) = deadline {
+                if timeout_at(deadline, work).await.is_err() {
+                    return;
+                }
+            } else {
+                work.await;
+            }
+        }
+    }
+
+    fn take(&self) -> (Vec<Stamped>, bool) {
+        let mut buffer = self.shared.lock();
+        buffer.bytes = 0;
+        let taken = (mem::take(&mut buffer.waiting), buffer.closed);
+        drop(buffer);
+        self.shared.room.notify_all();
+        taken
+    }
+
+    /// Writes a batch; says whether to go on.
+    async fn write(&mut self, events: Vec<Stamped>) -> bool {
+        let count = events.len() as u64;
+        self.batch += 1;
+        match self.append(events).await {
+            Ok(record) => {
+                let ended = record.state.is_terminal();
+                self.shared.progress.send_modify(|p| {
+                    p.written += count;
+                    p.cancelled |= record.cancellation.is_some();
+                    p.record = Some(Arc::new(record));
+                });
+                if ended {
+                    self.give_up("the build has ended");
+                }
+                !ended
+            }
+            Err(error) => {
+                self.give_up(&chain(&error));
+                false
+            }
+        }
+    }
+
+    async fn append(&self, events: Vec<Stamped>) -> Result<Record, Error> {
+        let writer = Writer::Worker { fence: self.fence, batch: Some(self.batch) };
+        let until = Instant::now() + RETRY_MAX;
+        loop {
+            match self.store.append(self.shared.build, writer, events.iter().cloned()).await {
+                Err(error) if error.is_transient() && Instant::now() < until => {
+                    tracing::warn!(build = %self.shared.build, error = chain(&error), "retrying");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn beat(&self) -> bool {
+        match self.store.heartbeat(self.shared.build, self.fence, now()).await {
+            Ok(Held::Yes { cancellation }) => {
+                let cancelled = cancellation.is_some();
+                self.shared.progress.send_modify(|p| p.cancelled |= cancelled);
+                true
+            }
+            Ok(Held::No) => {
+                self.give_up("the build was given to another worker or has ended");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(build = %self.shared.build, error = chain(&error), "no heartbeat");
+                true
+            }
+        }
+    }
+
+    /// Takes nothing more; what waits is dropped, and whoever waits for it is told why.
+    fn give_up(&self, why: &str) {
+        let mut buffer = self.shared.lock();
+        buffer.closed = true;
+        buffer.waiting.clear();
+        drop(buffer);
+        self.shared.progress.send_modify(|p| p.error = Some(why.into()));
+        self.shared.room.notify_all();
+    }
+}
+
+/// Returns an error's text with those of its causes.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

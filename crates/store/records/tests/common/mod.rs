@@ -1,0 +1,111 @@
+//! What the tests share: databases, builds and events.
+#![expect(dead_code, reason = "each test program uses a part of it")]
+
+mod postgres;
+
+use ashlar_core::journal::{
+    BuildKind, Event, Level, LogLine, Mode, OnLost, Record, Stream, Submission,
+};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, Digest, PrincipalId, TenantId, Timestamp, WorkerId};
+use ashlar_records::{Stamped, Store};
+use serde_json::json;
+
+/// A database of its own, removed with it.
+pub struct Database {
+    pub store: Store,
+    pub place: String,
+    _dir: Option<tempfile::TempDir>,
+}
+
+pub async fn sqlite() -> Database {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("records.db").to_str().unwrap().to_owned();
+    Database { store: Store::open(&place).await.unwrap(), place, _dir: Some(dir) }
+}
+
+pub async fn postgres() -> Database {
+    let place = postgres::fresh_database().await;
+    Database { store: Store::open(&place).await.unwrap(), place, _dir: None }
+}
+
+/// Runs each test of a suite on both databases.
+#[macro_export]
+macro_rules! on_both {
+    ($($name:ident;)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::common::sqlite().await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::common::postgres().await).await;
+            })*
+        }
+    };
+}
+
+pub fn tenant(n: u8) -> TenantId {
+    TenantId::from_parts(1, [n; 10])
+}
+
+pub fn worker(n: u8) -> WorkerId {
+    WorkerId::from_parts(2, [n; 10])
+}
+
+pub fn at(nanos: i64) -> Timestamp {
+    Timestamp::from_nanos(1_700_000_000_000_000_000 + nanos)
+}
+
+pub const SECOND: i64 = 1_000_000_000;
+
+pub fn stamped(nanos: i64, event: Event) -> Stamped {
+    Stamped::new(at(nanos), event)
+}
+
+pub fn state(to: State) -> Event {
+    Event::State { to }
+}
+
+pub fn log(text: &str) -> Event {
+    let text = text.to_owned();
+    let (stream, level) = (Stream::Stdout, Level::Info);
+    Event::Log(LogLine { step: None, stream, level, text, raw: None, partial: false })
+}
+
+pub fn build_id() -> BuildId {
+    ashlar_records::new_build_id(ashlar_records::now()).unwrap()
+}
+
+pub fn submission() -> Submission {
+    let definition = json!({"dockerfile": "FROM busybox\nRUN true\n", "z": 1, "a": 2});
+    Submission {
+        build: build_id(),
+        tenant: tenant(1),
+        scope: "web".into(),
+        principal: PrincipalId::from_parts(3, [3; 10]),
+        dialect: "native".into(),
+        kind: BuildKind::Build,
+        parent: None,
+        retry_of: None,
+        name: "shop-front 12".into(),
+        source: "dockerfile".into(),
+        definition_digest: Digest::of(definition.to_string()),
+        definition,
+        backend: None,
+        on_lost: OnLost::Requeue { attempts_max: 2 },
+        mode: Mode::Managed,
+        priority: 0,
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+    }
+}
+
+/// Checks that a build's row is the fold of its journal.
+pub async fn check_fold(store: &Store, build: BuildId) -> Record {
+    let (row, fold) = store.rebuild(build).await.unwrap();
+    assert_eq!(row, fold);
+    row
+}
