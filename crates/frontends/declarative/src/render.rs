@@ -1,0 +1,123 @@
+//! The Dockerfile that steps stand for.
+
+use std::fmt::Write as _;
+
+use crate::command;
+use crate::paths::is_pattern;
+use crate::step::{CopyItem, Step};
+
+/// Writes the Dockerfile that does the same as the steps on a base without user and working
+/// directory of its own. It builds the same operations, but for `copy_items` of several items
+/// (one layer here, one an item there), copies of files whose names look like patterns, and bases
+/// that name another shell. `skip_cache` has no counterpart and leaves a comment.
+pub fn render_dockerfile(base: &str, steps: &[Step]) -> String {
+    let mut text = format!("FROM {base}\n");
+    let mut user = None;
+    for step in steps {
+        render(&mut text, &mut user, step);
+    }
+    text
+}
+
+fn render<'a>(text: &mut String, user: &mut Option<&'a str>, step: &'a Step) {
+    match step {
+        Step::Workdir { path } => line(text, "WORKDIR", &word(path)),
+        Step::User { user: new } => {
+            *user = Some(new);
+            line(text, "USER", new);
+        }
+        Step::Copy(item) => line(text, "COPY", &copy(item)),
+        Step::CopyItems { items } => items.iter().for_each(|i| line(text, "COPY", &copy(i))),
+        Step::SkipCache => text.push_str("# what follows is not taken from the cache\n"),
+        Step::Run { command, user: Some(other) } => {
+            line(text, "USER", other);
+            line(text, "RUN", &run(command));
+            line(text, "USER", user.unwrap_or("root"));
+        }
+        _ => {
+            if let Some(command) = command::of(step) {
+                line(text, "RUN", &run(&command));
+            }
+        }
+    }
+}
+
+fn line(text: &mut String, instruction: &str, rest: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{instruction} {rest}");
+}
+
+/// The shell form where it is read as it stands, else the same command line in exec form.
+pub(crate) fn run(command: &str) -> String {
+    let odd_start = |c: char| c.is_whitespace() || matches!(c, '-' | '[' | '#');
+    let odd_end = |c: char| c.is_whitespace() || c == '\\';
+    let odd = command.starts_with(odd_start)
+        || command.ends_with(odd_end)
+        || command.contains("<<")
+        || command.chars().any(char::is_control);
+    if odd { json(&["/bin/sh", "-c", command]) } else { command.to_owned() }
+}
+
+/// A word of `COPY`, `WORKDIR` or `USER`, which expand variables and quotes.
+fn word(text: &str) -> String {
+    let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '$' | '#' | '<');
+    if !text.contains(odd) {
+        return text.to_owned();
+    }
+    format!("\"{}\"", escape(text, &['"', '\\', '$']))
+}
+
+fn escape(text: &str, special: &[char]) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    for c in text.chars() {
+        if special.contains(&c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+pub(crate) fn copy(item: &CopyItem) -> String {
+    let mut out = String::new();
+    if let Some(user) = &item.user {
+        let _ = write!(out, "--chown={user} ");
+    }
+    if let Some(mode) = item.mode {
+        let _ = write!(out, "--chmod={mode} ");
+    }
+    let mut dst = item.dst.clone();
+    if item.sources.len() > 1 && !dst.ends_with('/') {
+        dst.push('/');
+    }
+    let words: Vec<String> = item.sources.iter().map(|s| pattern(s)).chain([dst]).collect();
+    let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '$' | '<' | '#' | '[');
+    if words.iter().any(|w| w.contains(odd) || w.starts_with('-')) {
+        let words: Vec<_> = words.iter().map(|w| escape(w, &['"', '\'', '\\', '$'])).collect();
+        out.push_str(&json(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+    } else {
+        out.push_str(&words.join(" "));
+    }
+    out
+}
+
+/// Makes a pattern that matches just this path (Go's `filepath.Match`).
+fn pattern(path: &str) -> String {
+    if !is_pattern(path) {
+        return path.to_owned();
+    }
+    let mut out = String::new();
+    for c in path.chars() {
+        match c {
+            '*' | '?' | '[' => out.extend(['[', c, ']']),
+            '\\' => out.push_str("\\\\"),
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+fn json(words: &[&str]) -> String {
+    let words = words.iter().map(|w| serde_json::Value::from(*w).to_string());
+    format!("[{}]", words.collect::<Vec<_>>().join(", "))
+}
