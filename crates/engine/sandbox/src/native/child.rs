@@ -188,8 +188,7 @@ impl Plan<'_> {
     }
 
     fn install_filter(&self) -> Result<()> {
-        sys::add_filter(&self.profile.main)?;
-        sys::add_filter(&self.profile.unknown)
+        sys::add_filter(&self.profile.0)
     }
 }
 

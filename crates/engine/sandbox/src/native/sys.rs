@@ -138,12 +138,10 @@ pub(crate) fn block_signals(block: bool) {
 }
 
 /// Adds a seccomp filter to the calling thread. Needs CAP_SYS_ADMIN or no_new_privs.
-pub(crate) fn add_filter(program: &[seccompiler::sock_filter]) -> Result<(), Errno> {
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>(),
-    };
-    // SAFETY: seccompiler's instruction has the kernel's layout; the kernel copies the program during the call.
+pub(crate) fn add_filter(program: &[libc::sock_filter]) -> Result<(), Errno> {
+    let program =
+        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel only reads, and copies the program during the call.
     #[expect(unsafe_code, reason = "not in rustix")]
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)

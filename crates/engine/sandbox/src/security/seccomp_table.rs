@@ -89,7 +89,7 @@ pub(crate) const ALLOWED_NEWER: &[(&str, libc::c_long)] = &[
 pub(crate) const LAST_KNOWN: u32 = 466;
 
 /// Namespace flags that `clone` is refused with: new cgroup, mount, uts, ipc, user, pid and network namespaces.
-pub(crate) const CLONE_NAMESPACES: u64 = 0x7E02_0000;
+pub(crate) const CLONE_NAMESPACES: u32 = 0x7E02_0000;
 
 /// Execution domains that `personality` may set: Linux, and Linux with ADDR_NO_RANDOMIZE off or UNAME26, and the query.
-pub(crate) const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+pub(crate) const PERSONALITIES: [u32; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
