@@ -1,0 +1,409 @@
+//! Setting up: global arguments, stages, what they need of each other.
+
+use std::collections::BTreeSet;
+
+use ashlar_core::frontend::Diagnostic;
+
+use super::state::{State, Step};
+use super::{Lowering, Result, platform};
+use crate::expand::{self, Expanded, Options};
+use crate::lint::Rule;
+use crate::parse::ast::{Command, Instruction, Stage};
+use crate::request::Request;
+use crate::source::{Problem, Word};
+use crate::suggest;
+
+/// The minor version of the language that this frontend knows.
+const SYNTAX_MINOR: u32 = 24;
+
+/// Returns the time of the result, of the request or of a build argument.
+pub(super) fn epoch(request: &Request) -> Result<Option<i64>> {
+    let argument = request.build_args.get("SOURCE_DATE_EPOCH").filter(|v| !v.is_empty());
+    match (request.source_date_epoch, argument) {
+        (Some(seconds), _) => Ok(Some(seconds)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => text.parse().map(Some).map_err(|_| {
+            let message = format!("invalid SOURCE_DATE_EPOCH: {text}");
+            Box::new(Diagnostic::new(message).hint("give it as seconds since 1970"))
+        }),
+    }
+}
+
+impl Lowering<'_> {
+    /// Warns when `# syntax=` asks for something else than this frontend.
+    pub(super) fn check_syntax(&self) {
+        let Some((syntax, line)) = &self.file.directives.syntax else { return };
+        let image = syntax.split(' ').next().unwrap_or_default();
+        let short = image.strip_prefix("docker.io/").unwrap_or(image);
+        let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+        let (name, tag) =
+            short.split('@').next().unwrap_or_default().split_once(':').unwrap_or((short, ""));
+        let text = if !known.contains(&name) {
+            format!(
+                "the frontend image {image} is not run; the file is read as a Dockerfile 1.{SYNTAX_MINOR}"
+            )
+        } else {
+            let version = tag.split('-').next().unwrap_or_default();
+            let mut parts = version.split('.').map(|p| p.parse::<u32>().ok());
+            let major = parts.next().flatten().unwrap_or(1);
+            let minor = parts.next().flatten().unwrap_or(0);
+            if major == 1 && minor <= SYNTAX_MINOR {
+                return;
+            }
+            format!(
+                "Dockerfile syntax {version} is newer than 1.{SYNTAX_MINOR}, as which the file is read"
+            )
+        };
+        let place = self.source.lines_at(*line, *line);
+        self.lint.warn_at(Rule::SyntaxDirective, place, &self.source, text);
+    }
+
+    /// Reads the arguments before the first `FROM`.
+    pub(super) fn read_globals(&mut self) -> Result<()> {
+        let target = self
+            .request
+            .target
+            .as_deref()
+            .or_else(|| self.file.stages.last().and_then(|s| s.name.as_deref()));
+        let predefined = platform::predefined(self.request, target.unwrap_or_default());
+        let defaults = self.with_global_args(predefined.clone(), false);
+        self.globals = self.with_global_args(predefined, true)?;
+        if let Some(epoch) = self.request.source_date_epoch {
+            self.globals.set("SOURCE_DATE_EPOCH", &epoch.to_string());
+        }
+        if let Ok(defaults) = defaults {
+            self.check_default_bases(&defaults);
+        }
+        Ok(())
+    }
+
+    fn with_global_args(&self, mut env: super::Env, given: bool) -> Result<super::Env> {
+        for instruction in &self.file.global_args {
+            let Command::Arg(args) = &instruction.command else { continue };
+            for arg in args {
+                let value = match (self.request.build_args.get(&arg.name), &arg.value) {
+                    (Some(value), _) if given => value.clone(),
+                    (_, Some(word)) => {
+                        let expanded = self.expand_with(word, &env);
+                        self.place(&instruction.line, expanded)?.text
+                    }
+                    (_, None) => continue,
+                };
+                env.set(&arg.name, &value);
+            }
+        }
+        Ok(env)
+    }
+
+    /// Warns of stages whose base is no image name when nobody gives build arguments.
+    fn check_default_bases(&self, defaults: &super::Env) {
+        for stage in &self.file.stages {
+            let Ok(base) = self.expand_with(&stage.base, defaults) else { return };
+            if super::reference::Reference::parse(&base.text).is_err() {
+                let text = format!(
+                    "Default value for ARG {} results in empty or invalid base image name",
+                    stage.base.text
+                );
+                let lint = self.lint.scoped(&stage.line.comments);
+                lint.warn(Rule::InvalidDefaultArgInFrom, &stage.line, &self.source, text);
+            }
+        }
+    }
+
+    /// Expands a word with the directive's escape character.
+    pub(super) fn expand_with(
+        &self,
+        word: &Word,
+        variables: &super::Env,
+    ) -> std::result::Result<Expanded, Problem> {
+        let options = Options::new(self.file.directives.escape);
+        expand::expand(&word.text, variables, &options)
+            .map_err(|e| Problem::new(e.to_string()).at(word.span))
+    }
+
+    /// Makes a state of each stage.
+    pub(super) fn make_states(&mut self) -> Result<()> {
+        self.check_stage_names();
+        self.check_instruction_casing();
+        for (index, stage) in self.file.stages.clone().iter().enumerate() {
+            let state = self.place(&stage.line, self.make_state(stage, index))?;
+            self.states.push(state);
+        }
+        self.stage_count = self.states.len();
+        Ok(())
+    }
+
+    fn make_state(&self, stage: &Stage, index: usize) -> std::result::Result<State, Problem> {
+        let base = self.expand_with(&stage.base, &self.globals)?;
+        self.check_undeclared(stage, &base);
+        if base.text.is_empty() {
+            let message = format!("base name ({}) should not be blank", stage.base.text);
+            let near = base.unmatched.iter().find_map(|n| suggest::hint(n, self.globals.names()));
+            let hint =
+                near.unwrap_or("declare it with a default: ARG NAME=value before FROM".into());
+            return Err(Problem::new(message).at(stage.base.span).hint(hint));
+        }
+        let mut state = State::of_stage(stage, base.text, index);
+        state.platform = stage.platform.as_ref().map(|p| self.platform(stage, p)).transpose()?;
+        if let Some(name) = &stage.name {
+            state.stand_in = self.stand_in(name, state.platform.as_ref());
+        }
+        if state.stand_in.is_some() {
+            return Ok(state);
+        }
+        state.base = self.states.iter().rposition(|s| s.name.as_ref() == Some(&state.base_name));
+        let counts = |i: &&Instruction| {
+            matches!(i.command, Command::Copy(_) | Command::Run(_) | Command::Workdir(_))
+        };
+        let own = stage.instructions.iter().filter(counts).count();
+        let from = state.base_name != "scratch" && state.base.is_none();
+        state.total = own + usize::from(from);
+        Ok(state)
+    }
+
+    fn platform(
+        &self,
+        stage: &Stage,
+        word: &Word,
+    ) -> std::result::Result<ashlar_core::Platform, Problem> {
+        let expanded = self.expand_with(word, &self.globals)?;
+        self.check_undeclared(stage, &expanded);
+        let lint = self.lint.scoped(&stage.line.comments);
+        let only = |set: &BTreeSet<String>| set.iter().map(String::as_str).eq(["TARGETPLATFORM"]);
+        let target = platform::target(self.request);
+        if only(&expanded.matched)
+            && expanded.unmatched.is_empty()
+            && expanded.text == target.to_string()
+        {
+            let text = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default \
+                 behavior",
+                word.text
+            );
+            lint.warn(Rule::RedundantTargetPlatform, &stage.line, &self.source, text);
+        }
+        if expanded.text.is_empty() {
+            let message = format!("empty platform value from expression {}", word.text);
+            let near = |n: &String| suggest::hint(n, self.globals.names());
+            let hint = expanded.unmatched.iter().find_map(near);
+            return Err(Problem::new(message).at(word.span).maybe_hint(hint));
+        }
+        let parsed = platform::parse(&expanded.text, &self.request.build_platform)
+            .map_err(|e| Problem::new(format!("failed to parse platform: {e}")).at(word.span))?;
+        let name = stage.name.as_deref().unwrap_or_default();
+        let named = name.contains(&parsed.os) || name.contains(&parsed.architecture);
+        if expanded.matched.is_empty() && expanded.unmatched.is_empty() && !named {
+            let text =
+                format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+            lint.warn(Rule::FromPlatformFlagConstDisallowed, &stage.line, &self.source, text);
+        }
+        Ok(parsed)
+    }
+
+    fn check_undeclared(&self, stage: &Stage, expanded: &Expanded) {
+        let declared: BTreeSet<&str> = self
+            .file
+            .global_args
+            .iter()
+            .filter_map(|i| match &i.command {
+                Command::Arg(args) => Some(args.iter().map(|a| a.name.as_str())),
+                _ => None,
+            })
+            .flatten()
+            .chain(self.globals.names())
+            .collect();
+        for name in expanded.unmatched.iter().filter(|n| !declared.contains(n.as_str())) {
+            let near = suggest::nearest(name, declared.iter().copied());
+            let near = near.map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
+            let text = format!("FROM argument '{name}' is not declared{near}");
+            let lint = self.lint.scoped(&stage.line.comments);
+            lint.warn(Rule::UndefinedArgInFrom, &stage.line, &self.source, text);
+        }
+    }
+
+    fn check_stage_names(&self) {
+        let mut seen = BTreeSet::new();
+        for stage in &self.file.stages {
+            let Some(name) = &stage.name else { continue };
+            if ["context", "scratch"].contains(&name.as_str()) {
+                let text =
+                    format!("Stage name should not use the same name as reserved stage {name:?}");
+                self.lint.warn(Rule::ReservedStageName, &stage.line, &self.source, text);
+            }
+            if !seen.insert(name) {
+                let text = format!("Duplicate stage name {name:?}, stage names should be unique");
+                self.lint.warn(Rule::DuplicateStageName, &stage.line, &self.source, text);
+            }
+        }
+    }
+
+    fn check_instruction_casing(&self) {
+        let all: Vec<_> = self
+            .file
+            .stages
+            .iter()
+            .flat_map(|s| {
+                let own = s.instructions.iter().map(|i| (&i.keyword.text, &i.line));
+                std::iter::once((&s.keyword.text, &s.line)).chain(own)
+            })
+            .collect();
+        let lower = all.iter().filter(|(k, _)| **k == k.to_lowercase()).count();
+        let upper = all.iter().filter(|(k, _)| **k == k.to_uppercase()).count();
+        let lower = lower > upper;
+        let (case, fits): (_, fn(&str) -> String) =
+            if lower { ("lowercase", str::to_lowercase) } else { ("uppercase", str::to_uppercase) };
+        for (keyword, line) in all.iter().filter(|(k, _)| fits(k) != **k) {
+            let text = format!(
+                "Command '{keyword}' should match the case of the command majority ({case})"
+            );
+            self.lint.warn(Rule::ConsistentInstructionCasing, line, &self.source, text);
+        }
+    }
+
+    /// Finds the stage to build.
+    pub(super) fn find_target(&self) -> Result<usize> {
+        let Some(target) = &self.request.target else { return Ok(self.stage_count - 1) };
+        self.stage_named(target).ok_or_else(|| {
+            let names = self.stage_names();
+            let diagnostic = Diagnostic::new(format!("target stage {target:?} could not be found"));
+            let hint = suggest::hint(target, names.iter().copied()).unwrap_or_else(|| {
+                let names: Vec<&str> = names.into_iter().collect();
+                match names.as_slice() {
+                    [] => "no stage has a name; write FROM image AS name".into(),
+                    names => format!("the stages are {}", names.join(", ")),
+                }
+            });
+            Box::new(diagnostic.hint(hint))
+        })
+    }
+
+    fn stage_named(&self, name: &str) -> Option<usize> {
+        let name = name.to_lowercase();
+        self.states[..self.stage_count].iter().rposition(|s| s.name.as_ref() == Some(&name))
+    }
+
+    /// Finds what each instruction copies and mounts from, and refuses circles.
+    pub(super) fn link(&mut self) -> Result<()> {
+        let mut alone = self.stage_count == 1;
+        for index in 0..self.stage_count {
+            if self.states[index].stand_in.is_some() {
+                continue;
+            }
+            for instruction in self.file.stages[index].instructions.clone() {
+                let step = self.step(instruction, false)?;
+                alone &= step.sources.is_empty();
+                self.add_step(index, step);
+            }
+        }
+        self.refuse_circles()?;
+        if alone {
+            self.states[0].shown.clear();
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_step(&mut self, index: usize, step: Step) {
+        let sources = step.sources.iter().flatten();
+        let state = &mut self.states[index];
+        state.needs.extend(sources);
+        state.commands.push(step);
+    }
+
+    /// Finds the sources of an instruction; an image that is no stage becomes a state of its own.
+    pub(super) fn step(&mut self, instruction: Instruction, trigger: bool) -> Result<Step> {
+        let wanted: Vec<Option<Word>> = match &instruction.command {
+            Command::Copy(copying) => copying.from.iter().cloned().map(Some).collect(),
+            Command::Run(run) => run.mount_sources.clone(),
+            _ => Vec::new(),
+        };
+        let copies = matches!(instruction.command, Command::Copy(_));
+        let mut sources = Vec::new();
+        for from in wanted {
+            let Some(from) = from else {
+                sources.push(None);
+                continue;
+            };
+            let found = self.find_source(&from, copies);
+            let found = self.place(&instruction.line, found)?;
+            let index = found.unwrap_or_else(|| self.external(&from.text, &instruction));
+            sources.push(Some(index));
+        }
+        Ok(Step { instruction, sources, trigger })
+    }
+
+    fn find_source(
+        &self,
+        from: &Word,
+        copies: bool,
+    ) -> std::result::Result<Option<usize>, Problem> {
+        if !copies {
+            return Ok(self.stage_named(&from.text));
+        }
+        let plain = self.expand_with(from, &super::Env::default())?;
+        if plain.text != from.text {
+            let message = "variable expansion is not supported for --from, define a new stage with \
+                           FROM using ARG from global scope as a workaround";
+            return Err(Problem::new(message).at(from.span));
+        }
+        let Ok(number) = from.text.parse::<i64>() else { return Ok(self.stage_named(&from.text)) };
+        match usize::try_from(number) {
+            Ok(index) if index < self.stage_count => Ok(Some(index)),
+            _ => {
+                let problem = Problem::new(format!("invalid stage index {number}")).at(from.span);
+                let last = self.stage_count - 1;
+                Err(problem.hint(format!("stages are counted from 0; the last one is {last}")))
+            }
+        }
+    }
+
+    fn external(&mut self, name: &str, instruction: &Instruction) -> usize {
+        let known = self.states.iter().skip(self.stage_count).position(|s| s.base_name == name);
+        known.map_or_else(
+            || {
+                self.states.push(State::of_image(name, &instruction.line));
+                self.states.len() - 1
+            },
+            |at| at + self.stage_count,
+        )
+    }
+
+    /// Refuses stages that need themselves, needed or not.
+    pub(super) fn refuse_circles(&self) -> Result<()> {
+        let mut done = vec![false; self.states.len()];
+        for start in 0..self.states.len() {
+            let mut path = vec![(start, 0)];
+            while let Some((index, next)) = path.last_mut() {
+                let state = &self.states[*index];
+                let edges = state.base.iter().chain(&state.needs);
+                let Some(&to) = (!done[*index]).then(|| edges.skip(*next).next()).flatten() else {
+                    done[*index] = true;
+                    path.pop();
+                    continue;
+                };
+                *next += 1;
+                if path.iter().any(|(i, _)| *i == to) {
+                    let state = &self.states[to];
+                    let message = format!("circular dependency detected on stage: {}", state.shown);
+                    let problem = Problem::new(message)
+                        .hint("a stage can copy only from stages that stand before it");
+                    return Err(self.source.diagnose(&state.line, problem));
+                }
+                path.push((to, 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the stages that `target` needs, itself included, in file order.
+    pub(super) fn needed(&self, target: usize) -> BTreeSet<usize> {
+        let mut needed = BTreeSet::new();
+        let mut open = vec![target];
+        while let Some(index) = open.pop() {
+            if needed.insert(index) {
+                let state = &self.states[index];
+                open.extend(state.base.iter().chain(&state.needs));
+            }
+        }
+        needed
+    }
+}
