@@ -1,23 +1,25 @@
 //! Context directories and the execution of file operations.
 //!
-//! The outline of the API (blocking; two threads of its own at work):
+//! Blocking; scans and copies use two threads of their own. Nothing here follows a symbolic link
+//! out of the tree that it was given: paths are resolved by `openat2` below a directory handle.
 //!
-//! ```text
-//! trait Ignore { excluded(path) -> bool, may_descend(dir) -> bool }   Patterns implements it
-//!
-//! Context::open(dir, Arc<dyn Ignore>, cache_dir) -> Context           Sync, cheap to share
-//!   select(&Copy) -> Arc<Selection>          memoised: what was keyed is what is copied
-//!   read(path, max), list(path)              for frontends' questions
-//!   save()                                   writes the stat cache
-//!
-//! Selection
-//!   digest() -> Digest                       content: paths, types, modes, sizes, links, bytes
-//!   key_parts() -> Vec<KeyPart>              a part a file, or a part a directory and the total
-//!   manifest() -> &Manifest, stats()         full list by digest; Manifest::changes_since(&old)
-//!
-//! ops::apply(actions, &Base, &[Input], &mut KnownFiles, &Options) -> Applied
-//!   Base { root, upper }                     merged tree, and its upper directory if it has one
-//!   Input::Context(&Context) | Input::Tree(&Root)
-//!   Options { reuse: Option<Reuse>, stop }   earlier layer whose unchanged files are linked
-//! ops::lookup::resolve_user(&Root, "name|uid[:group|gid]") -> Ids { uid, gid, groups }
-//! ```
+//! - [`context`]: what a copy selects from a directory on disk, with digests and key parts.
+//! - [`ops`]: carries file actions out on a tree.
+//! - [`ops::lookup`]: users and groups of a tree.
+
+pub mod context;
+mod entry;
+mod error;
+pub mod ops;
+mod path;
+mod pattern;
+mod root;
+mod select;
+mod walk;
+
+pub use context::{Context, Ignore, IgnoreNothing, Manifest, Selection};
+pub use entry::{Entry, Kind, Stamp, Time};
+pub use error::ContextError;
+pub use pattern::{PatternError, Patterns};
+pub use root::Root;
+pub use select::Source;

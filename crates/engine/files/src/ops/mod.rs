@@ -1,0 +1,1 @@
+//! Carries file actions out on a tree.
