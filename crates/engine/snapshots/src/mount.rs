@@ -55,7 +55,11 @@ impl SnapshotStore {
     /// [`SnapshotError::Missing`] and [`SnapshotError::Mount`].
     pub fn mount(&self, tree: &Tree, draft: Option<&Draft>) -> Result<Mounted> {
         let lease = self.hold(tree)?;
-        let lowers = self.lowers(tree)?;
+        let mut lowers = self.lowers(tree)?;
+        if draft.is_none() && lowers.len() == 1 {
+            // An overlay without an upper directory must have two lower ones.
+            lowers.push(self.0.root.join("empty/second"));
+        }
         let fail = |option| {
             let layers = lowers.len();
             move |e: rustix::io::Errno| SnapshotError::Mount { layers, option, source: e.into() }
@@ -89,7 +93,8 @@ impl SnapshotStore {
     }
 
     /// Returns the lower directories of an overlay that shows `tree`, the topmost first: at least
-    /// one and at most [`LOWERS_MAX`]. Hold the tree while they are in use.
+    /// one and at most [`LOWERS_MAX`]. Hold the tree while they are in use. (An overlay with no upper
+    /// directory needs two: [`SnapshotStore::mount`] sees to that.)
     ///
     /// # Errors
     /// When a layer's record cannot be read, or many layers had to be squashed and could not be.
@@ -98,7 +103,7 @@ impl SnapshotStore {
         let tree = if tree.0.len() > LOWERS_MAX { self.squash(&tree)? } else { tree };
         let mut lowers: Vec<_> = tree.0.iter().rev().map(|id| self.layer_fs(id)).collect();
         if lowers.is_empty() {
-            lowers.push(self.0.root.join("empty"));
+            lowers.push(self.0.root.join("empty/first"));
         }
         Ok(lowers)
     }

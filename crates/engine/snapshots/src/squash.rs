@@ -26,7 +26,9 @@ impl SnapshotStore {
         let (bottom, rest) = tree.0.split_at(count);
         let mut hasher = Hasher::new();
         hasher.update(b"ashlar-squash-1\n");
-        bottom.iter().for_each(|id| drop(hasher.update(id.as_bytes())));
+        for id in bottom {
+            hasher.update(id.as_bytes());
+        }
         let id = hasher.finish();
         if !self.has(&id) {
             self.merge_layers(id, bottom)?;

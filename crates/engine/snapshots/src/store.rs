@@ -21,7 +21,7 @@ use crate::{LayerId, Tree};
 /// trash/<uuid>                               to be deleted
 /// imports/<hex>                              lock of whoever unpacks an image layer
 /// memo/<hex>                                 content digests computed before
-/// empty                                      the lower directory of an overlay without layers
+/// empty/{first,second}                       lower directories of overlays without enough layers
 /// ```
 ///
 /// A layer appears by one rename and disappears by one rename, so that no crash leaves half of one.
@@ -39,7 +39,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone)]
 pub struct Lease(#[expect(dead_code, reason = "held for its lock only")] Arc<[Arc<LockFile>]>);
 
-const FOLDERS: [&str; 6] = ["layers", "drafts", "trash", "imports", "memo", "empty"];
+const FOLDERS: [&str; 7] =
+    ["layers", "drafts", "trash", "imports", "memo", "empty/first", "empty/second"];
 
 impl SnapshotStore {
     /// Opens the store in `root` and makes what is missing. What the trash holds is deleted in the
@@ -48,16 +49,21 @@ impl SnapshotStore {
     /// # Errors
     /// When a directory cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
+        use std::fs::Permissions;
+        use std::os::unix::fs::PermissionsExt as _;
         let root = root.into();
-        let make = |path: &Path| {
-            // Layers hold setuid files, which nobody but the store may reach.
-            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let make = |path: &Path, mode: Permissions| {
+            let made = std::fs::DirBuilder::new().recursive(true).create(path);
+            // Whatever the umask: the empty directories show as root directories of trees.
+            let made = made.and_then(|()| std::fs::set_permissions(path, mode));
             made.map_err(|e| SnapshotError::io("make the directory", path, e))
         };
-        make(&root)?;
+        // Layers hold setuid files, which nobody but the store may reach.
+        make(&root, Permissions::from_mode(0o700))?;
         let root = root.canonicalize().map_err(|e| SnapshotError::io("find", &root, e))?;
-        FOLDERS.iter().try_for_each(|folder| make(&root.join(folder)))?;
+        FOLDERS
+            .iter()
+            .try_for_each(|folder| make(&root.join(folder), Permissions::from_mode(0o755)))?;
         let trash = Trash::open(root.join("trash"))?;
         let (held, entries) = (Mutex::default(), EntryCache::default());
         Ok(Self(Arc::new(Inner { root, trash, held, entries })))

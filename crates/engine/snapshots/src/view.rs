@@ -43,6 +43,13 @@ pub struct Found {
     pub layer: Option<LayerId>,
 }
 
+impl Found {
+    /// Returns the last component of the path; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.path.rsplit(|&b| b == b'/').next().unwrap_or_default()
+    }
+}
+
 /// What a [`Found`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundKind {
@@ -281,7 +288,7 @@ impl SnapshotStore {
     ///
     /// # Errors
     /// When it is no directory.
-    pub fn list(&self, tree: &Tree, path: &[u8]) -> Result<Option<Vec<(Vec<u8>, Found)>>> {
+    pub fn list(&self, tree: &Tree, path: &[u8]) -> Result<Option<Vec<Found>>> {
         let view = View::open(self, tree)?;
         let dir = match view.resolve(path, Follow::Yes)? {
             None => return Ok(None),
@@ -291,7 +298,7 @@ impl SnapshotStore {
         let mut listed = Vec::new();
         for (name, child) in view.children(&dir)? {
             if let Some(found) = view.describe(join(&dir.path, &name), &child)? {
-                listed.push((name, found));
+                listed.push(found);
             }
         }
         Ok(Some(listed))

@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn set_numbers_read_back() {
         let mut header = Header::new(b'0');
-        assert!(header.set_number(SIZE, 0o7777_7777_777));
-        assert_eq!(header.number(SIZE), Some(0o7777_7777_777));
+        assert!(header.set_number(SIZE, 0o77_777_777_777));
+        assert_eq!(header.number(SIZE), Some(0o77_777_777_777));
         assert!(!header.set_number(SIZE, 1 << 33));
         assert!(!header.set_number(MTIME, -1));
         header.seal();

@@ -19,8 +19,11 @@ fn digits(number: usize) -> usize {
     number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
-/// Splits a header's data into keys and values; values may hold any byte.
-pub(crate) fn records(mut data: &[u8]) -> Result<Vec<(&[u8], &[u8])>, &'static str> {
+/// A key and its value, which may hold any byte.
+pub(crate) type Record<'a> = (&'a [u8], &'a [u8]);
+
+/// Splits a header's data into records.
+pub(crate) fn records(mut data: &[u8]) -> Result<Vec<Record<'_>>, &'static str> {
     let mut records = Vec::new();
     while !data.is_empty() {
         let space = data.iter().take(20).position(|&b| b == b' ');

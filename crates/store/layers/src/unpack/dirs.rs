@@ -54,6 +54,9 @@ impl<'a> Dirs<'a> {
         let dir = match self.resolve(path) {
             Ok(dir) => dir,
             Err(Errno::NOENT | Errno::NOTDIR) if !path.is_empty() => self.make(path)?,
+            Err(Errno::LOOP) => {
+                return Err(LayerError::refused(path, "symbolic links go round in a circle there"));
+            }
             Err(error) => return Err(LayerError::io("open the directory", path, error)),
         };
         if self.open.len() >= OPEN_DIRS_MAX {
