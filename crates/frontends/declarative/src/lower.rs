@@ -7,7 +7,7 @@ use ashlar_core::frontend::{
     Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question, Step as PlanStep,
 };
 use ashlar_core::graph::{Graph, GraphError, NodeId, NodeMeta, Op};
-use ashlar_core::image::{ImageConfig, RunConfig};
+use ashlar_core::image::{History, ImageConfig, RunConfig};
 
 use crate::definition::{Base, Definition};
 use crate::fields::{Parse, check_text, error};
@@ -95,16 +95,23 @@ enum Found {
 fn base(definition: &Definition, answers: &Answers) -> Parse<Found> {
     let platform = &definition.platform;
     let image = |reference: &str, manifest: Digest, config: &ImageConfig| {
-        let (reference, platform) = (reference.to_owned(), platform.clone());
-        let op = Op::Image { reference, manifest, platform };
-        Found::Tree(Box::new(BaseImage { op, config: config.clone() }))
+        let mut config = config.clone();
+        config.created = None;
+        pad_history(&mut config);
+        let op = if config.history.iter().all(|h| h.empty_layer) {
+            Op::Scratch
+        } else {
+            Op::Image { reference: reference.to_owned(), manifest, platform: platform.clone() }
+        };
+        Found::Tree(Box::new(BaseImage { op, config }))
     };
     let reference = match &definition.base {
         Base::Known { reference, manifest, config } => {
             return Ok(image(reference, *manifest, config));
         }
         Base::Image(reference) if reference == SCRATCH => {
-            let config = ImageConfig::scratch(platform);
+            let mut config = ImageConfig::scratch(platform);
+            config.config.working_dir = "/".into();
             return Ok(Found::Tree(Box::new(BaseImage { op: Op::Scratch, config })));
         }
         Base::Image(reference) => reference.clone(),
@@ -121,10 +128,17 @@ fn base(definition: &Definition, answers: &Answers) -> Parse<Found> {
     }
 }
 
+/// Makes the history have an entry for each layer: images made by other tools may lack them.
+fn pad_history(config: &mut ImageConfig) {
+    let layers = config.history.iter().filter(|h| !h.empty_layer).count();
+    let missing = config.rootfs.diff_ids.len().saturating_sub(layers);
+    config.history.extend(std::iter::repeat_n(History::default(), missing));
+}
+
 fn plan(definition: &Definition, base: Box<BaseImage>) -> Parse<Plan> {
     let BaseImage { op, mut config } = *base;
     let mut warnings = Vec::new();
-    if !config.config.on_build.is_empty() {
+    if !std::mem::take(&mut config.config.on_build).is_empty() {
         let message = "the base image has ONBUILD triggers, which only Dockerfile builds run";
         warnings.push(Diagnostic::new(message));
     }

@@ -51,13 +51,6 @@ pub(crate) fn destination(cwd: &str, dst: &str, several: bool) -> String {
     path
 }
 
-/// Cleans a source's path; the root of the context is `.`.
-pub(crate) fn source(path: &str) -> String {
-    let path = join("", path);
-    let relative = path.trim_start_matches('/');
-    if relative.is_empty() { ".".into() } else { relative.into() }
-}
-
 /// Whether `COPY` would take the path for a pattern.
 pub(crate) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '[', '\\'])

@@ -6,10 +6,11 @@ use crate::command;
 use crate::paths::is_pattern;
 use crate::step::{CopyItem, Step};
 
-/// Writes the Dockerfile that does the same as the steps on a base without user and working
-/// directory of its own. It builds the same operations, but for `copy_items` of several items
-/// (one layer here, one an item there), copies of files whose names look like patterns, and bases
-/// that name another shell. `skip_cache` has no counterpart and leaves a comment.
+/// Writes the Dockerfile that does the same as the steps, on a base without user, working directory
+/// and shell of its own. It builds the very same operations, with these exceptions: `copy_items` of
+/// several items is one layer here and one an item there; copies of files whose names look like
+/// patterns are literal here; and after a `run` with a user, with no `user` step before it, root is
+/// named there. `skip_cache` has no counterpart and leaves a comment.
 pub fn render_dockerfile(base: &str, steps: &[Step]) -> String {
     let mut text = format!("FROM {base}\n");
     let mut user = None;
@@ -48,7 +49,7 @@ fn line(text: &mut String, instruction: &str, rest: &str) {
 }
 
 /// The shell form where it is read as it stands, else the same command line in exec form.
-pub(crate) fn run(command: &str) -> String {
+fn run(command: &str) -> String {
     let odd_start = |c: char| c.is_whitespace() || matches!(c, '-' | '[' | '#');
     let odd_end = |c: char| c.is_whitespace() || c == '\\';
     let odd = command.starts_with(odd_start)
@@ -78,27 +79,35 @@ fn escape(text: &str, special: &[char]) -> String {
     out
 }
 
-pub(crate) fn copy(item: &CopyItem) -> String {
-    let mut out = String::new();
-    if let Some(user) = &item.user {
-        let _ = write!(out, "--chown={user} ");
-    }
-    if let Some(mode) = item.mode {
-        let _ = write!(out, "--chmod={mode} ");
-    }
-    let mut dst = item.dst.clone();
-    if item.sources.len() > 1 && !dst.ends_with('/') {
-        dst.push('/');
-    }
-    let words: Vec<String> = item.sources.iter().map(|s| pattern(s)).chain([dst]).collect();
+/// Flags, sources and destination of a copy, not quoted: what histories show.
+pub(crate) fn copy_words(item: &CopyItem) -> Vec<String> {
+    flags(item).into_iter().chain(item.sources.iter().cloned()).chain([destination(item)]).collect()
+}
+
+fn flags(item: &CopyItem) -> Vec<String> {
+    let chown = item.user.as_ref().map(|user| format!("--chown={user}"));
+    let chmod = item.mode.map(|mode| format!("--chmod={mode}"));
+    chown.into_iter().chain(chmod).collect()
+}
+
+/// `COPY` of several sources demands a directory by its trailing slash.
+fn destination(item: &CopyItem) -> String {
+    let slash = if item.sources.len() > 1 && !item.dst.ends_with('/') { "/" } else { "" };
+    format!("{}{slash}", item.dst)
+}
+
+fn copy(item: &CopyItem) -> String {
+    let paths = item.sources.iter().map(|s| pattern(s)).chain([destination(item)]);
+    let paths: Vec<String> = paths.collect();
     let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '$' | '<' | '#' | '[');
-    if words.iter().any(|w| w.contains(odd) || w.starts_with('-')) {
-        let words: Vec<_> = words.iter().map(|w| escape(w, &['"', '\'', '\\', '$'])).collect();
-        out.push_str(&json(&words.iter().map(String::as_str).collect::<Vec<_>>()));
+    let mut words = flags(item);
+    if paths.iter().any(|w| w.contains(odd) || w.starts_with('-')) {
+        let paths: Vec<_> = paths.iter().map(|w| escape(w, &['"', '\'', '\\', '$'])).collect();
+        words.push(json(&paths.iter().map(String::as_str).collect::<Vec<_>>()));
     } else {
-        out.push_str(&words.join(" "));
+        words.extend(paths);
     }
-    out
+    words.join(" ")
 }
 
 /// Makes a pattern that matches just this path (Go's `filepath.Match`).

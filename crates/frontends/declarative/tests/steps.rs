@@ -168,11 +168,11 @@ fn copies_follow_the_rules_of_dockerfiles() {
     let said: Vec<_> =
         copies.iter().map(|c| (c.sources.join(" "), c.destination.as_str(), c.literal)).collect();
     let want = [
-        ("a/b".to_owned(), "/w/c", false),
-        ("a b".to_owned(), "/w/d/", false),
-        (".".to_owned(), "/w/", false),
-        ("x[1].txt".to_owned(), "/z/", true),
-        ("y".to_owned(), "/z/", false),
+        ("/a/b".to_owned(), "/w/c", false),
+        ("/a /b".to_owned(), "/w/d/", false),
+        ("/".to_owned(), "/w/", false),
+        ("/x[1].txt".to_owned(), "/z/", true),
+        ("/y".to_owned(), "/z/", false),
     ];
     assert_eq!(said, want);
     let group = Some(OwnerPart::Name("app".into()));
@@ -230,6 +230,16 @@ fn the_base_is_asked_for_once() {
 }
 
 #[test]
+fn layers_that_the_history_of_the_base_lacks_are_added() {
+    let mut base = base_config();
+    base.rootfs.diff_ids = vec![Digest::of("1"), Digest::of("2"), Digest::of("3")];
+    let plan = lower_on(definition(&json!([])), base);
+    assert_eq!(plan.config.history.len(), 3);
+    let plan = lower_on(definition(&json!([])), ImageConfig::default());
+    assert_eq!(plan.graph.node(plan.target).op, Op::Scratch, "an image without layers");
+}
+
+#[test]
 fn scratch_needs_no_registry() {
     let steps = steps(&json!([{"action": "copy", "sources": ["app"], "dst": "/"}]));
     let definition = Definition::new(Base::Image("scratch".into()), steps);
@@ -238,6 +248,7 @@ fn scratch_needs_no_registry() {
     };
     assert_eq!(plan.graph.node(ashlar_core::graph::NodeId(0)).op, Op::Scratch);
     assert!(plan.config.config.env_value("PATH").is_some());
+    assert_eq!(plan.config.config.working_dir, "/");
 }
 
 #[test]
@@ -253,6 +264,7 @@ fn triggers_of_the_base_are_said_to_be_ignored() {
     base.config.on_build = vec!["RUN x".into()];
     let plan = lower_on(definition(&json!([])), base);
     assert!(plan.warnings[0].message.contains("ONBUILD"));
+    assert!(plan.config.config.on_build.is_empty(), "they are for direct children only");
 }
 
 #[test]

@@ -142,7 +142,8 @@ impl<'a> Layers<'a> {
     }
 
     fn copies(&mut self, items: &[CopyItem]) -> Parse<()> {
-        let said: Vec<String> = items.iter().map(|i| format!("COPY {}", render::copy(i))).collect();
+        let said: Vec<String> =
+            items.iter().map(|i| format!("COPY {}", render::copy_words(i).join(" "))).collect();
         let said = said.join("; ");
         if items.is_empty() {
             self.step("COPY (nothing)".into(), None);
@@ -159,7 +160,7 @@ impl<'a> Layers<'a> {
         let mut actions: Vec<FileAction> = Vec::new();
         for source in &item.sources {
             let literal = paths::is_pattern(source);
-            let source = paths::source(source);
+            let source = paths::join("/", source);
             match actions.last_mut() {
                 Some(FileAction::Copy(copy)) if copy.literal == literal => {
                     copy.sources.push(source);

@@ -77,8 +77,13 @@ pub(crate) fn commands(plan: &Plan) -> Vec<&str> {
 
 pub(crate) fn copies(plan: &Plan) -> Vec<&Copy> {
     let ops = step_nodes(plan).into_iter().map(|n| &n.op);
-    let actions =
-        ops.filter_map(|op| if let Op::File { actions } = op { Some(actions) } else { None });
-    let copy = |a| if let &FileAction::Copy(ref copy) = a { Some(&**copy) } else { None };
-    actions.flatten().filter_map(copy).collect()
+    let actions = ops.filter_map(|op| match op {
+        Op::File { actions } => Some(actions),
+        _ => None,
+    });
+    let copies = actions.flatten().filter_map(|action| match action {
+        FileAction::Copy(copy) => Some(&**copy),
+        _ => None,
+    });
+    copies.collect()
 }
