@@ -103,11 +103,7 @@ pub enum ExpandError {
 /// # Errors
 /// When its quotes or substitutions are malformed, a required variable is missing, or the result
 /// exceeds the limit.
-pub fn expand(
-    word: &str,
-    variables: &dyn Variables,
-    options: &Options,
-) -> Result<Expanded> {
+pub fn expand(word: &str, variables: &dyn Variables, options: &Options) -> Result<Expanded> {
     let mut lexer = Lexer {
         chars: word.chars().collect(),
         at: 0,

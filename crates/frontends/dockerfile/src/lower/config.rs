@@ -206,7 +206,7 @@ impl Lowering<'_> {
         let before = work.healthcheck.replace(instruction.clone());
         self.check_once(work, before, instruction);
         work.at.config.config.healthcheck = Some(check.clone());
-        self.commit(work, format!("HEALTHCHECK {}", names::health(check)), false)
+        self.commit(work, names::health(check), false)
     }
 
     pub(super) fn expose(

@@ -133,7 +133,10 @@ impl Lowering<'_> {
         self.link()?;
         let needed = self.resolve(target)?;
         if let Some(needed) = needed {
-            for index in needed {
+            // Images that are copied from come after the stages in the list, but before them here.
+            let (stages, images): (Vec<_>, Vec<_>) =
+                needed.into_iter().partition(|i| *i < self.stage_count);
+            for index in images.into_iter().chain(stages) {
                 self.lower_stage(index)?;
             }
         }

@@ -91,16 +91,27 @@ pub(super) fn plain_list(all: &[String]) -> String {
     format!("[{}]", all.join(" "))
 }
 
-/// Returns a health check as Go's `%+v` shows it.
+/// Returns a health check as the Go format of its struct: strings quoted, the count as a character.
 pub(super) fn health(check: &Healthcheck) -> String {
-    let time = |t: Option<i64>| duration_text(t.unwrap_or(0));
+    let time = |t: Option<i64>| quoted(&duration_text(t.unwrap_or(0)));
     format!(
-        "{{Test:{} Interval:{} Timeout:{} StartPeriod:{} StartInterval:{} Retries:{}}}",
-        plain_list(&check.test),
+        "HEALTHCHECK &{{{} {} {} {} {} {}}}",
+        quoted_list(&check.test),
         time(check.interval),
         time(check.timeout),
         time(check.start_period),
         time(check.start_interval),
-        check.retries.unwrap_or(0)
+        quoted_number(check.retries.unwrap_or(0))
     )
+}
+
+/// Quotes a number as Go's `%q` does: as the character of that code.
+fn quoted_number(number: i64) -> String {
+    let code = u32::try_from(number).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
+    let inner = quoted(code.encode_utf8(&mut [0; 4]));
+    match code {
+        '\'' => "'\\''".into(),
+        '"' => "'\"'".into(),
+        _ => format!("'{}'", &inner[1..inner.len() - 1]),
+    }
 }

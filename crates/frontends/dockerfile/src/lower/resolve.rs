@@ -56,7 +56,10 @@ impl Lowering<'_> {
             return Ok(Some(Resolved::Scratch(None)));
         }
         if let Err(why) = Reference::parse(&state.base_name) {
-            let message = format!("failed to parse stage name {:?}: {why}", state.base_name);
+            let message = format!(
+                "failed to parse stage name {:?}: invalid reference format: {why}",
+                state.base_name
+            );
             let hint = self.near_stage(&state.base_name);
             return Err(Problem::new(message).maybe_hint(hint));
         }

@@ -374,24 +374,32 @@ impl Lowering<'_> {
             let mut path = vec![(start, 0)];
             while let Some((index, next)) = path.last_mut() {
                 let state = &self.states[*index];
-                let edges = state.base.iter().chain(&state.needs);
-                let Some(&to) = (!done[*index]).then(|| edges.skip(*next).next()).flatten() else {
+                let mut edges = state.base.iter().chain(&state.needs);
+                let edge = if done[*index] { None } else { edges.nth(*next) };
+                let Some(&to) = edge else {
                     done[*index] = true;
                     path.pop();
                     continue;
                 };
                 *next += 1;
                 if path.iter().any(|(i, _)| *i == to) {
-                    let state = &self.states[to];
-                    let message = format!("circular dependency detected on stage: {}", state.shown);
-                    let problem = Problem::new(message)
-                        .hint("a stage can copy only from stages that stand before it");
-                    return Err(self.source.diagnose(&state.line, problem));
+                    let from = path.last().map_or(to, |(i, _)| *i);
+                    return Err(self.circle(from, to));
                 }
                 path.push((to, 0));
             }
         }
         Ok(())
+    }
+
+    fn circle(&self, from: usize, to: usize) -> Box<Diagnostic> {
+        let message = format!("circular dependency detected on stage: {}", self.states[to].shown);
+        let problem =
+            Problem::new(message).hint("a stage can copy only from stages that stand before it");
+        let uses = |s: &&Step| s.sources.contains(&Some(to));
+        let step = self.states[from].commands.iter().find(uses);
+        let line = step.map_or(&self.states[to].line, |s| &s.instruction.line);
+        self.source.diagnose(line, problem)
     }
 
     /// Returns the stages that `target` needs, itself included, in file order.

@@ -77,7 +77,8 @@ pub(crate) fn file(
     }
     let mut file = File { directives: lexed.directives, global_args: vec![], stages: vec![] };
     if lexed.lines.is_empty() {
-        return Err(Box::new(whole("the Dockerfile has no instructions").hint("start with FROM")));
+        let problem = Problem::new("the Dockerfile has no instructions").hint("start with FROM");
+        return Err(source.diagnose_lines(1, 1, problem));
     }
     for line in lexed.lines {
         add(&mut file, line, source, lint)?;
@@ -303,8 +304,9 @@ fn onbuild(split: &Split, line: &Line, escape: char) -> Result<String, Problem> 
             let message = format!("{trigger} isn't allowed as an ONBUILD trigger");
             return Err(Problem::new(message).at(inner.keyword.span));
         }
-        // The trigger itself is checked now: whoever builds on the image could not mend it.
-        _ => drop(command(&trigger, &inner, line, escape)?),
+        // Whether it is an instruction is for the frontend that builds on the image to say: it may
+        // be a newer one.
+        _ => {}
     }
     let start = line.text.len() - line.text.trim_start().len() + split.keyword.text.len();
     let mut text = line.text[start..].trim_start().to_owned();
