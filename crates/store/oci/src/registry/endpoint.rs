@@ -131,3 +131,50 @@ fn is_link_local(name: &str) -> bool {
     name.parse::<std::net::Ipv4Addr>().is_ok_and(|a| a.is_link_local())
         || name.parse::<std::net::Ipv6Addr>().is_ok_and(|a| a.is_unicast_link_local())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    fn origin(name: &str, plain: &[&str]) -> String {
+        let plain_http = plain.iter().map(|p| (*p).to_owned()).collect();
+        let settings = RegistrySettings { plain_http, ..RegistrySettings::default() };
+        Endpoint::origin(&settings, &name.parse().unwrap()).unwrap().url("x").to_string()
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_named_hosts_only() {
+        assert_eq!(origin("busybox", &[]), "https://registry-1.docker.io/v2/library/busybox/x");
+        assert_eq!(origin("localhost:5000/a", &[]), "http://localhost:5000/v2/a/x");
+        assert_eq!(origin("[::1]:5000/a", &[]), "http://[::1]:5000/v2/a/x");
+        assert_eq!(origin("127.0.0.1:443/a", &[]), "https://127.0.0.1/v2/a/x");
+        assert_eq!(origin("169.254.169.254/a", &[]), "https://169.254.169.254/v2/a/x");
+        assert_eq!(origin("r.example:80/a", &[]), "https://r.example:80/v2/a/x");
+        assert_eq!(origin("r.example:81/a", &["r.example"]), "http://r.example:81/v2/a/x");
+        assert_eq!(origin("r.example:81/a", &["r.example:82"]), "https://r.example:81/v2/a/x");
+    }
+
+    #[test]
+    fn hops_go_neither_down_nor_inward() {
+        let allowed = |from: &str, to: &str| check_hop(&url(from), &url(to)).is_ok();
+        assert!(allowed("https://r.example/v2/", "https://cdn.example/x"));
+        assert!(allowed("http://127.0.0.1:5000/", "http://127.0.0.1:5001/"));
+        assert!(allowed("http://r.example/", "http://cdn.example/"));
+        assert!(!allowed("https://r.example/", "http://r.example/"));
+        for inward in [
+            "https://127.0.0.1/",
+            "https://localhost/",
+            "https://[::1]/",
+            "https://169.254.169.254/",
+            "https://0.0.0.0/",
+            "https://[::ffff:127.0.0.1]/",
+        ] {
+            assert!(!allowed("https://r.example/", inward), "{inward}");
+        }
+        assert!(!allowed("https://r.example/", "file:///etc/passwd"));
+    }
+}

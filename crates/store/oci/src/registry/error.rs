@@ -137,10 +137,11 @@ impl Failure {
 }
 
 impl RegistryError {
-    /// Tells whether every endpoint failed in a way that may pass: the network is down, say.
+    /// Tells whether the registry itself failed in a way that may pass: the network is down, say.
+    /// What its mirrors said does not count.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Endpoints { failures, .. }
-            if failures.iter().all(|f| f.failure.is_transient()))
+            if failures.last().is_some_and(|f| f.failure.is_transient()))
     }
 
     /// Tells whether the registry itself says that it has no such thing.

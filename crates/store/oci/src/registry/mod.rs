@@ -11,6 +11,7 @@ mod auth;
 mod challenge;
 mod credentials;
 mod docker_config;
+mod download;
 mod endpoint;
 mod error;
 mod fetch;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub use credentials::Credential;
 pub use docker_config::default_docker_config;
+pub use download::{Downloaded, Validators};
 pub use error::{EndpointFailure, Failure, RegistryError};
 pub use manifests::FetchedManifest;
 pub use push::BlobOrigins;
