@@ -2,14 +2,14 @@
 
 /// The longest path that is worked with, in bytes: the kernel takes at most 4,096 with the final
 /// zero byte, and a prefix may have to be put in front.
-pub const PATH_BYTES_MAX: usize = 4000;
+pub(crate) const PATH_BYTES_MAX: usize = 4000;
 
 /// The most bytes of a hostile path that an error repeats.
 const SHOWN_BYTES_MAX: usize = 300;
 
 /// Returns `path` without `.`, `..`, and double, leading or trailing slashes; `..` stops at the
 /// root. The root itself is the empty path.
-pub fn clean(path: &[u8]) -> Vec<u8> {
+pub(crate) fn clean(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     path.split(|&b| b == b'/').for_each(|name| push_component(&mut out, name));
     out
@@ -30,7 +30,7 @@ pub(crate) fn push_component(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// Returns `dir/name`, where either may be empty.
-pub fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     match (dir, name) {
         (b"", only) | (only, b"") => only.to_vec(),
         (dir, name) => [dir, b"/", name].concat(),

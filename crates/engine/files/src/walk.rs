@@ -21,10 +21,10 @@ use crate::root::{Root, stat_at};
 const THREADS: usize = 2;
 
 /// The most directories above a selected file.
-pub const DEPTH_MAX: usize = 1000;
+pub(crate) const DEPTH_MAX: usize = 1000;
 
 /// The most files and directories of one source.
-pub const ENTRIES_MAX: usize = 5_000_000;
+pub(crate) const ENTRIES_MAX: usize = 5_000_000;
 
 /// Bytes of directory entries that are read at once.
 const LIST_BYTES: usize = 32 * 1024;

@@ -103,7 +103,7 @@ fn hash(file: &OwnedFd, stop: &Stop) -> rustix::io::Result<(Digest, u64)> {
             total += n as u64;
             if n == buffer.len() && total == n as u64 {
                 // A big file: tell the kernel to read ahead.
-                drop(rustix::fs::fadvise(file, 0, None, Advice::Sequential));
+                let _only_a_hint = rustix::fs::fadvise(file, 0, None, Advice::Sequential);
             }
             if n == 0 {
                 return Ok((hasher.finish(), total));

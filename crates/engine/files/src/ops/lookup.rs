@@ -55,6 +55,15 @@ pub fn resolve_user(root: &Root, text: &str) -> Result<Ids, LookupError> {
     Accounts::load(|_| root)?.resolve(text)
 }
 
+/// Resolves a user by the text of a tree's `/etc/passwd` and `/etc/group`.
+///
+/// # Errors
+/// When a name is unknown.
+pub fn resolve_user_by(passwd: &[u8], group: &[u8], text: &str) -> Result<Ids, LookupError> {
+    let (passwd, group) = (String::from_utf8_lossy(passwd), String::from_utf8_lossy(group));
+    Accounts::parse(&passwd, &group).resolve(text)
+}
+
 /// The users and groups of one tree.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts {
@@ -82,10 +91,14 @@ impl Accounts {
     pub(crate) fn load<'a>(pick: impl Fn(&[u8]) -> &'a Root) -> Result<Self, LookupError> {
         let passwd = read(&pick, b"etc/passwd")?;
         let group = read(&pick, b"etc/group")?;
-        Ok(Self {
+        Ok(Self::parse(&passwd, &group))
+    }
+
+    fn parse(passwd: &str, group: &str) -> Self {
+        Self {
             users: passwd.lines().filter_map(User::parse).collect(),
             groups: group.lines().filter_map(Group::parse).collect(),
-        })
+        }
     }
 
     /// As the container runtimes resolve it: a name wins over a number.
@@ -256,9 +269,11 @@ mod tests {
     fn this_machines_users_are_never_asked() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
-        symlink("/etc/passwd", dir.path().join("etc/passwd")).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(outside.path(), PASSWD).unwrap();
+        symlink(outside.path(), dir.path().join("etc/passwd")).unwrap();
         let root = Root::open(dir.path()).unwrap();
-        assert!(resolve_user(&root, "root").is_err());
-        assert_eq!(resolve_user(&root, "0").unwrap().uid, 0);
+        assert!(resolve_user(&root, "app").is_err());
+        assert_eq!(resolve_user(&root, "1000").unwrap().home, None);
     }
 }
