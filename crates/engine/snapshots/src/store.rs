@@ -18,7 +18,7 @@ use crate::{LayerId, Tree};
 /// ```text
 /// layers/<hex>/{fs,entries,meta.json,lock}   a layer; `lock` is held shared by whoever uses it
 /// drafts/<uuid>/{fs,work,lock}               a layer in the making
-/// trash/<uuid>                               to be deleted
+/// trash/<uuid>                               to be deleted, by whoever holds trash.lock
 /// imports/<hex>                              lock of whoever unpacks an image layer
 /// memo/<hex>                                 content digests computed before
 /// empty/{first,second}                       lower directories of overlays without enough layers

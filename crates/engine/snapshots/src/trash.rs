@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::error::{Result, SnapshotError};
+use crate::lock::{LockFile, Share};
 
 /// Deleting yields to running steps.
 const NICENESS: i32 = 10;
@@ -48,8 +49,7 @@ impl Trash {
     /// Deletes all that is in the trash before it returns.
     pub(crate) fn empty(&self) -> Result<()> {
         for name in crate::store::list_names(&self.dir)? {
-            let path = self.dir.join(name);
-            delete(&path).map_err(|e| SnapshotError::io("delete", &path, e))?;
+            delete_alone(&self.dir.join(name))?;
         }
         Ok(())
     }
@@ -69,7 +69,7 @@ fn start() -> Sender<PathBuf> {
         // On Linux this is the priority of the thread.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         for path in paths {
-            if let Err(error) = delete(&path) {
+            if let Err(error) = delete_alone(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot delete; tried again later");
             }
         }
@@ -80,8 +80,15 @@ fn start() -> Sender<PathBuf> {
     sender
 }
 
-/// Deletes a tree of any depth, without following links. Another process may do the same.
-pub(crate) fn delete(top: &Path) -> std::io::Result<()> {
+/// Deletes one thing at a time: two that delete the same tree would trip over each other.
+fn delete_alone(path: &Path) -> Result<()> {
+    let lock = path.parent().unwrap_or(path).with_extension("lock");
+    let _lock = LockFile::create(&lock, Share::Exclusive)?;
+    delete(path).map_err(|e| SnapshotError::io("delete", path, e))
+}
+
+/// Deletes a tree of any depth, without following links. It may be gone already.
+fn delete(top: &Path) -> std::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = match rustix::fs::openat(CWD, top, flags, Mode::empty()) {
         Ok(root) => root,

@@ -230,3 +230,18 @@ fn many_threads_make_the_same_layer_once() {
     assert!(commits.iter().all(|c| c.id == commits[0].id));
     assert_eq!(f.store.remove(&commits[0].id).unwrap(), Removal::InUse);
 }
+
+#[test]
+fn a_layer_may_occur_twice_in_a_tree() {
+    let f = Fixture::new();
+    let write = |root: &Path| put(root, "d/file", "same");
+    let remove = |root: &Path| fs::remove_file(root.join("d/file")).unwrap();
+    let tree = f.tree(&[&write, &remove, &write, &|root| put(root, "d/other", "x")]);
+    assert_eq!(tree.0[0], tree.0[2], "the same change on top of another one is the same layer");
+    let mounted = f.store.mount(&tree, None).unwrap();
+    assert_eq!(fs::read_to_string(mounted.path().join("d/file")).unwrap(), "same");
+    assert_eq!(f.store.lowers(&tree).unwrap().len(), 3);
+    let removed = Tree(tree.0[..2].to_vec()).with(tree.0[3]).with(tree.0[1]);
+    let mounted = f.store.mount(&removed, None).unwrap();
+    assert!(!mounted.path().join("d/file").exists());
+}
