@@ -1,4 +1,5 @@
 //! The blob store: sharing, crashes, damage.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};

@@ -89,7 +89,7 @@ pub struct Index {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
     /// An image of one platform.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Images of several platforms.
     Index(Index),
 }
@@ -210,7 +210,7 @@ impl Document {
         if count > LAYERS_MAX {
             return Err(ManifestError::TooMany { count, limit: LAYERS_MAX });
         }
-        Ok(Self::Manifest(manifest))
+        Ok(Self::Manifest(Box::new(manifest)))
     }
 
     /// Returns the media type that the document says, or OCI's for its kind.

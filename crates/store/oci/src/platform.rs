@@ -74,8 +74,7 @@ mod tests {
     fn chosen(platforms: &[&str], wanted: &str) -> Option<String> {
         let index = index(platforms);
         let found = select(&index, &wanted.parse().unwrap());
-        let found = found.map(|d| d.platform.as_ref().unwrap().to_string());
-        found
+        found.map(|d| d.platform.as_ref().unwrap().to_string())
     }
 
     #[test]

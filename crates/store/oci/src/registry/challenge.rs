@@ -77,6 +77,6 @@ mod tests {
         assert_eq!(parse(headers.into_iter()), Some(expected));
         assert_eq!(parse(["basic"].into_iter()), Some(Challenge::Basic));
         assert_eq!(parse(["Bearer nonsense", "Digest a=b"].into_iter()), None);
-        assert_eq!(parse([r#"Bearer realm="never closed"#].into_iter()).is_some(), true);
+        assert!(parse([r#"Bearer realm="never closed"#].into_iter()).is_some());
     }
 }

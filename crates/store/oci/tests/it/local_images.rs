@@ -106,7 +106,8 @@ fn from_finds_a_built_image_without_a_registry() {
     let local = Local::new();
     let image = built("linux/amd64", "a");
     let reference = name("no-such-registry.invalid/app");
-    local.images.store().add(&[image.clone()], &[reference.clone()], None).unwrap();
+    let (images, names) = ([image.clone()], [reference.clone()]);
+    local.images.store().add(&images, &names, None).unwrap();
     let found = local
         .images
         .resolve(&reference, &image.platform, PullPolicy::Default, &Transfer::quiet())

@@ -9,12 +9,12 @@ use std::{fs, thread};
 use ashlar_oci::manifest::Descriptor;
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{
-    ArchiveKind, Composed, Entry, NewLayer, PullPolicy, Reference, Transfer, compose,
-    media_type as mt, write_archive, write_layout,
+    ArchiveKind, Composed, Entry, NewLayer, PullPolicy, Reference, RegistrySettings, Transfer,
+    compose, media_type as mt, write_archive, write_layout,
 };
 use serde_json::json;
 
-use crate::support::{Local, noise};
+use crate::support::{Local, noise, settings};
 
 /// A real registry that lives as long as the test.
 struct Real {
@@ -32,10 +32,14 @@ impl Drop for Real {
 
 impl Real {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::with(tempfile::tempdir().unwrap(), "")
+    }
+
+    /// Starts it with more settings for its `http` part.
+    fn with(dir: tempfile::TempDir, http: &str) -> Self {
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let config = format!(
-            "version: 0.1\nlog: {{ level: error }}\nstorage:\n  filesystem: {{ rootdirectory: {} }}\nhttp: {{ addr: '{host}' }}\n",
+            "version: 0.1\nlog: {{ level: error }}\nstorage:\n  filesystem: {{ rootdirectory: {} }}\nhttp: {{ addr: '{host}'{http} }}\n",
             dir.path().display()
         );
         let path = dir.path().join("config.yml");
@@ -177,4 +181,33 @@ fn skopeo_reads_what_we_write() {
         // Copying makes skopeo check every digest.
         skopeo(&["copy", &source, &format!("dir:{}", show(copy.path()))]);
     }
+}
+
+#[test]
+fn https_needs_a_certificate_that_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    fs::write(&cert, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = format!(", tls: {{ certificate: {}, key: {} }}", cert.display(), key.display());
+    let real = Real::with(dir, &tls);
+    let (_, port) = real.host.rsplit_once(':').unwrap();
+    let mirror = format!("127.0.0.1:1=https://localhost:{port}").parse().unwrap();
+    let mut settings = RegistrySettings { mirrors: vec![mirror], attempts: 1, ..settings() };
+    let pull = |settings: &RegistrySettings| {
+        let (local, platform) = (Local::with(settings.clone()), "linux/amd64".parse().unwrap());
+        let reference: Reference = "127.0.0.1:1/none".parse().unwrap();
+        let quiet = Transfer::quiet();
+        let found = local.images.resolve(&reference, &platform, PullPolicy::Default, &quiet);
+        found.unwrap_err().to_string()
+    };
+    let error = pull(&settings);
+    assert!(error.contains("certificate"), "{error}");
+    settings.ca_bundle = Some(cert);
+    let error = pull(&settings);
+    assert!(error.contains(&format!("https://localhost:{port}: not found")), "{error}");
+    settings.ca_bundle = Some("/nonexistent.pem".into());
+    let error = pull(&settings);
+    assert!(error.contains("cannot read CA bundle /nonexistent.pem"), "{error}");
 }
