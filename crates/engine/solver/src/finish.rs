@@ -47,7 +47,9 @@ impl<O: Clone, E: Clone> Solver<O, E> {
         for (i, id) in done.iter().enumerate() {
             let how = if i == 0 { how } else { How::Joined };
             builds.extend(self.settle(*id, &output, how).iter().map(|u| u.build));
-            freed.extend(self.vertices.get(id).into_iter().flat_map(|v| &v.dependants));
+            if let Some(vertex) = self.vertices.get_mut(id) {
+                freed.append(&mut vertex.dependants);
+            }
         }
         freed.into_iter().for_each(|dependant| self.input_done(dependant));
         builds.sort_unstable();

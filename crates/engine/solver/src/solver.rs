@@ -124,9 +124,11 @@ impl<O: Clone, E: Clone> Solver<O, E> {
         let inputs = share.inputs.clone();
         let mut missing = 0;
         for input in &inputs {
-            if let Some(input) = self.vertices.get_mut(input) {
+            if let Some(input) = self.vertices.get_mut(input)
+                && !matches!(input.phase, Phase::Done { .. })
+            {
                 input.dependants.push(id);
-                missing += usize::from(!matches!(input.phase, Phase::Done { .. }));
+                missing += 1;
             }
         }
         self.shared.insert(share.clone(), id);

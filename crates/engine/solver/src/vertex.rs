@@ -110,7 +110,7 @@ pub(crate) struct Vertex<O> {
     pub(crate) ran_for: Option<(BuildKey, NodeId)>,
     /// In the node's order; one that is named twice is here twice.
     pub(crate) inputs: Vec<VertexId>,
-    /// Once for each time that the dependant names this vertex.
+    /// Those that wait for it, once for each time that they name it; none when it is done.
     pub(crate) dependants: Vec<VertexId>,
     /// Vertices in phase `Following` of this one.
     pub(crate) followers: Vec<VertexId>,
