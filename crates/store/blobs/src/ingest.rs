@@ -9,7 +9,7 @@ use ashlar_core::{Digest, Hasher};
 
 use crate::error::{At as _, BlobError, Result};
 use crate::layout::MODE_FRESH;
-use crate::store::{BlobInfo, BlobStore};
+use crate::store::{BlobInfo, BlobStore, copy};
 
 /// What [`BlobStore::claim`] found.
 pub enum Claim {
@@ -63,7 +63,7 @@ impl Ingest {
     fn resume(store: BlobStore, digest: Digest, mut file: File, path: PathBuf) -> Result<Self> {
         file.set_permissions(Permissions::from_mode(MODE_FRESH)).at("mark", &path)?;
         let mut hasher = Hasher::new();
-        let size = io::copy(&mut file, &mut hasher).at("read", &path)?;
+        let size = copy(&mut file, &mut hasher).at("read", &path)?;
         Ok(Self { store, digest, file, path, hasher, size })
     }
 

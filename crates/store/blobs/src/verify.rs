@@ -9,7 +9,7 @@ use ashlar_core::{Digest, Hasher};
 
 use crate::error::{At as _, BlobError, Result};
 use crate::layout::MODE_SUSPECT;
-use crate::store::BlobStore;
+use crate::store::{BlobStore, copy};
 
 pub(crate) fn is_suspect(meta: &Metadata) -> bool {
     meta.permissions().mode() & 0o777 == MODE_SUSPECT
@@ -29,7 +29,7 @@ impl BlobStore {
             result => result.at("open", &path)?,
         };
         let mut hasher = Hasher::new();
-        io::copy(&mut file, &mut hasher).at("read", &path)?;
+        copy(&mut file, &mut hasher).at("read", &path)?;
         let actual = hasher.finish();
         if actual == *digest {
             return Ok(());

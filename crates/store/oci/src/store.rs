@@ -101,7 +101,11 @@ impl ImageStore {
         let mut ids = Vec::new();
         for image in images {
             let id = id_of(image);
-            files::write_json(&self.record_path(&id), image)?;
+            let image = match self.record(&id)? {
+                Some(known) => merged(known, image.clone()),
+                None => image.clone(),
+            };
+            files::write_json(&self.record_path(&id), &image)?;
             ids.push(id);
         }
         for name in names {
@@ -320,6 +324,20 @@ impl ImageStore {
         };
         Ok(locked().map_err(|source| FileError::new("lock", &path, source))?)
     }
+}
+
+/// Joins what two records of the same image know: a build that gives an image anew must not
+/// forget that it was exported, nor an import that it is unpacked.
+fn merged(known: LocalImage, new: LocalImage) -> LocalImage {
+    let keeps_known = known.manifest.is_some() && new.manifest.is_none();
+    let (mut image, other) = if keeps_known { (known, new.clone()) } else { (new.clone(), known) };
+    for (layer, other) in image.layers.iter_mut().zip(other.layers) {
+        layer.tree = layer.tree.or(other.tree);
+        layer.diff_id = layer.diff_id.or(other.diff_id);
+        layer.blob = layer.blob.take().or(other.blob);
+    }
+    (image.origin, image.created) = (new.origin, new.created);
+    image
 }
 
 /// Returns the id of an image: what does not change when layers become archives.

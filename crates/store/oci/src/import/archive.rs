@@ -17,6 +17,8 @@ const ENTRIES_MAX: usize = 65_536;
 const ARCHIVE_BYTES_MAX: u64 = 256 << 30;
 /// Most bytes of an extended header: names and links need far fewer.
 const EXTENSION_BYTES_MAX: u64 = 64 << 10;
+/// Bytes written at once.
+const COPY_LEN: usize = 256 << 10;
 /// Documents that are kept in memory.
 const DOCUMENTS: [&str; 3] = ["index.json", "manifest.json", "oci-layout"];
 
@@ -137,10 +139,11 @@ impl Members {
         let mut start = Vec::with_capacity(4);
         entry.by_ref().take(4).read_to_end(&mut start).map_err(read_error)?;
         let compression = Compression::of_magic(&start);
-        let mut writer = blobs.writer()?;
+        let writer = blobs.writer()?;
+        let mut buffered = io::BufWriter::with_capacity(COPY_LEN, writer);
         // Errors of either side carry no more than their kind; both end the import.
-        let mut whole = start.as_slice().chain(entry);
-        io::copy(&mut whole, &mut writer).map_err(read_error)?;
+        io::copy(&mut start.as_slice().chain(entry), &mut buffered).map_err(read_error)?;
+        let writer = buffered.into_inner().map_err(|e| read_error(e.into_error()))?;
         let digest = writer.digest();
         let is_new = !blobs.has(&digest)?;
         let info = writer.commit(expected.as_ref())?;

@@ -8,6 +8,7 @@ use crate::manifest::ManifestError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
 use crate::store::ImageStoreError;
+use crate::walk::WalkError;
 
 /// An image can not be had.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum PullError {
         /// Why.
         source: ManifestError,
     },
+    /// The store does not hold a whole image.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     /// The blob store failed.
     #[error("the local blob store failed")]
     Blob(#[from] BlobError),

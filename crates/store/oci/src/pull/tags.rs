@@ -1,5 +1,6 @@
 //! What tags led to when they were last resolved: the memory of the pull cache.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use ashlar_core::{Digest, Timestamp};
@@ -7,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Images, Result};
 use crate::files;
+use crate::manifest::Descriptor;
 use crate::reference::Reference;
+use crate::walk::{self, Absent};
 
 /// What a tag led to when it was last asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,5 +61,27 @@ impl Images {
     pub(super) fn note_pulled(&self, reference: &Reference, digest: Digest) -> Result<()> {
         let tag = PulledTag { reference: reference.clone(), digest, since: files::now() };
         Ok(files::write_json(&self.pulled_path(reference), &tag)?)
+    }
+
+    /// Lists the blobs that the store holds of a manifest or index and all below it: what garbage
+    /// collection keeps for a tag, or takes with it.
+    ///
+    /// # Errors
+    /// When a manifest can not be read.
+    pub fn blobs_below(&self, root: Digest) -> Result<Vec<Digest>> {
+        if !self.blobs().has(&root)? {
+            return Ok(Vec::new());
+        }
+        let nodes = walk::documents(self.blobs(), &Descriptor::new("", root, 0), Absent::Skip)?;
+        let mut found = BTreeSet::new();
+        for node in &nodes {
+            found.insert(node.descriptor.digest);
+            for blob in node.blobs() {
+                if self.blobs().has(&blob.digest)? {
+                    found.insert(blob.digest);
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
     }
 }

@@ -1,8 +1,12 @@
 //! Local images by name.
 
+use std::process::Command;
+use std::{env, fs};
+
 use ashlar_core::{Digest, Platform, Timestamp};
 use ashlar_oci::{
-    ImageStore, ImageStoreError, LayerRef, LocalImage, Origin, PullPolicy, Reference, Transfer,
+    Descriptor, ImageStore, ImageStoreError, LayerRef, LocalImage, Origin, PullPolicy, Reference,
+    Transfer,
 };
 use serde_json::json;
 
@@ -80,6 +84,20 @@ fn a_record_may_get_its_archives_later() {
 }
 
 #[test]
+fn building_an_exported_image_again_keeps_its_archives() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path()).unwrap();
+    let mut exported = built("linux/amd64", "a");
+    exported.manifest = Some(Descriptor::new("m", Digest::of("manifest"), 1));
+    exported.layers[0].blob = Some(Descriptor::new("l", Digest::of("blob"), 1));
+    let id = store.add(&[exported], &[], None).unwrap()[0];
+    store.add(&[built("linux/amd64", "a")], &[name("app")], None).unwrap();
+    let record = store.record(&id).unwrap().unwrap();
+    assert!(record.manifest.is_some());
+    assert_eq!(store.roots().unwrap().blobs, [Digest::of("manifest"), Digest::of("blob")].into());
+}
+
+#[test]
 fn many_writers_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
@@ -118,4 +136,29 @@ fn from_finds_a_built_image_without_a_registry() {
     let mut other = found.clone();
     other.layers[0].tree = Some(Digest::of("b"));
     assert_ne!(found.id(), other.id());
+}
+
+/// Runs again as a child: the runtime belongs to a whole process.
+#[test]
+fn without_a_registry_no_network_threads_start() {
+    const CHILD: &str = "ASHLAR_TEST_NO_THREADS";
+    if env::var_os(CHILD).is_some() {
+        let local = Local::new();
+        let (images, names) = ([built("linux/amd64", "a")], [name("app")]);
+        local.images.store().add(&images, &names, None).unwrap();
+        let quiet = Transfer::quiet();
+        let policy = PullPolicy::Default;
+        local.images.resolve(&names[0], &images[0].platform, policy, &quiet).unwrap();
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.map(|t| fs::read_to_string(t.unwrap().path().join("comm")).unwrap());
+        assert_eq!(names.filter(|n| n.trim() == "registry").count(), 0);
+        return;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "local_images::without_a_registry_no_network_threads_start"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

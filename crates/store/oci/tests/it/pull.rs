@@ -234,7 +234,8 @@ fn a_stall_is_broken_off_and_named() {
         stall: Some(Duration::from_secs(5)),
         ..content.answer(request)
     });
-    let local = Local::new();
+    let stall_timeout = Duration::from_millis(300);
+    let local = Local::with(ashlar_oci::RegistrySettings { stall_timeout, ..settings() });
     let image = resolve(&local, &name(&fake, "app:1")).unwrap();
     let error = local.images.fetch_layer(&image, 0, &Transfer::quiet()).unwrap_err();
     assert!(matches!(failures(&error)[..], [Failure::Stalled(_)]), "{error:?}");
@@ -483,9 +484,13 @@ fn a_pulled_image_is_listed_and_still_asked_for() {
     let reference = name(&fake, "app:1");
     let (id, _) = local.images.pull(&reference, &amd64(), &Transfer::quiet()).unwrap();
     let list = local.images.store().list().unwrap();
-    assert_eq!((list[0].0, &list[0].1.names[..]), (id, &[reference.clone()][..]));
+    assert_eq!((list[0].0, &list[0].1.names), (id, &vec![reference.clone()]));
     let roots = local.images.store().roots().unwrap();
     assert!(roots.blobs.contains(&digest) && roots.blobs.contains(&layers[0].digest));
+    let mut below = local.images.blobs_below(digest).unwrap();
+    below.retain(|d| !roots.blobs.contains(d));
+    assert_eq!(below, [], "what is below the manifest is what must be kept");
+    assert_eq!(local.images.pulled_tags().unwrap()[0].digest, digest);
     let before = fake.log().len();
     resolve(&local, &reference).unwrap();
     assert_eq!(fake.log().len(), before + 1);

@@ -240,7 +240,7 @@ pub(crate) struct Local {
 
 pub(crate) fn settings() -> RegistrySettings {
     RegistrySettings {
-        stall_timeout: Duration::from_millis(400),
+        stall_timeout: Duration::from_secs(3),
         backoff: Duration::from_millis(5),
         ..RegistrySettings::default()
     }
