@@ -72,7 +72,15 @@ def buildkit(case: Case, settings: Settings) -> dict:
         # A client identity of its own: the daemon takes a file of a known client with the same name, size and time for the
         # one that it got earlier, in another case.
         identity = {"BUILDX_CONFIG": str(place.folder / "buildx")}
-        return _outcome(case, place, command, peers.environment(settings, "store") | identity)
+        document = _outcome(case, place, command, peers.environment(settings, "store") | identity)
+    return _with_line_of_case(case, document)
+
+
+def _with_line_of_case(case: Case, document: dict) -> dict:
+    """BuildKit leaves some errors without a line; there the case's own line is what is expected."""
+    if case.error and document.get("error") == {"line": None}:
+        return {"error": {"line": case.error.line}}
+    return document
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ class BadCase(Exception):
 
 @dataclass(frozen=True)
 class ExpectedError:
-    """A build that must fail: a regular expression that the message must match, and the Dockerfile's line if one is named."""
+    """A build that must fail: a regular expression that the message must match, and the Dockerfile's line.
+
+    A line is needed only where BuildKit names none though there is one; where it names one, that must be the same.
+    """
 
     says: str
     line: int | None = None
