@@ -47,7 +47,12 @@ fn names_of(entry: &Descriptor) -> Vec<Reference> {
     whole.or(tag).and_then(|n| n.parse().ok()).into_iter().collect()
 }
 
-pub(super) fn images_of(root: &Descriptor, blobs: &BlobStore) -> Result<Vec<LocalImage>> {
+/// Reads the images below a manifest or index that is in the store, one a platform, and checks that
+/// all they name is there: the way from a composed manifest to a record of the image store.
+///
+/// # Errors
+/// See [`ImportError`].
+pub fn images_of(root: &Descriptor, blobs: &BlobStore) -> Result<Vec<LocalImage>> {
     let nodes = walk::documents(blobs, root, Absent::Skip)?;
     let mut images = Vec::new();
     for node in &nodes {

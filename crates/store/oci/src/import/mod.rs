@@ -17,6 +17,7 @@ use ashlar_core::Digest;
 
 pub use archive::read_archive;
 pub use directory::read_layout;
+pub use images::images_of;
 
 use crate::compose::ComposeError;
 use crate::image::LocalImage;

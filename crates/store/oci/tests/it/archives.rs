@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
 use ashlar_core::Digest;
+use ashlar_oci::compose::imported_config;
 use ashlar_oci::export::ExportError;
-use ashlar_oci::import::ImportError;
+use ashlar_oci::import::{ImportError, images_of};
 use ashlar_oci::manifest::Descriptor;
 use ashlar_oci::{
     ArchiveKind, Entry, Imported, NewLayer, PullPolicy, Reference, Transfer, compose,
@@ -340,4 +341,25 @@ fn a_history_that_does_not_fit_is_refused() {
     let local = Local::new();
     let config = json!({ "history": [{ "empty_layer": true }, {}] });
     assert!(compose(local.images.blobs(), config, &[], None).is_err());
+}
+
+#[test]
+fn an_imported_root_file_system_becomes_an_image() {
+    let local = Local::new();
+    let blobs = local.images.blobs();
+    let info = blobs.put_bytes(b"tar of a root file system").unwrap();
+    let blob = Descriptor::new(mt::OCI_LAYER, info.digest, info.size);
+    let platform = "linux/arm/v7".parse().unwrap();
+    let created = ashlar_core::Timestamp::from_nanos(0);
+    let config = imported_config(&platform, created, "imported");
+    let layers = [NewLayer { blob, diff_id: info.digest }];
+    let root = compose(blobs, config, &layers, None).unwrap().manifest;
+    let images = images_of(&root, blobs).unwrap();
+    let imported = [Imported { root, names: vec![], images }];
+    local.images.add_imported(&imported, Some(&name("base"))).unwrap();
+    let policy = PullPolicy::Local;
+    let found = local.images.resolve(&name("base"), &platform, policy, &Transfer::quiet()).unwrap();
+    let config = found.image_config().unwrap();
+    assert_eq!((found.platform, config.rootfs.diff_ids), (platform, vec![info.digest]));
+    assert!(config.config.env_value("PATH").is_some());
 }
