@@ -1,1 +1,35 @@
-//! The native executor: cache, context, file operations and exec steps.
+//! The native executor: from a definition to a tree of layers, in a sandbox, from cache.
+//!
+//! [`Engine::build`] lowers the definition ([`prepare`]), asks the final-artifact cache, and lets
+//! the solver work through the graph: [`scheduler`] are the threads around it, [`job`] what they
+//! do. [`cache`] holds what earlier builds came to, [`mounts`] the named cache directories.
+//!
+//! Nothing here knows of queues, tenants' rights or wire formats.
+
+pub mod cache;
+pub mod export;
+pub mod log;
+pub mod mounts;
+
+mod build;
+mod cancel;
+mod clock;
+mod debug;
+mod detect;
+mod dir;
+mod engine;
+mod error;
+mod git;
+mod http;
+mod job;
+mod keyfile;
+mod output;
+mod prepare;
+mod request;
+mod scheduler;
+mod user;
+
+pub use debug::FailedRoot;
+pub use dir::DataDir;
+pub use engine::{DISK_FREE_BYTES_DEFAULT, Engine, EngineConfig};
+pub use request::{BuildLimits, BuildRequest, Built};

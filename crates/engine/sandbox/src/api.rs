@@ -28,6 +28,9 @@ pub trait Session: Send + Sync {
     /// Cancelling ends this process and its process group; children that left the group end with the session.
     fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError>;
 
+    /// Returns the network namespace, for [`crate::connect_in`].
+    fn network_namespace(&self) -> std::io::Result<OwnedFd>;
+
     /// Ends every process and takes the sandbox down.
     fn end(self: Box<Self>) -> Result<Vec<CreatedMountpoint>, SandboxError>;
 }

@@ -19,6 +19,7 @@ pub mod disk;
 mod error;
 mod mounts;
 mod native;
+mod netns;
 mod network;
 mod security;
 mod spec;
@@ -27,5 +28,7 @@ pub use api::{CreatedMountpoint, Exit, Io, LimitHit, Sandbox, Session, Stdin, St
 pub use cancel::Cancel;
 pub use error::SandboxError;
 pub use mounts::{CA_BUNDLE_PATH, leftovers::remove_leftovers};
+pub use netns::connect_in;
 pub use native::{NativeConfig, NativeSandbox};
+pub use network::NetworkConfig;
 pub use spec::*;

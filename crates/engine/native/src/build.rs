@@ -1,0 +1,369 @@
+//! One build from its definition to its tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::frontend::{Diagnostic, Plan};
+use ashlar_core::graph::{FileAction, MountKind, Network, NodeId, Op};
+use ashlar_core::image::ImageConfig;
+use ashlar_core::journal::{CacheEvent, Event, Level, LogLine, StepOutcome};
+use ashlar_core::state::State;
+use ashlar_core::{Digest, Hasher};
+use ashlar_files::{Context, Kind, Selection};
+use ashlar_oci::LayerRef;
+use ashlar_sandbox::Cancel;
+use ashlar_snapshots::Tree;
+use ashlar_solver::{Outcome, ShareGroup};
+
+use crate::Engine;
+use crate::cache::FinalRecord;
+use crate::cancel::while_waiting;
+use crate::engine::Shared;
+use crate::error::{internal, step};
+use crate::job::{BuildJob, ContextKey};
+use crate::log::Masker;
+use crate::prepare;
+use crate::request::{BuildRequest, Built};
+
+/// The most files of contexts that get a journal entry each; those beyond share one.
+const FILE_ENTRIES_MAX: usize = 1000;
+
+impl Engine {
+    /// Builds one definition. Events go to the request's sink; the caller ends the journal.
+    ///
+    /// # Errors
+    /// With the reason, when the build fails; when `cancel` was called, the failure says so and the
+    /// caller looks at the token.
+    pub fn build(&self, request: BuildRequest, cancel: &Cancel) -> Result<Built, Failure> {
+        let engine = &self.shared;
+        warn_short_secrets(&request);
+        let plan = prepare::lower(engine, &request)?;
+        announce(&request, &plan);
+        let contexts = prepare::contexts(engine, &request, &plan)?;
+        let key = final_key(&request, &plan, &contexts)?;
+        count_files(&request, &contexts, &key.selections)?;
+        stop_if(cancel)?;
+        if let Some(built) = look_up_final(engine, &request, &plan, &key)? {
+            return Ok(built);
+        }
+        request.sink.event(Event::State { to: State::Running });
+        let job = Arc::new(BuildJob {
+            engine: engine.clone(),
+            masker: Masker::new(request.secrets.values().map(Vec::as_slice)),
+            plan,
+            contexts,
+            outputs: Mutex::default(),
+            notes: Mutex::default(),
+            returned: Mutex::default(),
+            request,
+        });
+        let target = run(engine, &job, cancel)?;
+        finish(engine, &job, &target, &key)
+    }
+}
+
+fn stop_if(cancel: &Cancel) -> Result<(), Failure> {
+    if cancel.is_cancelled() {
+        return Err(Failure::new(FailureKind::Step, "the build was cancelled"));
+    }
+    Ok(())
+}
+
+fn warn_short_secrets(request: &BuildRequest) {
+    for (id, value) in &request.secrets {
+        if Masker::too_short(value) {
+            let text = format!("secret '{id}' is too short to be masked in logs");
+            request.sink.event(Event::Log(LogLine::service(Level::Warn, text)));
+        }
+    }
+}
+
+fn announce(request: &BuildRequest, plan: &Plan) {
+    let names = plan.steps.iter().map(|s| s.name.clone()).collect();
+    request.sink.event(Event::Steps { names });
+    for warning in &plan.warnings {
+        let text = Diagnostic { source_line: None, ..warning.clone() }.to_string();
+        request.sink.event(Event::Log(LogLine::service(Level::Warn, text)));
+    }
+}
+
+fn run(engine: &Arc<Shared>, job: &Arc<BuildJob>, cancel: &Cancel) -> Result<Tree, Failure> {
+    let group = share_group(&job.request);
+    let (graph, target) = (&job.plan.graph, job.plan.target);
+    let ticket = engine.scheduler.start(graph, target, group, job.clone())?;
+    let key = ticket.key;
+    let scheduler = &engine.scheduler;
+    let outcome = while_waiting(cancel, || scheduler.cancel(key), || ticket.wait())??;
+    match outcome {
+        Outcome::Succeeded { output } => output.as_tree().cloned().ok_or_else(|| {
+            Failure::new(FailureKind::Definition, "the definition's result is its own context")
+        }),
+        Outcome::Failed { error, .. } => Err(error),
+        Outcome::Cancelled => Err(Failure::new(FailureKind::Step, "the build was cancelled")),
+    }
+}
+
+/// Builds share running steps within a tenant, and only when their limits agree: one must not fail
+/// because another allowed less.
+fn share_group(request: &BuildRequest) -> ShareGroup {
+    let mut hasher = Hasher::new();
+    hasher.field(&request.tenant).field(format!("{:?}", request.limits));
+    hasher.field(format!("{:?}{:?}", request.network, request.entitlements));
+    let digest = hasher.finish();
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.as_bytes()[..8]);
+    ShareGroup(u64::from_le_bytes(bytes))
+}
+
+/// Returns the key of the final artifact: all operations with the content of all contexts. A
+/// definition with effects, unpinned sources or results as data is answered by no earlier build.
+fn final_key(
+    request: &BuildRequest,
+    plan: &Plan,
+    contexts: &BTreeMap<ContextKey, Arc<Context>>,
+) -> Result<FinalKey, Failure> {
+    let mut hasher = Hasher::new();
+    hasher.field(b"ashlar.final.v1");
+    hasher.field(serde_json::to_vec(&plan.config).map_err(internal)?);
+    hasher.field(format!("{:?}", request.epoch));
+    hasher.field(plan.graph.node(plan.target).digest.as_bytes());
+    let mut selections = Vec::new();
+    let mut usable = true;
+    let mut bypass = None;
+    let mut tenants = false;
+    for id in plan.graph.needed(plan.target) {
+        let node = plan.graph.node(id);
+        bypass = bypass.or(node.meta.bypass);
+        match &node.op {
+            Op::Exec(exec) => {
+                usable &= !exec.effect && exec.returns.is_empty() && exec.keyed_secrets.is_empty();
+                let network = match exec.network {
+                    Network::Default => request.network,
+                    said => said,
+                };
+                tenants |= network != Network::None
+                    || exec.mounts.iter().any(|m| !matches!(m.kind, MountKind::Bind { .. }));
+                for mount in &exec.mounts {
+                    if let MountKind::Bind { input, source, .. } = &mount.kind {
+                        let copy = crate::job::bind_copy(*input, source);
+                        selections.extend(select(plan, id, &copy, contexts)?);
+                    }
+                }
+            }
+            Op::File { actions } => {
+                for action in actions {
+                    if let FileAction::Copy(copy) = action {
+                        selections.extend(select(plan, id, copy, contexts)?);
+                    }
+                }
+            }
+            Op::Git { checksum, .. } => usable &= checksum.is_some(),
+            Op::Http { checksum, .. } => usable &= checksum.is_some(),
+            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Merge => {}
+        }
+    }
+    if tenants {
+        hasher.field(format!("{:?}", request.network)).field(&request.tenant);
+    }
+    selections.iter().for_each(|s| {
+        hasher.field(s.digest().as_bytes());
+    });
+    Ok(FinalKey { key: hasher.finish(), usable, bypass, selections })
+}
+
+/// Returns what a copy takes from a context, when it is a context that it copies from.
+fn select(
+    plan: &Plan,
+    id: NodeId,
+    copy: &ashlar_core::graph::Copy,
+    contexts: &BTreeMap<ContextKey, Arc<Context>>,
+) -> Result<Option<Arc<Selection>>, Failure> {
+    let node = plan.graph.node(id);
+    let Some(input) = node.inputs.get(copy.input) else { return Ok(None) };
+    let Op::Context { name, exclude } = &plan.graph.node(*input).op else { return Ok(None) };
+    let key = ContextKey { name: name.clone(), exclude: exclude.clone() };
+    let Some(context) = contexts.get(&key) else { return Ok(None) };
+    context.select(copy).map(Some).map_err(|e| Failure {
+        step: node.meta.step,
+        location: node.meta.location.clone(),
+        command: Some(node.meta.name.clone()),
+        ..step(e)
+    })
+}
+
+/// The key of the final artifact, and what was found out on the way to it.
+struct FinalKey {
+    key: Digest,
+    /// Whether an earlier build can answer this one at all.
+    usable: bool,
+    bypass: Option<Bypass>,
+    /// What the definition takes from its contexts.
+    selections: Vec<Arc<Selection>>,
+}
+
+/// Counts the files that the definition takes from its contexts: known by content already, or
+/// read for the first time.
+fn count_files(
+    request: &BuildRequest,
+    contexts: &BTreeMap<ContextKey, Arc<Context>>,
+    selections: &[Arc<Selection>],
+) -> Result<(), Failure> {
+    let mut told = BTreeSet::new();
+    let entries = selections.iter().flat_map(|s| s.entries());
+    for (path, entry) in entries.filter(|(_, e)| matches!(e.kind, Kind::File { .. })) {
+        if told.len() == FILE_ENTRIES_MAX {
+            break;
+        }
+        if !told.insert(path.clone()) {
+            continue;
+        }
+        let path = String::from_utf8_lossy(&path);
+        let status = if entry.reused { CacheStatus::Hit } else { CacheStatus::Miss };
+        request.sink.event(file_event(&path, status));
+        if !entry.reused {
+            request.sink.event(file_event(&path, CacheStatus::Store));
+        }
+    }
+    contexts.values().try_for_each(|c| c.save()).map_err(internal)
+}
+
+fn file_event(path: &str, status: CacheStatus) -> Event {
+    Event::Cache(CacheEvent {
+        cache: CacheKind::FileBlob,
+        status,
+        step: None,
+        subject: path.to_owned(),
+        key: None,
+        reason: None,
+        bypass: None,
+    })
+}
+
+fn final_event(status: CacheStatus, key: &FinalKey) -> Event {
+    Event::Cache(CacheEvent {
+        cache: CacheKind::FinalArtifact,
+        status,
+        step: None,
+        subject: "final artifact".into(),
+        key: Some(key.key),
+        reason: match (status, key.bypass) {
+            (CacheStatus::Bypass, Some(by)) => Some(MissReason::Forced { by }),
+            _ => None,
+        },
+        bypass: key.bypass.filter(|_| status == CacheStatus::Bypass),
+    })
+}
+
+fn look_up_final(
+    engine: &Shared,
+    request: &BuildRequest,
+    plan: &Plan,
+    key: &FinalKey,
+) -> Result<Option<Built>, Failure> {
+    if !key.usable {
+        return Ok(None);
+    }
+    if key.bypass.is_some() {
+        request.sink.event(final_event(CacheStatus::Bypass, key));
+        return Ok(None);
+    }
+    let Some(found) = engine.cache.final_artifact(&key.key).map_err(internal)? else {
+        request.sink.event(final_event(CacheStatus::Miss, key));
+        return Ok(None);
+    };
+    let tree = Tree(found.tree);
+    learn_images(engine, request, plan)?;
+    if !engine.available(&tree)? {
+        request.sink.event(final_event(CacheStatus::Miss, key));
+        return Ok(None);
+    }
+    request.sink.event(final_event(CacheStatus::Hit, key));
+    for step in plan.steps.iter().filter(|s| s.node.is_some()) {
+        let (outcome, step) = (StepOutcome::Cached, step.id);
+        let ended = Event::StepEnded { step, outcome, peak_memory_bytes: None, cpu_nanos: None };
+        request.sink.event(ended);
+    }
+    let layers = engine.layer_refs(&tree);
+    let (config, returned) = (found.config, BTreeMap::new());
+    Ok(Some(Built { tree, layers, config, key: key.key, from_cache: true, returned }))
+}
+
+/// Learns where the layers of the plan's images are, without fetching any.
+fn learn_images(engine: &Shared, request: &BuildRequest, plan: &Plan) -> Result<(), Failure> {
+    for id in plan.graph.needed(plan.target) {
+        if let Op::Image { reference, manifest, platform } = &plan.graph.node(id).op {
+            engine.image_tree(reference, *manifest, platform, &*request.sink)?;
+        }
+    }
+    Ok(())
+}
+
+fn finish(engine: &Shared, job: &BuildJob, tree: &Tree, key: &FinalKey) -> Result<Built, Failure> {
+    let outputs = job.outputs();
+    let mut config =
+        config_of(&job.plan, &|node| outputs.get(&node).is_some_and(|o| !o.own().is_empty()));
+    drop(outputs);
+    stamp(&mut config, job.request.epoch);
+    if key.usable {
+        let record =
+            FinalRecord { tree: tree.0.clone(), config: config.clone(), made: crate::clock::now() };
+        engine.cache.put_final(&key.key, &record).map_err(internal)?;
+        job.request.sink.event(final_event(CacheStatus::Store, key));
+    }
+    let returned =
+        std::mem::take(&mut *job.returned.lock().unwrap_or_else(PoisonError::into_inner));
+    let layers = engine.layer_refs(tree);
+    Ok(Built { tree: tree.clone(), layers, config, key: key.key, from_cache: false, returned })
+}
+
+/// Returns the plan's config with every history entry marked empty whose node made no layer.
+fn config_of(plan: &Plan, made_a_layer: &dyn Fn(NodeId) -> bool) -> ImageConfig {
+    let mut config = plan.config.clone();
+    let layered: Vec<usize> =
+        (0..config.history.len()).filter(|&i| !config.history[i].empty_layer).collect();
+    let own = layered.len().saturating_sub(plan.layer_nodes.len());
+    for (&entry, &node) in layered[own..].iter().zip(&plan.layer_nodes) {
+        if !made_a_layer(node) {
+            config.history[entry].empty_layer = true;
+        }
+    }
+    config
+}
+
+/// Sets when the image was made, on the image and on each history entry that has no time: those
+/// of the base keep theirs.
+fn stamp(config: &mut ImageConfig, epoch: Option<i64>) {
+    let now = epoch.map_or_else(crate::clock::now, |seconds| {
+        ashlar_core::Timestamp::from_nanos(seconds.saturating_mul(1_000_000_000))
+    });
+    let text = now.rfc3339();
+    for entry in &mut config.history {
+        entry.created.get_or_insert_with(|| text.clone());
+    }
+    config.created = Some(text);
+}
+
+impl Shared {
+    /// Says whether every layer is here or can be fetched from where its image came from.
+    fn available(&self, tree: &Tree) -> Result<bool, Failure> {
+        for id in &tree.0 {
+            let known = self.image_layers().0.contains_key(id);
+            if !known && !self.snapshots.has(id) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns a tree's layers as those of an image.
+    pub(crate) fn layer_refs(&self, tree: &Tree) -> Vec<LayerRef> {
+        let known = self.image_layers();
+        let layer = |id: &Digest| match known.0.get(id) {
+            Some((image, i)) => image.layers[*i].clone(),
+            None => LayerRef { tree: Some(*id), ..LayerRef::default() },
+        };
+        tree.0.iter().map(layer).collect()
+    }
+}

@@ -1,0 +1,109 @@
+//! From a layer in whatever form to a blob.
+
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::{Progress, Sink};
+use ashlar_core::{Digest, Hasher};
+use ashlar_layers::{Compression, LayerBlob, TarOptions};
+use ashlar_oci::{Descriptor, LayerRef, NewLayer, Repository, Transfer};
+use ashlar_snapshots::Tree;
+
+use crate::cache::RecordDir;
+use crate::engine::Shared;
+use crate::error::{internal, source};
+
+/// How a blob is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlobWish {
+    pub(super) compression: Compression,
+    pub(super) epoch: Option<i64>,
+    pub(super) for_push: bool,
+}
+
+impl Shared {
+    /// Returns the blob of a layer, and where else it can be had. A layer that came as a blob stays
+    /// as it is: its bytes are what its digest was signed for.
+    pub(super) fn layer_blob(
+        &self,
+        layer: &LayerRef,
+        wish: BlobWish,
+        sink: &dyn Sink,
+    ) -> Result<(NewLayer, Option<Repository>), Failure> {
+        if let (Some(blob), Some(diff_id)) = (&layer.blob, layer.diff_id) {
+            let origin = self.origin_of(layer);
+            if !wish.for_push || origin.is_none() {
+                self.fetch_blob(layer, sink)?;
+            }
+            return Ok((NewLayer { blob: blob.clone(), diff_id }, origin));
+        }
+        let Some(id) = layer.tree else {
+            let text = "a layer of the image has neither files nor a blob";
+            return Err(Failure::new(FailureKind::Internal, text));
+        };
+        let made = self.make_blob(&id, wish, sink)?;
+        let media_type = made.compression.media_type();
+        let blob = Descriptor::new(media_type, made.digest, made.bytes);
+        Ok((NewLayer { blob, diff_id: made.diff_id }, None))
+    }
+
+    fn make_blob(
+        &self,
+        id: &Digest,
+        wish: BlobWish,
+        sink: &dyn Sink,
+    ) -> Result<LayerBlob, Failure> {
+        let records = RecordDir::new(self.dir.cache().join("layer-blobs"));
+        let mut key = Hasher::new();
+        key.field(b"layer blob").field(id.as_bytes());
+        key.field(format!("{:?} {:?}", wish.compression, wish.epoch));
+        let key = key.finish();
+        let blobs = self.images.blobs();
+        if let Some(known) = records.get::<LayerBlob>(&key).map_err(internal)?
+            && blobs.has(&known.digest).map_err(internal)?
+        {
+            return Ok(known);
+        }
+        let subject = format!("compress layer {}", id.short());
+        sink.progress(Progress { subject, done: 0, total: 0 });
+        let _lease = self.snapshots.hold(&Tree(vec![*id])).map_err(internal)?;
+        let mut writer = blobs.writer().map_err(internal)?;
+        let options = TarOptions { source_date_epoch: wish.epoch, ..TarOptions::default() };
+        let made = self
+            .snapshots
+            .write_blob(id, wish.compression, &options, &mut writer)
+            .map_err(super::export)?;
+        writer.commit(Some(&made.digest)).map_err(internal)?;
+        records.put(&key, &made).map_err(internal)?;
+        Ok(made)
+    }
+
+    fn fetch_blob(&self, layer: &LayerRef, sink: &dyn Sink) -> Result<(), Failure> {
+        let Some(blob) = &layer.blob else { return Ok(()) };
+        if self.images.blobs().has(&blob.digest).map_err(internal)? {
+            return Ok(());
+        }
+        let Some(origin) = self.origin_of(layer) else {
+            let text =
+                format!("the layer {} is not here and nothing says where it is", blob.digest);
+            return Err(Failure::new(FailureKind::Export, text)
+                .hint("pull the base image again, or build without cache"));
+        };
+        let report = |p: ashlar_oci::Progress| {
+            let subject = format!("pull {origin} {}", p.digest.short());
+            sink.progress(Progress { subject, done: p.done, total: p.total });
+        };
+        let transfer = Transfer::quiet().with_progress(&report);
+        let registry = self.images.registry();
+        registry.fetch_blob(&origin, blob, self.images.blobs(), &transfer).map_err(source)?;
+        Ok(())
+    }
+
+    fn origin_of(&self, layer: &LayerRef) -> Option<Repository> {
+        let id = layer.tree.or(layer.diff_id)?;
+        self.image_layers().0.get(&id).and_then(|(image, _)| image.repository.clone())
+    }
+
+    /// Returns where the layers that are blobs came from.
+    pub(super) fn repository_of(&self, layers: &[LayerRef]) -> Option<Repository> {
+        layers.iter().find_map(|layer| self.origin_of(layer))
+    }
+}

@@ -1,0 +1,9 @@
+//! From the bytes that steps write to masked log lines.
+
+mod lines;
+mod mask;
+mod tail;
+
+pub use lines::{LINE_BYTES_MAX, LineCutter};
+pub use mask::{MASK, MASKED_MIN, Masker};
+pub use tail::Tail;

@@ -1,0 +1,80 @@
+//! What a caller asks of the engine, and what it gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::Digest;
+use ashlar_core::frontend::Frontend;
+use ashlar_core::graph::Network;
+use ashlar_core::image::ImageConfig;
+use ashlar_core::journal::Sink;
+use ashlar_oci::LayerRef;
+use ashlar_snapshots::Tree;
+
+/// One build.
+pub struct BuildRequest {
+    /// Turns the definition into a graph.
+    pub frontend: Arc<dyn Frontend>,
+    /// Whose build it is. What a secret, a volume or the network could influence is shared within
+    /// a tenant only.
+    pub tenant: String,
+    /// Within the tenant, what shares cache volumes and is compared when a step missed.
+    pub scope: String,
+    /// What the definition is called, so that its next build is compared with this one.
+    pub name: String,
+    /// The build's id, for `ashlar debug`.
+    pub build: String,
+    /// Directories that the definition may copy from, by name.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// Secrets by id. They are in no key and no record; what steps write of them is masked.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Sockets of ssh agents by id.
+    pub ssh: BTreeMap<String, PathBuf>,
+    /// What steps may use up.
+    pub limits: BuildLimits,
+    /// What steps see of the network when the definition does not say.
+    pub network: Network,
+    /// Privileges that were granted: `network.host`, `security.insecure`.
+    pub entitlements: BTreeSet<String>,
+    /// Times of the result after this one, in seconds since 1970, become this one, so that two
+    /// builds of the same inputs give the same bytes (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+    /// Takes what happens.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// Limits of a build's steps, each step by itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BuildLimits {
+    /// Memory of a step's processes, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time per wall time.
+    pub cpus: Option<f64>,
+    /// Processes and threads of a step.
+    pub pids: Option<u64>,
+    /// Bytes that a step may write to disk.
+    pub disk_bytes: Option<u64>,
+    /// Wall time of a step.
+    pub timeout: Option<Duration>,
+    /// Bytes that a step may write to its output.
+    pub output_bytes: Option<u64>,
+}
+
+/// What a build came to.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The file tree.
+    pub tree: Tree,
+    /// Its layers as an image's, bottom first.
+    pub layers: Vec<LayerRef>,
+    /// The image config without diff ids; its history agrees with `layers`.
+    pub config: ImageConfig,
+    /// Key of the final artifact: equal for builds that are sure to be equal.
+    pub key: Digest,
+    /// Whether the whole build was answered from the final-artifact cache.
+    pub from_cache: bool,
+    /// Files that exec operations handed back as data, by name, of the step that ran last.
+    pub returned: BTreeMap<String, Vec<u8>>,
+}

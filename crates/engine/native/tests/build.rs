@@ -1,0 +1,89 @@
+//! Whole builds in a real sandbox, from Dockerfiles, on a base made of Debian's busybox.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use ashlar_core::cache::{CacheKind, CacheStatus};
+use ashlar_core::journal::{Event, StepOutcome};
+use support::World;
+
+#[test]
+fn a_dockerfile_becomes_a_tree_and_hits_its_cache() {
+    let world = World::new();
+    world.file("hello.txt", "hello\n");
+    let dockerfile =
+        "FROM base\nRUN echo one >/one\nCOPY hello.txt /in/\nRUN cat /in/hello.txt /one >/both\n";
+    let first = world.build(dockerfile).unwrap();
+    assert_eq!(world.read(&first.built, "/both"), "hello\none\n");
+    assert_eq!(first.count(CacheKind::Layer, CacheStatus::Miss), 3);
+    assert_eq!(first.count(CacheKind::Layer, CacheStatus::Store), 3);
+    assert_eq!(first.count(CacheKind::FinalArtifact, CacheStatus::Miss), 1);
+
+    let second = world.build(dockerfile).unwrap();
+    assert!(second.built.from_cache);
+    assert_eq!(second.built.tree, first.built.tree);
+    assert_eq!(second.count(CacheKind::FinalArtifact, CacheStatus::Hit), 1);
+    assert_eq!(second.count(CacheKind::Layer, CacheStatus::Hit), 0);
+
+    world.file("hello.txt", "goodbye\n");
+    let third = world.build(dockerfile).unwrap();
+    assert_eq!(world.read(&third.built, "/both"), "goodbye\none\n");
+    assert_eq!(third.count(CacheKind::Layer, CacheStatus::Hit), 1);
+    assert_eq!(third.count(CacheKind::Layer, CacheStatus::Miss), 2);
+    let reasons = third.reasons();
+    assert!(reasons[0].contains("file 'hello.txt' changed"), "{reasons:?}");
+}
+
+#[test]
+fn a_step_that_makes_the_same_tree_again_cuts_off_what_follows() {
+    let world = World::new();
+    let dockerfile =
+        |note: &str| format!("FROM base\nRUN echo same >/out # {note}\nRUN cp /out /end\n");
+    let first = world.build(&dockerfile("one")).unwrap();
+    let second = world.build(&dockerfile("two")).unwrap();
+    assert_eq!(second.built.tree, first.built.tree);
+    assert_eq!(second.count(CacheKind::Layer, CacheStatus::Miss), 1);
+    assert_eq!(second.count(CacheKind::Layer, CacheStatus::Hit), 1);
+
+    let world = World::new();
+    world.file("seed", "1");
+    let dockerfile = "FROM base AS a\nCOPY seed /seed\nRUN wc -c </seed >/size\nFROM base\nCOPY --from=a /size /\nRUN cp /size /end\n";
+    world.build(dockerfile).unwrap();
+    world.file("seed", "2");
+    let again = world.build(dockerfile).unwrap();
+    assert_eq!(again.count(CacheKind::Layer, CacheStatus::Miss), 2, "{:?}", again.reasons());
+    assert_eq!(again.count(CacheKind::Layer, CacheStatus::Hit), 2);
+}
+
+#[test]
+fn a_failing_step_says_what_and_where_and_the_build_goes_on_from_there() {
+    let world = World::new();
+    let dockerfile =
+        |last: &str| format!("FROM base\nRUN echo good >/good\nRUN echo oh no >&2; {last}\n");
+    let failed = world.build(&dockerfile("exit 7")).unwrap_err();
+    assert_eq!(failed.failure.exit_code, Some(7));
+    assert_eq!(failed.failure.location.as_ref().unwrap().line, 3);
+    assert_eq!(failed.failure.last_lines, ["oh no"]);
+    let said = |e: &&Event| matches!(e, Event::Log(l) if l.text == "oh no");
+    assert_eq!(failed.events.iter().filter(said).count(), 1);
+    let kept = world.engine.failed_steps().unwrap();
+    assert_eq!(kept.len(), 1);
+    let good = world.build(&dockerfile("true")).unwrap();
+    assert_eq!(good.count(CacheKind::Layer, CacheStatus::Hit), 1);
+}
+
+#[test]
+fn no_cache_bypasses_and_still_stores() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN echo a >/a\n";
+    world.build(dockerfile).unwrap();
+    let forced = world.build_with(dockerfile, |r| {
+        r.no_cache = ashlar_frontend_dockerfile::NoCache::All;
+    });
+    let forced = forced.unwrap();
+    assert_eq!(forced.count(CacheKind::Layer, CacheStatus::Bypass), 1);
+    assert_eq!(forced.count(CacheKind::Layer, CacheStatus::Store), 1);
+    assert_eq!(forced.count(CacheKind::FinalArtifact, CacheStatus::Bypass), 1);
+    let ran = |e: &&Event| matches!(e, Event::StepEnded { outcome: StepOutcome::Ran, .. });
+    assert!(forced.events.iter().any(|e| ran(&e)));
+}
