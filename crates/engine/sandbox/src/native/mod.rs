@@ -18,8 +18,9 @@ use std::sync::Arc;
 use crate::cgroup::{Janitor, Layout};
 use crate::error::During;
 use crate::mounts::rootfs::Staging;
+use crate::network::Isolated;
 use crate::security::seccomp::Profile;
-use crate::{Cancel, Exit, Io, Sandbox, SandboxError, Session, Spec};
+use crate::{Cancel, Exit, Io, NetworkConfig, Sandbox, SandboxError, Session, Spec};
 use session::NativeSession;
 use shared::Shared;
 
@@ -28,12 +29,14 @@ use shared::Shared;
 pub struct NativeConfig {
     /// A directory of the engine for a few empty mount points; made when missing, never holds data.
     pub state_dir: PathBuf,
+    /// Isolated networks.
+    pub network: NetworkConfig,
 }
 
 impl NativeConfig {
     /// Settings with the defaults and the given state directory.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { state_dir: state_dir.into() }
+        Self { state_dir: state_dir.into(), network: NetworkConfig::default() }
     }
 }
 
@@ -57,7 +60,8 @@ impl NativeSandbox {
         let janitor = Janitor::start(&layout).during("starting the cgroup janitor")?;
         let staging = Staging::new(&config.state_dir)?;
         let profile = Profile::compile()?;
-        let shared = Shared { staging, profile, layout, janitor };
+        let isolated = Isolated::new(config.network.clone());
+        let shared = Shared { staging, profile, layout, janitor, isolated };
         Ok(Self { shared: Arc::new(shared) })
     }
 }

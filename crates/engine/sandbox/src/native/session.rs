@@ -53,7 +53,8 @@ impl NativeSession {
         // From here on, dropping `this` removes the cgroup.
         let network = match spec.network {
             Network::Host => Attachment::Host,
-            Network::None | Network::Isolated => Attachment::Loopback,
+            Network::None => Attachment::Loopback,
+            Network::Isolated => this.shared.isolated.attach()?,
         };
         let keeper = Keeper::start(
             Arc::clone(&this.shared),
@@ -116,6 +117,14 @@ impl Session for NativeSession {
             cancel,
         };
         watch(watched, ends, started, io.output)
+    }
+
+    fn network_namespace(&self) -> std::io::Result<OwnedFd> {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let init = keeper.as_ref().and_then(|k| k.init.as_ref());
+        let init = init.ok_or_else(|| std::io::Error::other("the sandbox has ended"))?;
+        let path = format!("/proc/{}/ns/net", init.pid);
+        Ok(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
     fn end(self: Box<Self>) -> Result<Vec<CreatedMountpoint>, SandboxError> {

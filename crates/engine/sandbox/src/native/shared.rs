@@ -2,6 +2,7 @@
 
 use crate::cgroup::{Janitor, Layout};
 use crate::mounts::rootfs::Staging;
+use crate::network::Isolated;
 use crate::security::seccomp::Profile;
 
 /// Made once, read by every sandbox.
@@ -10,4 +11,5 @@ pub(crate) struct Shared {
     pub(crate) profile: Profile,
     pub(crate) layout: Layout,
     pub(crate) janitor: Janitor,
+    pub(crate) isolated: Isolated,
 }

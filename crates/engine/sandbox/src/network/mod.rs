@@ -2,10 +2,14 @@
 //!
 //! - `none`: a fresh namespace with its own loopback and nothing else.
 //! - `host`: the host's network; only for builds that were allowed to.
-//! - `isolated`: a namespace with one link to the host, from where packets are forwarded and translated, see
-//!   [`isolated`]. The rules are outside of the namespace, so that no raw packet gets around them.
+//! - `isolated`: a namespace with one link to the host, from where packets are forwarded and translated by nftables.
+//!   The rules (`rules`) are on the host's side of the link, so no raw packet of a step gets around them.
 
+mod isolated;
 mod loopback;
+mod resolvers;
+mod rules;
+mod tools;
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +18,24 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::SandboxError;
 use crate::error::During;
+pub(crate) use isolated::Isolated;
+
+/// Settings of isolated networks.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Addresses and networks (such as `10.0.0.0/8`) that isolated steps can't reach, besides those never reachable.
+    pub deny: Vec<String>,
+    /// Resolvers of isolated steps, reachable on port 53 whatever the deny list says; empty takes the host's.
+    pub resolvers: Vec<IpAddr>,
+    /// Namespaces kept ready once the first isolated step has run.
+    pub pool: usize,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self { deny: Vec::new(), resolvers: Vec::new(), pool: 2 }
+    }
+}
 
 /// How one sandbox is attached.
 pub(crate) enum Attachment {

@@ -1,0 +1,266 @@
+//! Makes namespaces for isolated steps, and keeps a few ready, since one costs some 20 ms of tools.
+//!
+//! Nothing of the host is touched before the first isolated step. Then: packets are forwarded
+//! (`net.ipv4.ip_forward`), and one nftables table appears, gone again when the engine ends. A namespace serves one
+//! step and goes with it; its link goes with the namespace.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::thread::UnshareFlags;
+
+use super::resolvers::Resolvers;
+use super::rules::{BLOCKS, Block, LINKS};
+use super::tools::{IP, NFT};
+use super::{Attachment, NetworkConfig, loopback};
+use crate::SandboxError;
+use crate::error::During;
+
+/// Isolated networks of one engine.
+pub(crate) struct Isolated {
+    config: NetworkConfig,
+    engine: Mutex<Option<Engine>>,
+}
+
+/// What exists once the first isolated step has come.
+struct Engine {
+    shared: Arc<Shared>,
+    filler: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    block: Block,
+    /// Holds the block: the kernel frees the name when the engine ends, however it ends.
+    _claim: UnixListener,
+    resolvers: Resolvers,
+    pool: Mutex<Pool>,
+    taken: Condvar,
+}
+
+#[derive(Default)]
+struct Pool {
+    ready: VecDeque<OwnedFd>,
+    next: u32,
+    closed: bool,
+}
+
+impl Isolated {
+    /// Remembers the settings; does nothing yet.
+    pub(crate) fn new(config: NetworkConfig) -> Self {
+        Self { config, engine: Mutex::new(None) }
+    }
+
+    /// Gives out a namespace for one step.
+    pub(crate) fn attach(&self) -> Result<Attachment, SandboxError> {
+        let shared = {
+            let mut engine = lock(&self.engine);
+            if engine.is_none() {
+                *engine = Some(Engine::start(&self.config)?);
+            }
+            match engine.as_ref() {
+                Some(engine) => Arc::clone(&engine.shared),
+                None => return Err(SandboxError::Cancelled),
+            }
+        };
+        let ready = lock(&shared.pool).ready.pop_front();
+        shared.taken.notify_one();
+        let namespace = match ready {
+            Some(namespace) => namespace,
+            None => shared.make()?,
+        };
+        Ok(Attachment::Prepared(namespace, shared.resolvers.shown.clone()))
+    }
+}
+
+impl Engine {
+    fn start(config: &NetworkConfig) -> Result<Self, SandboxError> {
+        let (number, claim) = claim_block()?;
+        let ipv6 = has_ipv6()?;
+        let block = Block { number, ipv6 };
+        let resolvers = Resolvers::find(&config.resolvers);
+        forward_packets(ipv6).during("letting the host forward packets")?;
+        NFT.batch(&block.rules(&config.deny, &resolvers)?)?;
+        let shared = Arc::new(Shared {
+            block,
+            _claim: claim,
+            resolvers,
+            pool: Mutex::new(Pool::default()),
+            taken: Condvar::new(),
+        });
+        let (for_filler, size) = (Arc::clone(&shared), config.pool);
+        let filler = std::thread::Builder::new()
+            .name("network-pool".into())
+            .spawn(move || for_filler.fill(size))
+            .during("starting the network pool")?;
+        Ok(Self { shared, filler: Some(filler) })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        lock(&self.shared.pool).closed = true;
+        self.shared.taken.notify_one();
+        if let Some(filler) = self.filler.take() {
+            let _ = filler.join();
+        }
+        // Left behind it would only refuse packets of links that no longer exist; the next engine replaces it.
+        let _ = NFT.batch(&format!("delete table inet {}\n", self.shared.block.table()));
+    }
+}
+
+impl Shared {
+    /// Keeps the pool full until it is closed.
+    fn fill(&self, size: usize) {
+        let mut pool = lock(&self.pool);
+        while !pool.closed {
+            if pool.ready.len() >= size {
+                pool = self.taken.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(pool);
+            let made = self.make();
+            pool = lock(&self.pool);
+            match made {
+                Ok(namespace) => pool.ready.push_back(namespace),
+                // The step that finds the pool empty tries again and reports it; this thread waits for one to come.
+                Err(_) if !pool.closed => {
+                    pool = self.taken.wait(pool).unwrap_or_else(PoisonError::into_inner);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes a namespace with a link to the host.
+    fn make(&self) -> Result<OwnedFd, SandboxError> {
+        let namespace = new_namespace()?;
+        // Links of steps that still run are in the way; their numbers are passed over.
+        for _ in 0..LINKS {
+            let index = {
+                let mut pool = lock(&self.pool);
+                pool.next = (pool.next + 1) % LINKS;
+                pool.next
+            };
+            if !Path::new("/proc/sys/net/ipv4/conf").join(self.block.link(index)).exists() {
+                self.connect(&namespace, index)?;
+                return Ok(namespace);
+            }
+        }
+        Err(SandboxError::Invalid(format!("more than {LINKS} isolated steps at once")))
+    }
+
+    fn connect(&self, namespace: &OwnedFd, index: u32) -> Result<(), SandboxError> {
+        let link = self.block.link(index);
+        let (host, step) = self.block.addresses4(index);
+        let (host6, step6) = self.block.addresses6(index);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        let mut outside = format!(
+            "link add {link} type veth peer name eth0 netns {path}\n\
+             link set {link} addrgenmode none\n\
+             addr add {host}/30 dev {link}\n"
+        );
+        let mut inside = format!(
+            "link set eth0 addrgenmode none\naddr add {step}/30 dev eth0\nlink set eth0 up\n\
+             route add default via {host}\n"
+        );
+        if self.block.ipv6 {
+            outside += &format!("addr add {host6}/126 dev {link} nodad\n");
+            inside += &format!(
+                "addr add {step6}/126 dev eth0 nodad\nroute add default via {host6} dev eth0\n"
+            );
+        }
+        outside += &format!("link set {link} up\n");
+        IP.batch(&outside)?;
+        if self.resolvers.loopback.is_some() {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1")
+                .during("letting the resolver be reached")?;
+        }
+        inside_namespace(namespace, move || IP.batch(&inside))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Claims a block of the address pool against other engines of this host, by a name that only one socket can have.
+fn claim_block() -> Result<(u32, UnixListener), SandboxError> {
+    for number in 0..BLOCKS {
+        let name = format!("ashlar-network-{number}");
+        let address = SocketAddr::from_abstract_name(name).during("naming a network block")?;
+        match UnixListener::bind_addr(&address) {
+            Ok(claim) => return Ok((number, claim)),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error).during("claiming a network block"),
+        }
+    }
+    Err(SandboxError::Invalid(format!("more than {BLOCKS} engines with isolated networks")))
+}
+
+/// Steps get IPv6 where the host has a way out for it.
+fn has_ipv6() -> Result<bool, SandboxError> {
+    Ok(!IP.query(&["-6", "route", "show", "default"])?.trim().is_empty())
+}
+
+/// Turns forwarding on. With IPv6 that would make the host deaf to its own router's announcements, unless told not to.
+fn forward_packets(ipv6: bool) -> std::io::Result<()> {
+    set("/proc/sys/net/ipv4/ip_forward", "1")?;
+    if !ipv6 {
+        return Ok(());
+    }
+    for device in std::fs::read_dir("/proc/sys/net/ipv6/conf")?.flatten() {
+        let file = device.path().join("accept_ra");
+        if std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == "1") {
+            std::fs::write(file, "2")?;
+        }
+    }
+    set("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+}
+
+/// Writes a kernel setting unless it has the value already.
+fn set(path: &str, value: &str) -> std::io::Result<()> {
+    if std::fs::read_to_string(path)?.trim() == value {
+        return Ok(());
+    }
+    std::fs::write(path, value)
+}
+
+/// Makes a network namespace with its loopback up.
+fn new_namespace() -> Result<OwnedFd, SandboxError> {
+    let thread = std::thread::spawn(|| {
+        // SAFETY: the flags don't include FILES, the one that can break descriptors of other threads.
+        #[expect(
+            unsafe_code,
+            reason = "rustix marks every unshare unsafe for the sake of one flag"
+        )]
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+            .during("making a network namespace")?;
+        loopback::configure().during("bringing up the loopback device")?;
+        let file = std::fs::File::open("/proc/thread-self/ns/net");
+        Ok(OwnedFd::from(file.during("opening the network namespace")?))
+    });
+    thread.join().map_err(|_| SandboxError::Invalid("the network thread ended; a bug".into()))?
+}
+
+/// Runs a tool in a namespace, on a thread that ends with it.
+fn inside_namespace<F>(namespace: &OwnedFd, work: F) -> Result<(), SandboxError>
+where
+    F: FnOnce() -> Result<(), SandboxError> + Send,
+{
+    let enter = Attachment::Prepared(
+        namespace.try_clone().during("copying a descriptor")?,
+        Vec::<IpAddr>::new(),
+    );
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || enter.enter().and_then(|()| work()));
+        thread
+            .join()
+            .map_err(|_| SandboxError::Invalid("the network thread ended; a bug".into()))?
+    })
+}

@@ -1,0 +1,57 @@
+//! Runs `ip` and `nft`, the kept tools that isolated networks are made with.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::SandboxError;
+use crate::error::During;
+
+/// A program and the Debian package that has it.
+pub(crate) struct Tool {
+    name: &'static str,
+    package: &'static str,
+    /// Makes it read commands from its input.
+    batch: &'static [&'static str],
+}
+
+/// Links, addresses and routes.
+pub(crate) const IP: Tool = Tool { name: "ip", package: "iproute2", batch: &["-batch", "-"] };
+/// Packet rules.
+pub(crate) const NFT: Tool = Tool { name: "nft", package: "nftables", batch: &["-f", "-"] };
+
+impl Tool {
+    /// Feeds commands to the tool, in the network namespace of the calling thread.
+    pub(crate) fn batch(&self, commands: &str) -> Result<(), SandboxError> {
+        self.run(self.batch, commands).map(drop)
+    }
+
+    /// Runs the tool with arguments and returns its output.
+    pub(crate) fn query(&self, args: &[&str]) -> Result<String, SandboxError> {
+        self.run(args, "")
+    }
+
+    fn run(&self, args: &[&str], input: &str) -> Result<String, SandboxError> {
+        let mut command = Command::new(self.name);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Debian keeps both in directories that a user's PATH may lack.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        let mut child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => SandboxError::MissingTool {
+                tool: self.name,
+                purpose: "isolated networks",
+                package: self.package,
+            },
+            _ => SandboxError::Setup { step: "starting a network tool", source: error },
+        })?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).during("writing to a network tool")?;
+        }
+        let output = child.wait_with_output().during("waiting for a network tool")?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(SandboxError::Tool { tool: self.name, stderr });
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
