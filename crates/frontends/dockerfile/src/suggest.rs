@@ -18,8 +18,8 @@ pub(crate) fn nearest<'a>(
             return None;
         }
         let far = distance(&wanted, &candidate);
-        // A short word that shares nothing with the option is not a slip of the pen.
-        if far < best.0 && far < wanted.len().max(candidate.len()) {
+        // Half of a word is more than a slip of the pen.
+        if far < best.0 && far * 2 < wanted.len().max(candidate.len()) {
             best = (far, Some(option));
         }
     }
@@ -31,19 +31,23 @@ pub(crate) fn hint<'a>(name: &str, options: impl IntoIterator<Item = &'a str>) -
     nearest(name, options).map(|near| format!("did you mean {near}?"))
 }
 
-/// Levenshtein distance.
+/// Edits from one to the other: letters added, left out, replaced, or two neighbours swapped.
 fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+            let replaced = last[j] + usize::from(x != y);
+            let mut least = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -56,7 +60,9 @@ mod tests {
         assert_eq!(nearest("RUNN", all), Some("RUN"));
         assert_eq!(nearest("copi", all), Some("COPY"));
         assert_eq!(nearest("ENTRYPIONT", all), Some("ENTRYPOINT"));
+        assert_eq!(nearest("RNU", ["ENV", "RUN"]), Some("RUN"));
         assert_eq!(nearest("HELLO", all), None);
+        assert_eq!(nearest("NOPE", all), None);
         assert_eq!(nearest("RUN", all), None);
     }
 }

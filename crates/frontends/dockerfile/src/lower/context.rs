@@ -8,16 +8,26 @@ use ashlar_core::graph::{NodeId, NodeMeta, Op};
 use super::git::GitRef;
 use super::state::{StageIndex, Step};
 use super::{Lowering, git};
-use crate::ignore;
+use crate::ignore::{self, IgnoreMatcher};
 use crate::parse::ast::Command;
 use crate::request::{NamedContext, Source};
 use crate::source::Problem;
 
 type Checked<T> = std::result::Result<T, Problem>;
 
+/// What an ignore file says.
+#[derive(Debug)]
+pub(super) struct Ignored {
+    pub(super) patterns: Vec<String>,
+    pub(super) matcher: IgnoreMatcher,
+}
+
 impl Lowering<'_> {
     /// Returns the node of the main context.
     pub(super) fn context_node(&mut self) -> Checked<NodeId> {
+        if let Some(node) = self.context {
+            return Ok(node);
+        }
         let op = match self.request.named_contexts.get(&self.request.context) {
             Some(NamedContext::Git(url)) => {
                 let problem = || Problem::new(format!("the context {url} is not a git URL"));
@@ -35,16 +45,36 @@ impl Lowering<'_> {
                     Some(NamedContext::Directory(name)) => name.clone(),
                     _ => self.request.context.clone(),
                 };
-                let exclude = self.main_ignore_patterns()?.unwrap_or_default();
+                let exclude = self.main_ignored()?.map(|i| i.patterns.clone()).unwrap_or_default();
                 Op::Context { name, exclude }
             }
         };
         let meta = NodeMeta { name: "[internal] load build context".into(), ..NodeMeta::default() };
-        self.node(op, vec![], meta)
+        let node = self.node(op, vec![], meta)?;
+        self.context = Some(node);
+        Ok(node)
     }
 
-    /// Returns the patterns of the main context; nothing while that is asked for.
-    pub(super) fn main_ignore_patterns(&self) -> Checked<Option<Vec<String>>> {
+    /// Returns what the main context leaves out; nothing while that is asked for.
+    pub(super) fn main_ignored(&self) -> Checked<Option<&Ignored>> {
+        if self.ignored.get().is_none()
+            && let Some(patterns) = self.main_ignore_patterns()?
+        {
+            let matcher = IgnoreMatcher::new(&patterns).map_err(|e| Problem::new(e.to_string()))?;
+            let _ = self.ignored.set(Ignored { patterns, matcher });
+        }
+        Ok(self.ignored.get())
+    }
+
+    fn main_ignore_patterns(&self) -> Checked<Option<Vec<String>>> {
+        let replaced = self.request.named_contexts.get(&self.request.context);
+        match replaced {
+            Some(NamedContext::Directory(name)) => {
+                return self.ignore_patterns(name, &[".dockerignore".into()]);
+            }
+            Some(_) => return Ok(Some(Vec::new())),
+            None => {}
+        }
         let own = match &self.request.source {
             Source::Context { context, path } => Some((context.clone(), path.clone())),
             Source::Text(_) => {
@@ -97,7 +127,8 @@ impl Lowering<'_> {
             _ => false,
         };
         if needed.iter().any(|i| self.states[*i].commands.iter().any(uses)) {
-            let _ = self.main_ignore_patterns();
+            // What is wrong with the file is said when it is used.
+            let _ = self.main_ignored();
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use ashlar_core::graph::{Copy, FileAction, Mode, NodeId, NodeMeta, Op, Owner};
 
+use super::context::Ignored;
 use super::git::{self, GitRef};
 use super::stage::Work;
 use super::state::Step;
 use super::{Lowering, names, owner, paths};
 use crate::expand::{self, Options};
-use crate::ignore::IgnoreMatcher;
 use crate::limits::BODY_BYTES_MAX;
 use crate::lint::Rule;
 use crate::parse::ast::{Body, Copying, Instruction};
@@ -240,14 +240,13 @@ impl Lowering<'_> {
         copying: &Copying,
         source: &str,
     ) -> Checked<()> {
-        let patterns = self.main_ignore_patterns()?.unwrap_or_default();
+        let Some(Ignored { patterns, matcher }) = self.main_ignored()? else { return Ok(()) };
         if patterns.is_empty() || patterns.iter().any(|p| p.starts_with('!')) {
             return Ok(());
         }
         let path = paths::clean(source);
         let all = ["*", "**", "**/*"];
         let root = path == "/" && patterns.iter().any(|p| all.contains(&p.as_str()));
-        let matcher = IgnoreMatcher::new(&patterns).map_err(|e| Problem::new(e.to_string()))?;
         if root || (path != "/" && matcher.matches(&path[1..])) {
             let verb = if copying.add { "Add" } else { "Copy" };
             let shown = if root { "." } else { &path[1..] };

@@ -21,7 +21,7 @@ mod stage;
 mod stages;
 mod state;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
 
 use ashlar_core::Timestamp;
@@ -30,6 +30,7 @@ use ashlar_core::frontend::{
 };
 use ashlar_core::graph::{Graph, GraphError, NodeId, NodeMeta, Op};
 
+use context::Ignored;
 use env::Env;
 use state::{Outcome, State};
 
@@ -58,6 +59,10 @@ struct Lowering<'a> {
     /// What must be known before the next call; in the order in which it came up.
     questions: RefCell<Vec<Question>>,
     spent: Cell<usize>,
+    /// The node of the main context, once it is made.
+    context: Option<NodeId>,
+    /// What the main context's ignore file says, once it is known.
+    ignored: OnceCell<Ignored>,
 }
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
@@ -86,6 +91,8 @@ pub(crate) fn lower(request: &Request, answers: &Answers) -> Result<Lowered> {
         created: epoch.map(|s| Timestamp::from_nanos(s.saturating_mul(1_000_000_000)).rfc3339()),
         questions: RefCell::new(Vec::new()),
         spent: Cell::new(0),
+        context: None,
+        ignored: OnceCell::new(),
     };
     lowering.run()
 }

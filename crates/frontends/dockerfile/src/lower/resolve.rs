@@ -23,7 +23,8 @@ impl Lowering<'_> {
         for _ in 0..TRIGGER_ROUNDS_MAX {
             let needed = self.needed(target);
             for &index in &needed {
-                let resolved = self.resolve_base(index);
+                let span = self.states[index].span;
+                let resolved = self.resolve_base(index).map_err(|p| p.at(span));
                 let line = self.states[index].line.clone();
                 if let Some(resolved) = self.place(&line, resolved)? {
                     self.states[index].resolved = Some(resolved);

@@ -138,7 +138,9 @@ impl Lowering<'_> {
         self.check_undeclared(stage, &base);
         if base.text.is_empty() {
             let message = format!("base name ({}) should not be blank", stage.base.text);
-            let near = base.unmatched.iter().find_map(|n| suggest::hint(n, self.globals.names()));
+            let declared = self.declared();
+            let near = |n: &String| suggest::hint(n, declared.iter().copied());
+            let near = base.unmatched.iter().find_map(near);
             let hint =
                 near.unwrap_or("declare it with a default: ARG NAME=value before FROM".into());
             return Err(Problem::new(message).at(stage.base.span).hint(hint));
@@ -184,7 +186,8 @@ impl Lowering<'_> {
         }
         if expanded.text.is_empty() {
             let message = format!("empty platform value from expression {}", word.text);
-            let near = |n: &String| suggest::hint(n, self.globals.names());
+            let declared = self.declared();
+            let near = |n: &String| suggest::hint(n, declared.iter().copied());
             let hint = expanded.unmatched.iter().find_map(near);
             return Err(Problem::new(message).at(word.span).maybe_hint(hint));
         }
@@ -200,18 +203,19 @@ impl Lowering<'_> {
         Ok(parsed)
     }
 
+    /// Returns the names of arguments that `FROM` may use, with a value or without.
+    fn declared(&self) -> BTreeSet<&str> {
+        let mut declared: BTreeSet<&str> = self.globals.names().collect();
+        for instruction in &self.file.global_args {
+            if let Command::Arg(args) = &instruction.command {
+                declared.extend(args.iter().map(|a| a.name.as_str()));
+            }
+        }
+        declared
+    }
+
     fn check_undeclared(&self, stage: &Stage, expanded: &Expanded) {
-        let declared: BTreeSet<&str> = self
-            .file
-            .global_args
-            .iter()
-            .filter_map(|i| match &i.command {
-                Command::Arg(args) => Some(args.iter().map(|a| a.name.as_str())),
-                _ => None,
-            })
-            .flatten()
-            .chain(self.globals.names())
-            .collect();
+        let declared = self.declared();
         for name in expanded.unmatched.iter().filter(|n| !declared.contains(n.as_str())) {
             let near = suggest::nearest(name, declared.iter().copied());
             let near = near.map(|n| format!(" (did you mean {n}?)")).unwrap_or_default();
@@ -325,7 +329,7 @@ impl Lowering<'_> {
             };
             let found = self.find_source(&from, copies);
             let found = self.place(&instruction.line, found)?;
-            let index = found.unwrap_or_else(|| self.external(&from.text, &instruction));
+            let index = found.unwrap_or_else(|| self.external(&from, &instruction));
             sources.push(Some(index));
         }
         Ok(Step { instruction, sources, trigger })
@@ -356,11 +360,12 @@ impl Lowering<'_> {
         }
     }
 
-    fn external(&mut self, name: &str, instruction: &Instruction) -> usize {
-        let known = self.states.iter().skip(self.stage_count).position(|s| s.base_name == name);
+    fn external(&mut self, from: &Word, instruction: &Instruction) -> usize {
+        let known =
+            self.states.iter().skip(self.stage_count).position(|s| s.base_name == from.text);
         known.map_or_else(
             || {
-                self.states.push(State::of_image(name, &instruction.line));
+                self.states.push(State::of_image(from, &instruction.line));
                 self.states.len() - 1
             },
             |at| at + self.stage_count,

@@ -8,6 +8,7 @@ use super::env::Env;
 use crate::lexer::Line;
 use crate::parse::ast::{Instruction, Stage};
 use crate::request::NamedContext;
+use crate::source::{Span, Word};
 
 /// The place of a stage among all of them; images that are only copied from come last.
 pub(super) type StageIndex = usize;
@@ -23,6 +24,8 @@ pub(super) struct State {
     pub(super) line: Line,
     /// What it starts from, expanded.
     pub(super) base_name: String,
+    /// Where that is named in the line.
+    pub(super) span: Span,
     /// The stage that it starts from.
     pub(super) base: Option<StageIndex>,
     /// What stands in for the whole stage.
@@ -62,6 +65,7 @@ impl State {
             shown: stage.name.clone().unwrap_or_else(|| format!("stage-{index}")),
             line: stage.line.clone(),
             base_name,
+            span: stage.base.span,
             base: None,
             stand_in: None,
             platform: None,
@@ -75,12 +79,13 @@ impl State {
         }
     }
 
-    pub(super) fn of_image(reference: &str, line: &Line) -> Self {
+    pub(super) fn of_image(reference: &Word, line: &Line) -> Self {
         Self {
             name: None,
             shown: String::new(),
             line: line.clone(),
-            base_name: reference.to_owned(),
+            base_name: reference.text.clone(),
+            span: reference.span,
             base: None,
             stand_in: None,
             platform: None,

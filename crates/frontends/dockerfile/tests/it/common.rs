@@ -1,7 +1,5 @@
 //! Canned answers: lowers a request to its end with made-up images and files.
 
-#![expect(dead_code, reason = "each test binary uses a part of it")]
-
 use std::collections::BTreeMap;
 
 use ashlar_core::Digest;

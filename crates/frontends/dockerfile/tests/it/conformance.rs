@@ -1,8 +1,6 @@
 //! The conformance cases, as far as a frontend decides them: config and history of what builds,
 //! line and wording of what must be refused. File trees are compared by `conformance/check`.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +9,8 @@ use ashlar_core::Platform;
 use ashlar_frontend_dockerfile::{Request, Source};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::common;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
