@@ -10,6 +10,7 @@ pub mod failure;
 pub mod frontend;
 pub mod graph;
 pub mod id;
+pub mod identity;
 pub mod image;
 pub mod journal;
 pub mod platform;

@@ -80,24 +80,26 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|e| Error::damaged("a value to be stored", e))
 }
 
-/// Reads a build in order to write its journal; nobody else does until the transaction ends.
+/// Reads a build in order to write its journal. The lock is on its scope, whose time every entry
+/// moves on: whoever holds it is the only one who writes to any build of the scope. It is taken
+/// before all other locks, so that nobody waits in a circle.
 pub(crate) async fn load(tx: &mut Tx, build: BuildId) -> Result<Loaded, Error> {
-    // The build first, then its scope: the same order everywhere.
     let sql = if tx.is_postgres() {
-        "SELECT position, scope, batch, record FROM builds WHERE id = $1 FOR UPDATE"
+        "SELECT id, last_time FROM scopes WHERE id = (SELECT scope FROM builds WHERE id = $1) \
+         FOR UPDATE"
     } else {
-        "SELECT position, scope, batch, record FROM builds WHERE id = $1"
+        "SELECT id, last_time FROM scopes WHERE id = (SELECT scope FROM builds WHERE id = $1)"
     };
+    let scope = tx.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
+    let sql = "SELECT position, batch, record FROM builds WHERE id = $1";
     let row = tx.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
-    let scope = row.int(1)?;
-    let sql = if tx.is_postgres() {
-        "SELECT last_time FROM scopes WHERE id = $1 FOR UPDATE"
-    } else {
-        "SELECT last_time FROM scopes WHERE id = $1"
-    };
-    let scope_time = tx.one(sql, args![scope]).await?.time(0)?;
-    let record = record(&row, 3, build)?;
-    Ok(Loaded { position: row.int(0)?, scope, scope_time, batch: row.count(2)?, record })
+    Ok(Loaded {
+        position: row.int(0)?,
+        scope: scope.int(0)?,
+        scope_time: scope.time(1)?,
+        batch: row.count(1)?,
+        record: record(&row, 2, build)?,
+    })
 }
 
 fn record(row: &Row, column: usize, build: impl ToString) -> Result<Record, Error> {
@@ -140,6 +142,16 @@ impl Store {
         let mut record = record(&row, 0, build)?;
         record.submission.definition = row.json(1, "a definition")?;
         Ok(Some(record))
+    }
+
+    /// Returns a build without its definition.
+    ///
+    /// # Errors
+    /// When there is no such build, the database fails or the record is damaged.
+    pub async fn row(&self, build: BuildId) -> Result<Record, Error> {
+        let sql = "SELECT record FROM builds WHERE id = $1";
+        let row = self.db.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
+        record(&row, 0, build)
     }
 
     /// Rebuilds a build's row from its journal and says what both are; they are always equal.

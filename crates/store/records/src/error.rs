@@ -86,6 +86,18 @@ pub enum Error {
     /// The key for sealed values cannot be used.
     #[error("the secrets key {0}")]
     Key(&'static str),
+    /// The file with the secrets key cannot be used.
+    #[error("cannot read or make the key file '{}'", path.display())]
+    KeyFile {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A name has characters that it must not have.
+    #[error("'{0}' is not a name: 1 to 63 letters, digits, '_' and '-' are")]
+    Name(String),
     /// The writer has been given up after an earlier failure.
     #[error("the history of build {build} could not be written: {why}")]
     Writer {

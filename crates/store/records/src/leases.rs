@@ -67,7 +67,7 @@ impl Store {
         if self.db.run(sql, args![build, fence, after(now, LEASE)]).await? == 0 {
             return Ok(Held::No);
         }
-        let record = self.get(build).await?.ok_or(Error::NoSuchBuild(build))?;
+        let record = self.row(build).await?;
         Ok(Held::Yes { cancellation: record.cancellation })
     }
 

@@ -5,10 +5,13 @@
 //! the same transaction ([`Store::append`]). One module a resource; all SQL lies here and nowhere
 //! else, one text for both databases wherever they agree. One-shot commands use [`blocking`].
 
+mod aliases;
+mod audit;
 pub mod blocking;
 mod builds;
 mod codec;
 mod db;
+mod documents;
 mod error;
 mod facets;
 mod follow;
@@ -17,18 +20,32 @@ mod leases;
 mod list;
 mod queue;
 mod random;
+mod retention;
+mod seal;
+mod secrets;
 mod store;
 mod submit;
+mod tenants;
+mod tokens;
 mod writer;
 
+pub use aliases::{Namespace, NewAlias, NumberedAlias};
+pub use audit::{AUDIT_MAX, AuditEntry};
 pub use builds::{DEFINITION_BYTES_MAX, FOUND_MAX};
 pub use db::{Durability, Options};
+pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;
 pub use follow::{Follower, POLL};
 pub use journal::{ScopeEntry, Stamped, TimeRange, Writer};
 pub use leases::{HEARTBEAT, Held, LEASE};
 pub use list::{At, Cursor, CursorError, Filter, Listed, Order, PAGE_SIZE_MAX, Page};
+pub use queue::{Claim, Policy};
 pub use random::new_build_id;
+pub use retention::FORGET_AT_ONCE;
+pub use seal::{KEYS_MAX, KeyRing, Secret};
+pub use secrets::{SECRET_BYTES_MAX, Sealed};
 pub use store::Store;
-pub use submit::FIRST_FENCE;
+pub use submit::{FIRST_FENCE, Idempotency, KEY_BYTES_MAX, Submit, Submitted};
+pub use tenants::TENANTS_MAX;
+pub use tokens::{NewToken, PREFIX, TOKENS_MAX, Token, TokenText};
 pub use writer::{FLUSH, JournalWriter, WAITING_BYTES_MAX, now};

@@ -177,7 +177,7 @@ struct Span {
 
 impl Span {
     /// Writes the query's text after `SELECT …`, with its values.
-    fn from_where(&self) -> (String, Vec<Arg>) {
+    fn tables_and_conditions(&self) -> (String, Vec<Arg>) {
         let mut values = args![self.low, self.high];
         let mut text = match self.facets.first() {
             // The comma and no JOIN: the planners keep the order or know better by their counts.
@@ -210,7 +210,7 @@ impl Span {
     }
 
     async fn records(&self, tx: &mut Tx, limit: u64, skip: u64) -> Result<Vec<Row>, Error> {
-        let (text, mut values) = self.from_where();
+        let (text, mut values) = self.tables_and_conditions();
         let way = match self.order {
             Order::NewestFirst => "DESC",
             Order::OldestFirst => "ASC",
@@ -225,7 +225,7 @@ impl Span {
     }
 
     async fn count(&self, tx: &mut Tx) -> Result<u64, Error> {
-        let (text, values) = self.from_where();
+        let (text, values) = self.tables_and_conditions();
         tx.one(AssertSqlSafe(format!("SELECT COUNT(*) {text}")), values).await?.count(0)
     }
 

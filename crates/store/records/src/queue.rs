@@ -1,23 +1,89 @@
 //! The queue: who goes next.
+//!
+//! Tenants take turns: the one with the fewest builds at work goes first, then the one whose last
+//! turn is longest ago. Within a tenant the larger priority goes first, then the older build. A
+//! scope may bound how many of its builds are at work, and says what a new build means for those
+//! that are there already ([`Policy`]).
 
-use ashlar_core::Timestamp;
-use ashlar_core::journal::Record;
+use ashlar_core::journal::{BuildKind, Event, Record};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, TenantId, Timestamp, WorkerId};
+use sqlx::AssertSqlSafe;
 
-use crate::Error;
-use crate::builds::{Loaded, waits};
-use crate::db::{Tx, args};
+use crate::builds::{self, Loaded, waits};
+use crate::db::{Arg, Row, Tx, args};
+use crate::facets::kind_word;
+use crate::journal::Stamped;
+use crate::{Error, Store, journal, leases};
+
+/// Tenants that one claim looks at.
+const TENANTS_MAX: u32 = 1000;
+/// How often a claim begins again when another one was faster.
+const RACES_MAX: u32 = 64;
+/// Backends that one worker can serve.
+const BACKENDS_MAX: usize = 16;
+
+/// What a new build of a scope means for those that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// They run beside each other, as far as the bound allows.
+    #[default]
+    Allow,
+    /// One after the other.
+    Queue,
+    /// There must be none.
+    Forbid,
+    /// Those that wait are cancelled; one after the other.
+    ReplacePending,
+    /// All are cancelled; the new one starts when the running one has ended.
+    ReplaceRunning,
+}
+
+impl Policy {
+    const ALL: [Self; 5] =
+        [Self::Allow, Self::Queue, Self::Forbid, Self::ReplacePending, Self::ReplaceRunning];
+
+    /// Returns the word used in records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Queue => "queue",
+            Self::Forbid => "forbid",
+            Self::ReplacePending => "replace_pending",
+            Self::ReplaceRunning => "replace_running",
+        }
+    }
+
+    /// Reads the word used in records.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.as_str() == text)
+    }
+}
+
+/// What a worker can take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub worker: WorkerId,
+    /// Builds, or runs of builds.
+    pub kind: BuildKind,
+    /// The backends that it serves; builds that asked for none are always taken.
+    pub backends: Vec<String>,
+}
 
 /// Puts a build into the queue.
 pub(crate) async fn enqueue(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
     let s = &loaded.record.submission;
-    let sql = "INSERT INTO queue (build, tenant, scope, priority, queued_at) \
-               VALUES ($1, $2, $3, $4, $5)";
+    let sql = "INSERT INTO queue (build, tenant, scope, kind, backend, priority, queued_at) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let (kind, backend) = (kind_word(s.kind), s.backend.as_deref().unwrap_or(""));
     let queued: Timestamp = loaded.record.queued_at;
-    tx.run(sql, args![loaded.position, s.tenant, loaded.scope, s.priority, queued]).await?;
+    let values = args![loaded.position, s.tenant, loaded.scope, kind, backend, s.priority, queued];
+    tx.run(sql, values).await?;
     Ok(())
 }
 
-/// Keeps queue and leases in step with a journal that has grown.
+/// Keeps queue, leases and secrets in step with a journal that has grown.
 pub(crate) async fn after_append(
     tx: &mut Tx,
     loaded: &mut Loaded,
@@ -33,6 +99,9 @@ pub(crate) async fn after_append(
     if before.state.is_active() && !now.state.is_active() {
         tx.run("DELETE FROM leases WHERE build = $1", args![loaded.position]).await?;
     }
+    if now.state.is_terminal() {
+        tx.run("DELETE FROM build_secrets WHERE build = $1", args![loaded.position]).await?;
+    }
     if !waits(before) && waits(now) {
         enqueue(tx, loaded).await?;
     }
@@ -40,4 +109,181 @@ pub(crate) async fn after_append(
         loaded.batch = 0;
     }
     Ok(())
+}
+
+/// Does what a scope's policy says about a new build of it; before the build is there.
+pub(crate) async fn make_way(
+    tx: &mut Tx,
+    (scope, name): (i64, &str),
+    policy: Policy,
+    now: Timestamp,
+) -> Result<Vec<BuildId>, Error> {
+    let (waiting, running) = match policy {
+        Policy::Allow | Policy::Queue => return Ok(Vec::new()),
+        Policy::Forbid => {
+            let found = members(tx, WAITING, scope).await?.len();
+            return match found + members(tx, RUNNING, scope).await?.len() {
+                0 => Ok(Vec::new()),
+                _ => Err(Error::ScopeBusy(name.to_owned())),
+            };
+        }
+        Policy::ReplacePending => (members(tx, WAITING, scope).await?, Vec::new()),
+        Policy::ReplaceRunning => {
+            (members(tx, WAITING, scope).await?, members(tx, RUNNING, scope).await?)
+        }
+    };
+    let wish = || Event::CancelRequested {
+        by: "policy".into(),
+        reason: Some("a newer build takes its place".into()),
+    };
+    for build in &waiting {
+        let end = Event::State { to: State::Cancelled };
+        tell(tx, *build, [Stamped::new(now, wish()), Stamped::new(now, end)]).await?;
+    }
+    for build in &running {
+        tell(tx, *build, [Stamped::new(now, wish())]).await?;
+    }
+    Ok(waiting.into_iter().chain(running).collect())
+}
+
+const WAITING: &str =
+    "SELECT b.id FROM queue q JOIN builds b ON b.position = q.build WHERE q.scope = $1";
+const RUNNING: &str =
+    "SELECT b.id FROM leases l JOIN builds b ON b.position = l.build WHERE l.scope = $1";
+
+async fn members(tx: &mut Tx, sql: &'static str, scope: i64) -> Result<Vec<BuildId>, Error> {
+    tx.all(sql, args![scope]).await?.iter().map(|row| row.build(0)).collect()
+}
+
+async fn tell<const N: usize>(
+    tx: &mut Tx,
+    build: BuildId,
+    events: [Stamped; N],
+) -> Result<(), Error> {
+    let mut loaded = builds::load(tx, build).await?;
+    journal::append(tx, &mut loaded, None, events).await?;
+    journal::announce(tx, build).await
+}
+
+impl Store {
+    /// Sets what new builds of a scope mean for those that are there, and how many may be at work
+    /// at once (none: no bound). All policies but [`Policy::Allow`] mean one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_scope_policy(
+        &self,
+        tenant: TenantId,
+        scope: &str,
+        policy: Policy,
+        active_max: Option<u32>,
+    ) -> Result<(), Error> {
+        let bound = if policy == Policy::Allow { active_max } else { Some(1) };
+        let sql = "INSERT INTO scopes (tenant, name, last_time, policy, active_max) \
+                   VALUES ($1, $2, 0, $3, $4) ON CONFLICT (tenant, name) \
+                   DO UPDATE SET policy = excluded.policy, active_max = excluded.active_max";
+        self.db.run(sql, args![tenant, scope, policy.as_str(), bound]).await.map(drop)
+    }
+
+    /// Gives a worker the next build, with its definition; none when nothing waits that it can
+    /// take. The worker then has to be heard of ([`Store::heartbeat`]) and writes with the fencing
+    /// number in the record.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Record>, Error> {
+        for _ in 0..RACES_MAX {
+            let mut tx = self.db.write().await?;
+            let Some(build) = candidate(&mut tx, claim).await? else { return Ok(None) };
+            if take(&mut tx, build, claim.worker, now).await? {
+                journal::announce(&mut tx, build).await?;
+                tx.commit().await?;
+                self.wakeups.wake(build);
+                return self.get(build).await;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns how many builds wait.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn waiting(&self) -> Result<u64, Error> {
+        let row = self.db.maybe("SELECT COUNT(*) FROM queue", args![]).await?;
+        row.map_or(Ok(0), |row| row.count(0))
+    }
+}
+
+/// Finds the build whose turn it is. On PostgreSQL it is locked against other claims, by the row
+/// of its definition: its other rows are changed by those who hold its scope, and for them a
+/// claim must not stand in the way.
+async fn candidate(tx: &mut Tx, claim: &Claim) -> Result<Option<BuildId>, Error> {
+    // Steps from tenant to tenant through the index instead of reading the whole queue.
+    let sql = "WITH RECURSIVE w(tenant) AS (\
+                 SELECT (SELECT q.tenant FROM queue q WHERE q.kind = $1 ORDER BY q.tenant LIMIT 1) \
+                 UNION ALL \
+                 SELECT (SELECT q.tenant FROM queue q WHERE q.kind = $1 AND q.tenant > w.tenant \
+                         ORDER BY q.tenant LIMIT 1) FROM w WHERE w.tenant IS NOT NULL) \
+               SELECT w.tenant FROM w LEFT JOIN turns t ON t.tenant = w.tenant \
+               WHERE w.tenant IS NOT NULL \
+               ORDER BY (SELECT COUNT(*) FROM leases l WHERE l.tenant = w.tenant), \
+                 COALESCE(t.at, 0), w.tenant LIMIT $2";
+    let tenants = tx.all(sql, args![kind_word(claim.kind), TENANTS_MAX]).await?;
+    for tenant in &tenants {
+        if let Some(row) = candidate_of(tx, claim, tenant.tenant(0)?).await? {
+            return row.build(0).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+async fn candidate_of(tx: &mut Tx, claim: &Claim, tenant: TenantId) -> Result<Option<Row>, Error> {
+    let backends = claim.backends.iter().take(BACKENDS_MAX);
+    let mut values = args![kind_word(claim.kind), tenant, ""];
+    values.extend(backends.map(Arg::from));
+    let places: Vec<String> = (3..=values.len()).map(|n| format!("${n}")).collect();
+    let lock = if tx.is_postgres() { " FOR UPDATE OF d SKIP LOCKED" } else { "" };
+    let sql = format!(
+        "SELECT b.id FROM queue q JOIN definitions d ON d.build = q.build \
+         JOIN builds b ON b.position = q.build \
+         WHERE q.kind = $1 AND q.tenant = $2 AND q.backend IN ({}) AND q.scope NOT IN \
+         (SELECT l.scope FROM leases l JOIN scopes s ON s.id = l.scope \
+          WHERE l.tenant = $2 AND s.active_max IS NOT NULL \
+          GROUP BY l.scope, s.active_max HAVING COUNT(*) >= s.active_max) \
+         ORDER BY q.priority DESC, q.build LIMIT 1{lock}",
+        places.join(",")
+    );
+    tx.maybe(AssertSqlSafe(sql), values).await
+}
+
+/// Claims a build, unless somebody was faster: then says no.
+async fn take(
+    tx: &mut Tx,
+    build: BuildId,
+    worker: WorkerId,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let mut loaded = match builds::load(tx, build).await {
+        Err(Error::NoSuchBuild(_)) => return Ok(false),
+        other => other?,
+    };
+    // With the scope's lock in hand, look again.
+    if !waits(&loaded.record) || full(tx, loaded.scope).await? {
+        return Ok(false);
+    }
+    let (attempt, fence) = (loaded.record.attempt + 1, loaded.record.fence + 1);
+    let claimed = Event::Claimed { attempt, fence, worker };
+    journal::append(tx, &mut loaded, None, [Stamped::new(now, claimed)]).await?;
+    leases::grant(tx, &loaded, worker, now).await?;
+    let sql = "INSERT INTO turns (tenant, at) VALUES ($1, $2) \
+               ON CONFLICT (tenant) DO UPDATE SET at = excluded.at";
+    tx.run(sql, args![loaded.record.submission.tenant, now]).await?;
+    Ok(true)
+}
+
+async fn full(tx: &mut Tx, scope: i64) -> Result<bool, Error> {
+    let sql = "SELECT COUNT(*) FROM scopes s WHERE s.id = $1 AND s.active_max IS NOT NULL \
+               AND s.active_max <= (SELECT COUNT(*) FROM leases l WHERE l.scope = $1)";
+    tx.one(sql, args![scope]).await?.flag(0)
 }

@@ -1,16 +1,108 @@
-//! Accepts builds.
+//! Accepts builds, together with all that has to exist from the same moment on.
 
 use ashlar_core::journal::{Event, Record, Submission};
-use ashlar_core::{Timestamp, WorkerId};
+use ashlar_core::{BuildId, Digest, TenantId, Timestamp, WorkerId};
 
-use crate::builds::{self, waits};
+use crate::aliases::{self, NewAlias, NumberedAlias};
+use crate::builds::{self, Loaded, waits};
+use crate::db::{Tx, args};
+use crate::documents::{self, NewDocument};
 use crate::journal::Stamped;
+use crate::queue::Policy;
+use crate::secrets::{self, Sealed};
 use crate::{Error, Store, journal, leases, queue};
 
 /// The fencing number of a build that is driven by the process which accepted it.
 pub const FIRST_FENCE: u64 = 1;
+/// The longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// A key by which a caller may repeat a submission safely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key, unique within the tenant.
+    pub key: String,
+    /// Digest of the request: the same key with another request is an error.
+    pub request: Digest,
+}
+
+/// A build to be accepted, and what is written with it in one transaction.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// What is asked for.
+    pub submission: Submission,
+    /// Makes a repetition safe.
+    pub idempotency: Option<Idempotency>,
+    /// Names that dialects give the build.
+    pub aliases: Vec<NewAlias>,
+    /// Names that are the next number of a counter.
+    pub numbered: Vec<NumberedAlias>,
+    /// Documents of the dialect.
+    pub documents: Vec<NewDocument>,
+    /// Sealed values that live as long as the build waits or runs.
+    pub secrets: Vec<Sealed>,
+}
+
+impl Submit {
+    /// Submits a build with nothing beside it.
+    pub const fn new(submission: Submission) -> Self {
+        Self {
+            submission,
+            idempotency: None,
+            aliases: Vec::new(),
+            numbered: Vec::new(),
+            documents: Vec::new(),
+            secrets: Vec::new(),
+        }
+    }
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submitted {
+    /// The build's row.
+    pub record: Record,
+    /// Whether an earlier request with the same key made it.
+    pub repeated: bool,
+    /// The numbers drawn, in the order of [`Submit::numbered`]; empty when repeated.
+    pub numbers: Vec<u64>,
+    /// Builds that were cancelled, or asked to stop, by the scope's policy.
+    pub replaced: Vec<BuildId>,
+}
 
 impl Store {
+    /// Accepts a build. From then on it is never lost.
+    ///
+    /// # Errors
+    /// [`Error::ScopeBusy`] when the scope's policy forbids it, [`Error::KeyReused`] and
+    /// [`Error::Taken`] when a key, alias or id is in use, [`Error::TooLarge`].
+    pub async fn submit(&self, submit: &Submit, now: Timestamp) -> Result<Submitted, Error> {
+        let s = &submit.submission;
+        let mut tx = self.db.write().await?;
+        if let Some(build) = repeated(&mut tx, submit, now).await? {
+            drop(tx);
+            let record = self.get(build).await?.ok_or(Error::NoSuchBuild(build))?;
+            return Ok(Submitted {
+                record,
+                repeated: true,
+                numbers: Vec::new(),
+                replaced: Vec::new(),
+            });
+        }
+        let replaced = apply_policy(&mut tx, s, now).await?;
+        let loaded = builds::accept(&mut tx, s, now).await?;
+        if waits(&loaded.record) {
+            queue::enqueue(&mut tx, &loaded).await?;
+        }
+        let numbers = extras(&mut tx, submit, &loaded, now).await?;
+        journal::announce(&mut tx, s.build).await?;
+        tx.commit().await?;
+        replaced.iter().for_each(|b| self.wakeups.wake(*b));
+        self.wakeups.wake(s.build);
+        let record = whole(loaded.record, s);
+        Ok(Submitted { record, repeated: false, numbers, replaced })
+    }
+
     /// Accepts a build that the calling process drives itself from the start: it never waits in
     /// the queue. The caller holds it with [`FIRST_FENCE`] and has to be heard of.
     ///
@@ -33,10 +125,82 @@ impl Store {
         journal::announce(&mut tx, submission.build).await?;
         tx.commit().await?;
         self.wakeups.wake(submission.build);
-        let definition = submission.definition.clone();
-        Ok(Record {
-            submission: Submission { definition, ..loaded.record.submission },
-            ..loaded.record
-        })
+        Ok(whole(loaded.record, submission))
     }
+
+    /// Forgets idempotency keys that are older than a time; returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_keys(&self, before: Timestamp) -> Result<u64, Error> {
+        self.db.run("DELETE FROM idempotency WHERE created_at < $1", args![before]).await
+    }
+}
+
+/// Puts the definition back, which rows do not have.
+fn whole(record: Record, submission: &Submission) -> Record {
+    Record { submission: submission.clone(), ..record }
+}
+
+/// Returns the build that an earlier request with the same key made; remembers the key otherwise.
+async fn repeated(tx: &mut Tx, submit: &Submit, now: Timestamp) -> Result<Option<BuildId>, Error> {
+    let Some(Idempotency { key, request }) = &submit.idempotency else { return Ok(None) };
+    if key.len() > KEY_BYTES_MAX {
+        let max = KEY_BYTES_MAX as u64;
+        return Err(Error::TooLarge { what: "the idempotency key", max, unit: "bytes" });
+    }
+    let (tenant, build) = (submit.submission.tenant, submit.submission.build);
+    let sql = "INSERT INTO idempotency (tenant, key, request, build, created_at) \
+               VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant, key) DO NOTHING";
+    if tx.run(sql, args![tenant, key, *request, build, now]).await? == 1 {
+        return Ok(None);
+    }
+    let sql = "SELECT build, request FROM idempotency WHERE tenant = $1 AND key = $2";
+    let row = tx.one(sql, args![tenant, key]).await?;
+    if row.bytes(1)? != request.as_bytes() {
+        return Err(Error::KeyReused(key.clone()));
+    }
+    row.build(0).map(Some)
+}
+
+async fn apply_policy(
+    tx: &mut Tx,
+    submission: &Submission,
+    now: Timestamp,
+) -> Result<Vec<BuildId>, Error> {
+    let (tenant, scope): (TenantId, &str) = (submission.tenant, &submission.scope);
+    // Locked, so that two submissions do not both find the scope empty.
+    let sql = if tx.is_postgres() {
+        "SELECT id, policy FROM scopes WHERE tenant = $1 AND name = $2 FOR UPDATE"
+    } else {
+        "SELECT id, policy FROM scopes WHERE tenant = $1 AND name = $2"
+    };
+    let Some(row) = tx.maybe(sql, args![tenant, scope]).await? else { return Ok(Vec::new()) };
+    let policy = row.text(1)?;
+    let policy = Policy::parse(&policy)
+        .ok_or_else(|| Error::damaged("a scope", format!("unknown policy '{policy}'")))?;
+    queue::make_way(tx, (row.int(0)?, scope), policy, now).await
+}
+
+async fn extras(
+    tx: &mut Tx,
+    submit: &Submit,
+    loaded: &Loaded,
+    now: Timestamp,
+) -> Result<Vec<u64>, Error> {
+    let build = submit.submission.build;
+    for alias in &submit.aliases {
+        aliases::insert(tx, alias, build.uuid()).await?;
+    }
+    for document in &submit.documents {
+        documents::insert(tx, document, Some(build), now).await?;
+    }
+    for sealed in &submit.secrets {
+        secrets::bind(tx, loaded.position, sealed).await?;
+    }
+    let mut numbers = Vec::new();
+    for numbered in &submit.numbered {
+        numbers.push(aliases::insert_numbered(tx, numbered, build.uuid()).await?);
+    }
+    Ok(numbers)
 }

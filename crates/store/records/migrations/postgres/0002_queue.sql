@@ -4,8 +4,16 @@ CREATE TABLE queue (
   build BIGINT PRIMARY KEY,
   tenant BYTEA NOT NULL,
   scope BIGINT NOT NULL,
+  kind TEXT NOT NULL,
+  backend TEXT NOT NULL,
   priority BIGINT NOT NULL,
   queued_at BIGINT NOT NULL
 );
-CREATE INDEX queue_by_tenant ON queue (tenant, priority DESC, build, scope);
+CREATE INDEX queue_by_tenant ON queue (kind, tenant, priority DESC, build, scope, backend);
 CREATE INDEX queue_by_scope ON queue (scope, build);
+
+-- When a tenant last got its turn.
+CREATE TABLE turns (
+  tenant BYTEA PRIMARY KEY,
+  at BIGINT NOT NULL
+);

@@ -4,8 +4,16 @@ CREATE TABLE queue (
   build INTEGER PRIMARY KEY,
   tenant BLOB NOT NULL,
   scope INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  backend TEXT NOT NULL,
   priority INTEGER NOT NULL,
   queued_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX queue_by_tenant ON queue (tenant, priority DESC, build, scope);
+CREATE INDEX queue_by_tenant ON queue (kind, tenant, priority DESC, build, scope, backend);
 CREATE INDEX queue_by_scope ON queue (scope, build);
+
+-- When a tenant last got its turn.
+CREATE TABLE turns (
+  tenant BLOB PRIMARY KEY,
+  at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

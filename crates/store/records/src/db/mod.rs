@@ -11,7 +11,7 @@ pub use open::{Durability, Options};
 pub(crate) use row::{Arg, Row, args};
 
 use sqlx::query::Query;
-use sqlx::{PgPool, Postgres, SqlSafeStr, Sqlite, SqlitePool, Transaction};
+use sqlx::{PgPool, Postgres, SqlSafeStr, SqlStr, Sqlite, SqlitePool, Transaction};
 
 use crate::Error;
 
@@ -156,6 +156,7 @@ fn sqlite<'q>(
     sql: impl SqlSafeStr,
     args: Vec<Arg>,
 ) -> Query<'q, Sqlite, <Sqlite as sqlx::Database>::Arguments> {
+    let sql = traced("sqlite", sql, &args);
     args.into_iter().fold(sqlx::query(sql), |query, arg| match arg {
         Arg::Int(v) => query.bind(v),
         Arg::Text(v) => query.bind(v),
@@ -167,11 +168,25 @@ fn postgres<'q>(
     sql: impl SqlSafeStr,
     args: Vec<Arg>,
 ) -> Query<'q, Postgres, <Postgres as sqlx::Database>::Arguments> {
+    let sql = traced("postgres", sql, &args);
     args.into_iter().fold(sqlx::query(sql), |query, arg| match arg {
         Arg::Int(v) => query.bind(v),
         Arg::Text(v) => query.bind(v),
         Arg::Blob(v) => query.bind(v),
     })
+}
+
+/// Shows a statement to whoever traces, never its values. The tests of query plans listen here,
+/// so that no statement escapes them.
+fn traced(database: &'static str, sql: impl SqlSafeStr, args: &[Arg]) -> SqlStr {
+    let sql = sql.into_sql_str();
+    tracing::trace!(
+        target: "ashlar_records::sql",
+        database,
+        sql = sql.as_str(),
+        types = args.iter().map(Arg::type_name).collect::<Vec<_>>().join(",")
+    );
+    sql
 }
 
 /// Returns `($1, $2), ($3, $4)`: placeholders for `rows` rows of `columns` values, of which the

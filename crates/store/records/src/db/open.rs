@@ -63,6 +63,7 @@ impl Db {
             .filename(path)
             .busy_timeout(BUSY_MAX)
             .foreign_keys(false)
+            .pragma("secure_delete", "FAST")
             .synchronous(synchronous)
             .statement_cache_capacity(200)
             .disable_statement_logging();

@@ -16,6 +16,17 @@ pub(crate) enum Arg {
     Blob(Option<Vec<u8>>),
 }
 
+impl Arg {
+    /// Returns the type's name in PostgreSQL.
+    pub(crate) const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Int(_) => "bigint",
+            Self::Text(_) => "text",
+            Self::Blob(_) => "bytea",
+        }
+    }
+}
+
 /// Makes the values of a statement from anything that has an [`Arg`] form.
 macro_rules! args {
     ($($value:expr),* $(,)?) => { vec![$($crate::db::Arg::from($value)),*] };
@@ -26,7 +37,6 @@ macro_rules! arg_from {
     ($($type:ty => $variant:ident $make:expr;)*) => {$(
         impl From<$type> for Arg {
             fn from(value: $type) -> Self {
-                #[expect(clippy::redundant_closure_call, reason = "the closure is the macro's argument")]
                 Self::$variant(Some(($make)(value)))
             }
         }
@@ -102,13 +112,6 @@ impl Row {
     }
 
     pub(crate) fn text(&self, column: usize) -> Result<String, Error> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
-    }
-
-    pub(crate) fn maybe_text(&self, column: usize) -> Result<Option<String>, Error> {
         Ok(match self {
             Self::Sqlite(row) => row.try_get(column)?,
             Self::Postgres(row) => row.try_get(column)?,

@@ -1,16 +1,13 @@
 //! The local history as one-shot commands use it.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
 
 use std::time::Instant;
 
+use crate::common::{log, state, submission};
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Sink, Submission};
 use ashlar_core::state::State;
 use ashlar_records::blocking::LocalHistory;
 use ashlar_records::{Filter, Page};
-use common::{log, state, submission};
 
 fn own(history: &LocalHistory) -> Submission {
     Submission { tenant: history.tenant(), ..submission() }

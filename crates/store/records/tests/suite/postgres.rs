@@ -17,7 +17,7 @@ struct Server {
 }
 
 /// Makes an empty database and returns its address. The server ends with the process.
-pub async fn fresh_database() -> String {
+pub(crate) async fn fresh_database() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let server = tokio::task::spawn_blocking(server).await.unwrap();
     let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -57,7 +57,8 @@ fn start() -> Server {
     "#;
     let mut watcher = as_user(Path::new("/bin/sh"), uid, gid);
     watcher.args(["-c", script]).arg(bin.join("postgres")).arg(&data).arg(&dir);
-    let child = watcher.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let child =
+        watcher.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     // The pipe must stay open until the process ends.
     std::mem::forget(child);
     wait_until_ready(&bin, &dir);

@@ -1,0 +1,214 @@
+//! Lists against a plain filter over all records.
+
+use std::collections::BTreeMap;
+
+use ashlar_core::BuildId;
+use ashlar_core::journal::{BuildKind, Event, Mode, Record, Submission};
+use ashlar_core::state::State;
+use ashlar_records::{At, Cursor, Error, Filter, Order, Page, Writer};
+
+use crate::common::{Database, SECOND, at, build_id, stamped, state, submission, submit, tenant};
+
+crate::on_both! {
+    lists_show_what_the_filter_lets_through;
+    cursors_go_through_everything_once;
+    page_sizes_are_bounded;
+    ids_are_found_by_their_beginning;
+}
+
+/// Makes builds of many kinds.
+async fn fill(db: &Database, count: i64) -> Vec<Record> {
+    let parent = build_id();
+    let mut all = Vec::new();
+    for n in 0..count {
+        let pick = |texts: &[&str]| texts[(n as usize * 7 / 3) % texts.len()].to_owned();
+        let wanted = Submission {
+            build: build_id(),
+            tenant: tenant((n % 3) as u8),
+            scope: pick(&["web", "api", "web/docs"]),
+            dialect: pick(&["native", "nullspace"]),
+            source: pick(&["dockerfile", "steps", "image"]),
+            backend: (n % 4 == 0).then(|| "buildkit".to_owned()),
+            kind: if n % 10 == 0 { BuildKind::Workflow } else { BuildKind::Build },
+            parent: (n % 5 == 0).then_some(parent),
+            name: format!("Shop {} no-{n}", pick(&["front", "back"])),
+            labels: BTreeMap::from([("team".to_owned(), pick(&["blue", "red sea"]))]),
+            mode: Mode::External,
+            ..submission()
+        };
+        let build = submit(&db.store, wanted, n * 600 * SECOND).await.submission.build;
+        let mut events = Vec::new();
+        if n % 2 == 0 {
+            events.push(state(State::Preparing));
+            let ran = if n % 8 == 0 { "buildkit" } else { "native" };
+            events.push(Event::Executor { requested: None, ran: ran.into(), reason: None });
+        }
+        if n % 3 == 0 {
+            events.push(state(State::Failed));
+        }
+        if n % 7 == 0 {
+            events.push(Event::Labels { changes: [("team".to_owned(), None)].into() });
+        }
+        let events = events.into_iter().map(|e| stamped(n * 600 * SECOND + 5, e));
+        db.store.append(build, Writer::Service, events).await.unwrap();
+        let mut row = db.store.row(build).await.unwrap();
+        row.submission.definition = serde_json::Value::Null;
+        all.push(row);
+    }
+    all
+}
+
+fn lets_through(filter: &Filter, record: &Record) -> bool {
+    fn same<T: PartialEq>(wanted: &Option<T>, is: Option<&T>) -> bool {
+        wanted.as_ref().is_none_or(|w| is == Some(w))
+    }
+    let s = &record.submission;
+    let texts = std::iter::once(&record.name).chain(record.labels.values());
+    let text: Vec<String> = texts.map(|t| t.to_lowercase()).collect();
+    let text = text.join(" ");
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
+    same(&filter.tenant, Some(&s.tenant))
+        && same(&filter.scope, Some(&s.scope))
+        && same(&filter.dialect, Some(&s.dialect))
+        && same(&filter.state, Some(&record.state))
+        && same(&filter.source, Some(&s.source))
+        && same(&filter.backend, s.backend.as_ref())
+        && same(&filter.executor, record.executor.as_ref())
+        && same(&filter.kind, Some(&s.kind))
+        && same(&filter.parent, s.parent.as_ref())
+        && filter.labels.iter().all(|(n, v)| record.labels.get(n) == Some(v))
+        && filter.created_from.is_none_or(|t| record.created_at >= t)
+        && filter.created_until.is_none_or(|t| record.created_at < t)
+        && filter
+            .text
+            .as_ref()
+            .is_none_or(|t| t.to_lowercase().split(' ').all(|w| words.contains(&w)))
+}
+
+fn filters(all: &[Record]) -> Vec<Filter> {
+    let parent = all.iter().find_map(|r| r.submission.parent);
+    let none = Filter::default;
+    let blue = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
+    let singles = vec![
+        none(),
+        Filter { state: Some(State::Failed), ..none() },
+        Filter { state: Some(State::Exporting), ..none() },
+        Filter { dialect: Some("nullspace".into()), ..none() },
+        Filter { source: Some("steps".into()), ..none() },
+        Filter { backend: Some("buildkit".into()), ..none() },
+        Filter { executor: Some("native".into()), ..none() },
+        Filter { kind: Some(BuildKind::Workflow), ..none() },
+        Filter { parent, ..none() },
+        Filter { labels: blue.clone(), ..none() },
+        Filter { created_from: Some(at(6000 * SECOND)), ..none() },
+        Filter { created_until: Some(at(6000 * SECOND)), ..none() },
+        Filter { state: Some(State::Queued), labels: blue, ..none() },
+        Filter {
+            created_from: Some(at(5000 * SECOND)),
+            created_until: Some(at(9000 * SECOND)),
+            dialect: Some("native".into()),
+            ..none()
+        },
+    ];
+    let mut filters = singles.clone();
+    filters.extend(singles.into_iter().map(|f| Filter { tenant: Some(tenant(1)), ..f }));
+    let own = |f| Filter { tenant: Some(tenant(2)), ..f };
+    filters.extend([
+        own(Filter { scope: Some("web".into()), ..none() }),
+        own(Filter { scope: Some("web".into()), state: Some(State::Failed), ..none() }),
+        own(Filter { scope: Some("api".into()), parent, kind: Some(BuildKind::Build), ..none() }),
+        own(Filter { text: Some("front SHOP".into()), ..none() }),
+        own(Filter { text: Some("sea".into()), state: Some(State::Queued), ..none() }),
+        own(Filter { text: Some("nothing".into()), ..none() }),
+    ]);
+    filters
+}
+
+async fn lists_show_what_the_filter_lets_through(db: Database) {
+    let all = fill(&db, 120).await;
+    for filter in filters(&all) {
+        let mut want: Vec<&Record> = all.iter().filter(|r| lets_through(&filter, r)).collect();
+        for order in [Order::OldestFirst, Order::NewestFirst] {
+            let whole = Page { size: 1000, at: At::Start, order };
+            let listed = db.store.list(&filter, &whole).await.unwrap();
+            assert_eq!(listed.records.iter().collect::<Vec<_>>(), want, "{filter:?}");
+            assert_eq!(listed.next, None);
+            for number in 1..=want.len().div_ceil(7) + 1 {
+                let page = Page { size: 7, at: At::Number(number as u64), order };
+                let listed = db.store.list(&filter, &page).await.unwrap();
+                assert_eq!(listed.total, Some(want.len() as u64), "{filter:?}");
+                let rest = want.iter().skip((number - 1) * 7).take(7);
+                assert!(listed.records.iter().eq(rest.copied()), "{filter:?} {number}");
+            }
+            want.reverse();
+        }
+    }
+    check_facets(&db).await;
+}
+
+/// Checks that every count is that of the facet's builds, by asking for all totals again after
+/// walking the whole list.
+pub(crate) async fn check_facets(db: &Database) {
+    let page = Page { size: 1000, at: At::Start, order: Order::NewestFirst };
+    let all = db.store.list(&Filter::default(), &page).await.unwrap().records;
+    let first = Page { size: 1, at: At::Number(1), order: Order::NewestFirst };
+    for state in State::ALL {
+        for tenant in [None, Some(tenant(0)), Some(tenant(1)), Some(tenant(2))] {
+            let filter = Filter { tenant, state: Some(state), ..Filter::default() };
+            let want = all.iter().filter(|r| lets_through(&filter, r)).count();
+            let listed = db.store.list(&filter, &first).await.unwrap();
+            assert_eq!(listed.total, Some(want as u64), "{filter:?}");
+            assert_eq!(listed.records.len(), want.min(1));
+        }
+    }
+    let total = db.store.list(&Filter::default(), &first).await.unwrap().total;
+    assert_eq!(total, Some(all.len() as u64));
+}
+
+async fn cursors_go_through_everything_once(db: Database) {
+    let all = fill(&db, 25).await;
+    let filter = Filter { dialect: Some("native".into()), ..Filter::default() };
+    for order in [Order::NewestFirst, Order::OldestFirst] {
+        let mut seen: Vec<BuildId> = Vec::new();
+        let mut page = Page { size: 3, at: At::Start, order };
+        loop {
+            let listed = db.store.list(&filter, &page).await.unwrap();
+            seen.extend(listed.records.iter().map(|r| r.submission.build));
+            let Some(next) = listed.next else { break };
+            let text = next.to_string();
+            page.at = At::After(text.parse::<Cursor>().unwrap());
+            if order == Order::NewestFirst {
+                // What comes while somebody leafs does not move the pages.
+                submit(&db.store, submission(), 0).await;
+            }
+        }
+        let mut want = all.iter().filter(|r| lets_through(&filter, r));
+        let mut want: Vec<BuildId> = want.by_ref().map(|r| r.submission.build).collect();
+        if order == Order::NewestFirst {
+            want.reverse();
+            assert_eq!(seen, want);
+        } else {
+            assert_eq!(seen[..want.len()], want);
+        }
+    }
+    assert!("-1".parse::<Cursor>().is_err() && "zz".parse::<Cursor>().is_err());
+}
+
+async fn page_sizes_are_bounded(db: Database) {
+    for size in [0, 1001] {
+        let error = db.store.list(&Filter::default(), &Page::newest(size)).await.unwrap_err();
+        assert!(matches!(error, Error::PageSize { .. }), "{error}");
+    }
+    let far = Page { size: 1000, at: At::Number(u64::MAX), order: Order::NewestFirst };
+    assert!(db.store.list(&Filter::default(), &far).await.unwrap().records.is_empty());
+}
+
+async fn ids_are_found_by_their_beginning(db: Database) {
+    let build = submit(&db.store, submission(), 0).await.submission.build;
+    let text = build.to_string();
+    assert_eq!(db.store.find(&text).await.unwrap(), [build]);
+    assert_eq!(db.store.find(&text[..11].to_uppercase()).await.unwrap(), [build]);
+    for none in ["", "ffffffff", "%", "not an id", &format!("{text}0")] {
+        assert!(db.store.find(none).await.unwrap().is_empty(), "{none}");
+    }
+}

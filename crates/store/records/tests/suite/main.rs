@@ -1,0 +1,36 @@
+//! One suite for both databases, and what concerns one of them only.
+//!
+//! Needs Debian's package `postgresql-15` (any version from 14 on): a private server is started.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+mod crash;
+mod dialects;
+mod journal;
+mod list;
+mod local;
+mod plans;
+mod postgres;
+mod queue;
+mod secrets;
+mod tenants;
+
+/// All tests that run on both databases.
+pub(crate) fn suites() -> [&'static [common::Case]; 6] {
+    [dialects::CASES, journal::CASES, list::CASES, queue::CASES, secrets::CASES, tenants::CASES]
+}
+
+/// Runs the suite on PostgreSQL, each case in a database of its own, and looks at the plans.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn everything_on_postgres() {
+    plans::collect();
+    let mut failed = Vec::new();
+    for (name, case) in suites().iter().flat_map(|s| s.iter()) {
+        let database = common::postgres().await;
+        if tokio::spawn(case(database)).await.is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "on PostgreSQL these fail: {failed:?}");
+    plans::check_postgres().await;
+}
