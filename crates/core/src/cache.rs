@@ -164,9 +164,11 @@ impl Change {
             PartKind::Secret => return format!("secret '{}' changed (hidden)", self.name),
             PartKind::Setting => format!("setting '{}'", self.name),
         };
+        let word = |w: &str| -> String {
+            w.strip_prefix("sha256:").map_or(w, |hex| hex.get(..12).unwrap_or(hex)).to_owned()
+        };
         let cut = |v: &str| -> String {
-            let v = v.strip_prefix("sha256:").map_or(v, |hex| hex.get(..12).unwrap_or(hex));
-            v.chars().take(200).collect()
+            v.split(' ').map(word).collect::<Vec<_>>().join(" ").chars().take(200).collect()
         };
         match (&self.old, &self.new) {
             (Some(old), Some(new)) => {

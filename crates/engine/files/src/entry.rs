@@ -86,7 +86,8 @@ pub struct Time {
 impl Stamp {
     /// Takes the stamp from what the kernel says.
     pub(crate) fn of(stat: &Statx) -> Self {
-        let time = |t: rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanoseconds: t.tv_nsec };
+        let time =
+            |t: rustix::fs::StatxTimestamp| Time { seconds: t.tv_sec, nanoseconds: t.tv_nsec };
         Self {
             device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
             inode: stat.stx_ino,
@@ -104,7 +105,8 @@ impl Entry {
         stat: &Statx,
         target: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<Self, E> {
-        let device = |block| Kind::Device { block, major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
+        let device =
+            |block| Kind::Device { block, major: stat.stx_rdev_major, minor: stat.stx_rdev_minor };
         let kind = match file_type(stat) {
             FileType::Directory => Kind::Directory,
             FileType::Symlink => Kind::Symlink { target: target()? },

@@ -95,11 +95,16 @@ mod tests {
 
     #[test]
     fn parts_of_paths() {
-        assert_eq!((parent(b"a/b"), parent(b"a"), parent(b"")), (Some(&b"a"[..]), Some(&b""[..]), None));
+        assert_eq!(
+            (parent(b"a/b"), parent(b"a"), parent(b"")),
+            (Some(&b"a"[..]), Some(&b""[..]), None)
+        );
         assert_eq!((base(b"a/b"), base(b"a"), base(b"")), (&b"b"[..], &b"a"[..], &b""[..]));
         assert!(is_within(b"a/b", b"a") && is_within(b"a", b"a") && is_within(b"x", b""));
         assert!(!is_within(b"ab", b"a"));
-        assert!(is_directory_form(b"/a/") && is_directory_form(b"/a/.") && !is_directory_form(b"/a"));
+        assert!(
+            is_directory_form(b"/a/") && is_directory_form(b"/a/.") && !is_directory_form(b"/a")
+        );
         assert_eq!(shown(b"a\n\x1b[b"), "a\u{fffd}\u{fffd}[b");
     }
 

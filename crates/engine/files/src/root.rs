@@ -60,7 +60,8 @@ impl Root {
     /// Opens a clean path that has no links in it; one that is there now fails with `ELOOP`.
     pub(crate) fn open_plain(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         for _ in 0..TRIES_MAX {
             match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {

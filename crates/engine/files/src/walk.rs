@@ -108,7 +108,8 @@ impl Walk<'_> {
         if let (Some(digester), Kind::File { .. }) = (self.digester, &entry.kind) {
             let above = path::parent(self.top).unwrap_or(b"");
             let dir = self.root.open_dir(above).map_err(|e| open_error(above, e))?;
-            let content = digester.digest(&dir, path::base(self.top), &mut entry, self.top, self.stop)?;
+            let content =
+                digester.digest(&dir, path::base(self.top), &mut entry, self.top, self.stop)?;
             entry.kind = Kind::File { content: Some(content) };
         }
         Ok(entry)
@@ -129,7 +130,8 @@ impl Walk<'_> {
             let mut entries = Worker::new(&shared).run();
             for other in others {
                 // A panic there is a bug that must not be taken for an empty directory.
-                entries.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                entries
+                    .extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
             entries
         });
@@ -253,7 +255,9 @@ impl<'a> Worker<'a> {
                     self.entries.push(entry);
                 }
                 _ if !verdict.selected => {}
-                Kind::File { .. } if walk.digester.is_some() && entry.stamp.size >= BIG_FILE_BYTES => {
+                Kind::File { .. }
+                    if walk.digester.is_some() && entry.stamp.size >= BIG_FILE_BYTES =>
+                {
                     self.push(Task::File { entry });
                 }
                 _ => self.file(&dir, entry)?,
@@ -297,10 +301,21 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn judge(&self, relative: &[u8], full: &[u8], include: &Marks, exclude: &Marks, dir: bool) -> Verdict {
+    fn judge(
+        &self,
+        relative: &[u8],
+        full: &[u8],
+        include: &Marks,
+        exclude: &Marks,
+        dir: bool,
+    ) -> Verdict {
         let walk = self.shared.walk;
-        let mut verdict =
-            Verdict { include: Marks::default(), exclude: Marks::default(), selected: true, descend: dir };
+        let mut verdict = Verdict {
+            include: Marks::default(),
+            exclude: Marks::default(),
+            selected: true,
+            descend: dir,
+        };
         if !walk.include.is_empty() {
             let (matched, marks) = walk.include.step(include, relative);
             verdict.selected = matched;

@@ -1,5 +1,6 @@
 //! The rules of `COPY` and `ADD`. Where a row has a remark, dockerd 28.5's BuildKit did the same.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 #![expect(unreachable_pub, reason = "helpers are shared by several tests")]
 mod common;
 
@@ -65,13 +66,23 @@ const ROWS: &[Row<'_>] = &[
     (&["d/link"], "/x", &[], &["x 0640 text"]),
     (&["d/../dl/f"], "/x", &[], &["x 0640 text"]),
     // Links in the destination are followed, within the tree, and stay.
-    (&["top"], "/l", &["real/ 0755", "l -> /real"], &["l -> /real", "real/ 0755", "real/top 0755 top"]),
+    (
+        &["top"],
+        "/l",
+        &["real/ 0755", "l -> /real"],
+        &["l -> /real", "real/ 0755", "real/top 0755 top"],
+    ),
     (&["top"], "/l", &["l -> /gone"], &["gone 0755 top", "l -> /gone"]),
     (&["top"], "/l", &["l -> gone/deep"], &["gone/ 0755", "gone/deep 0755 top", "l -> gone/deep"]),
     (&["top"], "/l", &["old 0600 old", "l -> ../../old"], &["l -> ../../old", "old 0755 top"]),
     (&["e"], "/l", &["l -> /gone"], &["gone/ 0755", "gone/f 0644 other", "l -> /gone"]),
     // ... but one that a file of a directory replaces is replaced itself.
-    (&["e"], "/x", &["x/ 0755", "x/f -> /t", "t 0600 t"], &["t 0600 t", "x/ 0755", "x/f 0644 other"]),
+    (
+        &["e"],
+        "/x",
+        &["x/ 0755", "x/f -> /t", "t 0600 t"],
+        &["t 0600 t", "x/ 0755", "x/f 0644 other"],
+    ),
     // Several sources, wildcards, and `..`, which stops at the root.
     (&["top", "d/sub"], "/x/", &[], &["x/ 0755", "x/g 0600 deep", "x/top 0755 top"]),
     (&["t*", "*/f"], "/x/", &[], &["x/ 0755", "x/f 0644 other", "x/top 0755 top"]),
@@ -140,8 +151,7 @@ fn owners_and_modes_are_set_on_everything() {
 #[test]
 fn trees_keep_owners_and_contexts_do_not() {
     let got = Places::new(SOURCE, &[]).copy_tree(copy(&["d"], "/x")).unwrap();
-    let want =
-        ["x/ 0755", "x/f 0640 7:8 text", "x/link -> f", "x/sub/ 0700", "x/sub/g 0600 deep"];
+    let want = ["x/ 0755", "x/f 0640 7:8 text", "x/link -> f", "x/sub/ 0700", "x/sub/g 0600 deep"];
     assert_eq!(got, want);
 }
 
@@ -208,8 +218,12 @@ fn times_links_and_special_files_come_along() {
 #[test]
 fn capabilities_stay_with_trees_only() {
     let places = Places::new(&["d/ 0755", "d/prog 0755 x"], &[]);
-    let set = Command::new("setcap").arg("cap_net_raw+ep").arg(places.source.join("d/prog")).status();
-    assert!(set.is_ok_and(|s| s.success()), "setcap failed; install the Debian package libcap2-bin");
+    let set =
+        Command::new("setcap").arg("cap_net_raw+ep").arg(places.source.join("d/prog")).status();
+    assert!(
+        set.is_ok_and(|s| s.success()),
+        "setcap failed; install the Debian package libcap2-bin"
+    );
     let name = c"security.capability";
     let has = |p: &str| {
         let mut value = [0_u8; 64];
@@ -224,7 +238,7 @@ fn capabilities_stay_with_trees_only() {
 #[test]
 fn large_and_sparse_files_are_copied_and_known() {
     let places = Places::new(&[], &[]);
-    let big: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 7 >> 3) as u8).collect();
+    let big: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 7) >> 3) as u8).collect();
     fs::write(places.source.join("big"), &big).unwrap();
     let sparse = fs::File::create(places.source.join("sparse")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"mid", 40_000_000).unwrap();
@@ -259,11 +273,8 @@ fn archives_are_unpacked_by_add_only() {
         .arg("x")
         .status();
     assert!(packed.is_ok_and(|s| s.success()), "tar failed; install the Debian package tar");
-    let add = Copy {
-        unpack: true,
-        mode: Some(Mode::Bits(0o700)),
-        ..copy(&["t.txt", "t/x/a"], "/un/")
-    };
+    let add =
+        Copy { unpack: true, mode: Some(Mode::Bits(0o700)), ..copy(&["t.txt", "t/x/a"], "/un/") };
     let got = places.copy_context(add).unwrap();
     assert_eq!(got, ["un/ 0700", "un/a 0700 in", "un/x/ 0711", "un/x/a 0600 33:44 in"]);
     let owned = Copy {
@@ -272,13 +283,17 @@ fn archives_are_unpacked_by_add_only() {
         ..copy(&["t.txt"], "/new/deep")
     };
     let got = places.copy_context(owned).unwrap();
-    let want = ["new/ 0755 9:9", "new/deep/ 0755 9:9", "new/deep/x/ 0711 9:9", "new/deep/x/a 0600 9:9 in"];
+    let want =
+        ["new/ 0755 9:9", "new/deep/ 0755 9:9", "new/deep/x/ 0711 9:9", "new/deep/x/a 0600 9:9 in"];
     assert_eq!(got[..4], want);
 }
 
 #[test]
 fn simple_actions_see_each_other() {
-    let places = Places::new(&[], &["etc/group 0644 g:x:77:", "old/ 0755", "old/sub/f 0644 x", "l -> /deep"]);
+    let places = Places::new(
+        &[],
+        &["etc/group 0644 g:x:77:", "old/ 0755", "old/sub/f 0644 x", "l -> /deep"],
+    );
     let owner = Owner { user: OwnerPart::Id(3), group: Some(OwnerPart::Name("g".into())) };
     let mkdir = |path: &str, parents| FileAction::Mkdir {
         path: path.into(),
@@ -295,10 +310,18 @@ fn simple_actions_see_each_other() {
     let remove = |path: &str, missing_ok| FileAction::Remove { path: path.into(), missing_ok };
     let link = |path: &str| FileAction::Symlink { target: "a".into(), path: path.into() };
     let run = |actions: &[FileAction]| places.apply(actions, &[]);
-    run(&[mkdir("/l/dir", true), mkfile("/l/dir/a"), link("/l/dir/b"), remove("/old", false)]).unwrap();
-    let want = ["deep/ 0755 3:77", "deep/dir/ 1777 3:77", "deep/dir/a 0640 made", "deep/dir/b -> a"];
+    run(&[mkdir("/l/dir", true), mkfile("/l/dir/a"), link("/l/dir/b"), remove("/old", false)])
+        .unwrap();
+    let want =
+        ["deep/ 0755 3:77", "deep/dir/ 1777 3:77", "deep/dir/a 0640 made", "deep/dir/b -> a"];
     assert_eq!(lines(&places.base)[..4], want);
-    run(&[mkdir("/deep", false), mkfile("/deep/dir/b"), remove("/gone/x", true), remove("/l", false)]).unwrap();
+    run(&[
+        mkdir("/deep", false),
+        mkfile("/deep/dir/b"),
+        remove("/gone/x", true),
+        remove("/l", false),
+    ])
+    .unwrap();
     assert_eq!(lines(&places.base)[2], "deep/dir/a 0640 made");
     assert!(matches!(run(&[remove("/gone", false)]), Err(FileOpError::Missing { .. })));
     assert!(matches!(run(&[remove("/", true)]), Err(FileOpError::RootDirectory)));

@@ -62,7 +62,8 @@ fn hash_stable(
     full: &[u8],
     stop: &Stop,
 ) -> Result<(Digest, Stamp), ContextError> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| match e {
         Errno::LOOP | Errno::NOENT | Errno::NXIO => ContextError::changed(full),
         other => ContextError::io("open", full, other),

@@ -121,7 +121,9 @@ impl Manifest {
         let bytes = match fs::read(place(dir, digest)) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ManifestError::Io { action: "read", digest: *digest, source }),
+            Err(source) => {
+                return Err(ManifestError::Io { action: "read", digest: *digest, source });
+            }
         };
         let whole = Digest::of(&bytes) == *digest;
         let decoded = whole.then(|| Self::decode(&bytes)).flatten();
@@ -130,7 +132,8 @@ impl Manifest {
 
     /// Returns the digest of the manifest that a key record was made of, when it names one.
     pub fn named_in(record: &KeyRecord) -> Option<Digest> {
-        let total = record.parts().iter().find(|p| p.kind == PartKind::File && p.name == TOTAL_NAME);
+        let total =
+            record.parts().iter().find(|p| p.kind == PartKind::File && p.name == TOTAL_NAME);
         total?.value.split(' ').next()?.parse().ok()
     }
 }
@@ -170,8 +173,11 @@ mod tests {
         let loaded = Manifest::load(dir.path(), &digest).unwrap().unwrap();
         assert_eq!(loaded, old);
         let said: Vec<_> = new.changes_since(&loaded).iter().map(Change::sentence).collect();
-        let want =
-            ["file 'a' changed from '1' to '9'", "file 'c' is new: '3'", "file 'b\n' is gone, it was '2'"];
+        let want = [
+            "file 'a' changed from '1' to '9'",
+            "file 'c' is new: '3'",
+            "file 'b\n' is gone, it was '2'",
+        ];
         assert_eq!(said, want);
         assert!(Manifest::load(dir.path(), &new.digest()).unwrap().is_none());
         fs::write(place(dir.path(), &digest), b"x").unwrap();

@@ -76,7 +76,8 @@ impl Context {
         let question =
             format!("{:?}", (sources, exclude, parents, missing_ok, literal, whole_directory));
         let known = |selections: &HashMap<_, _>| selections.get(&question).map(Arc::clone);
-        if let Some(known) = known(&self.selections.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(known) = known(&self.selections.lock().unwrap_or_else(PoisonError::into_inner))
+        {
             return Ok(known);
         }
         let selector = Selector {

@@ -71,10 +71,12 @@ impl Selection {
     /// Returns how much is selected.
     pub fn stats(&self) -> Stats {
         let files = self.sources.iter().flat_map(|s| &s.entries);
-        files.filter(|e| matches!(e.kind, Kind::File { .. })).fold(Stats::default(), |sum, e| Stats {
-            files: sum.files + 1,
-            bytes: sum.bytes + e.stamp.size,
-            reused: sum.reused + u64::from(e.reused),
+        files.filter(|e| matches!(e.kind, Kind::File { .. })).fold(Stats::default(), |sum, e| {
+            Stats {
+                files: sum.files + 1,
+                bytes: sum.bytes + e.stamp.size,
+                reused: sum.reused + u64::from(e.reused),
+            }
         })
     }
 

@@ -90,7 +90,7 @@ impl StatCache {
             records.select_nth_unstable_by_key(RECORDS_MAX, |r| r.2);
             records.truncate(RECORDS_MAX);
         }
-        records.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        records.sort_unstable_by_key(|r| r.0);
         self.write(&encode(&records))
     }
 

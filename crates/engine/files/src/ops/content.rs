@@ -81,7 +81,12 @@ fn copy_small(
 }
 
 /// Returns whether the kernel could do it; if not, nothing was written.
-fn copy_in_kernel(from: &OwnedFd, to: &OwnedFd, size: u64, stop: &Stop) -> rustix::io::Result<bool> {
+fn copy_in_kernel(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    size: u64,
+    stop: &Stop,
+) -> rustix::io::Result<bool> {
     let (mut read_at, mut write_at) = (0, 0);
     while read_at < size {
         stop.check().map_err(|_| Errno::CANCELED)?;
@@ -160,7 +165,7 @@ fn copy_range(
 }
 
 fn hash_zeros(hasher: &mut Hasher, mut count: u64, stop: &Stop) -> rustix::io::Result<()> {
-    const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     while count > 0 {
         stop.check().map_err(|_| Errno::CANCELED)?;
         let now = count.min(ZEROS.len() as u64);

@@ -110,7 +110,12 @@ impl Copier<'_> {
     }
 
     /// Finds out where the source itself comes to lie, and makes the directories above.
-    fn place_of(&self, tree: &mut Tree<'_>, source: &Source, destination: &[u8]) -> Result<Vec<u8>> {
+    fn place_of(
+        &self,
+        tree: &mut Tree<'_>,
+        source: &Source,
+        destination: &[u8],
+    ) -> Result<Vec<u8>> {
         let clean = path::clean(destination);
         let is_form = path::is_directory_form(destination);
         let above = if is_form { &clean[..] } else { path::parent(&clean).unwrap_or(b"") };
@@ -322,12 +327,13 @@ impl Copier<'_> {
             self.stop.check().map_err(|_| FileOpError::Stopped)?;
             let entry = &source.entries[other];
             let target = path::join(into, &entry.path);
-            let digest = match self.link(tree, &path::join(into, &source.entries[first].path), &target) {
-                Ok(()) => digests.get(&first).copied(),
-                // Too many names, or one is in the upper directory and one behind the mount.
-                Err(Failed::Cannot) => self.copy_again(tree, source, entry, &target)?,
-                Err(Failed::Error(error)) => return Err(error),
-            };
+            let digest =
+                match self.link(tree, &path::join(into, &source.entries[first].path), &target) {
+                    Ok(()) => digests.get(&first).copied(),
+                    // Too many names, or one is in the upper directory and one behind the mount.
+                    Err(Failed::Cannot) => self.copy_again(tree, source, entry, &target)?,
+                    Err(Failed::Error(error)) => return Err(error),
+                };
             if let Some(digest) = digest {
                 known.insert(&target, digest);
             }

@@ -32,10 +32,14 @@ pub struct Ids {
 #[non_exhaustive]
 pub enum LookupError {
     /// The name is in no line of `/etc/passwd`.
-    #[error("the user '{0}' is not in /etc/passwd of the tree; add it there first, or use its number")]
+    #[error(
+        "the user '{0}' is not in /etc/passwd of the tree; add it there first, or use its number"
+    )]
     UnknownUser(String),
     /// The name is in no line of `/etc/group`.
-    #[error("the group '{0}' is not in /etc/group of the tree; add it there first, or use its number")]
+    #[error(
+        "the group '{0}' is not in /etc/group of the tree; add it there first, or use its number"
+    )]
     UnknownGroup(String),
     /// A file cannot be read.
     #[error("cannot read '/{path}' of the tree")]
@@ -147,8 +151,7 @@ impl Accounts {
             OwnerPart::Id(id) => (*id, *id),
             OwnerPart::Name(name) => {
                 let user = self.users.iter().find(|u| u.name == *name);
-                let user =
-                    user.ok_or_else(|| LookupError::UnknownUser(shown(name.as_bytes())))?;
+                let user = user.ok_or_else(|| LookupError::UnknownUser(shown(name.as_bytes())))?;
                 (user.uid, user.gid)
             }
         };

@@ -65,13 +65,15 @@ fn clause(text: &str) -> Option<Vec<Step>> {
     let operator = |c: char| matches!(c, '+' | '-' | '=');
     let at = text.find(operator)?;
     let who = text[..at].chars().try_fold(0, |who, c| {
-        Some(who | match c {
-            'u' => 0o700,
-            'g' => 0o070,
-            'o' => 0o007,
-            'a' => 0o777,
-            _ => return None,
-        })
+        Some(
+            who | match c {
+                'u' => 0o700,
+                'g' => 0o070,
+                'o' => 0o007,
+                'a' => 0o777,
+                _ => return None,
+            },
+        )
     })?;
     let who = if who == 0 { 0o777 } else { who };
     let mut steps = Vec::new();
@@ -122,7 +124,7 @@ impl Step {
         if self.execute_if && (is_dir || mode & 0o111 != 0) {
             permissions |= 1;
         }
-        let mut bits = permissions * 0o111 & self.who;
+        let mut bits = (permissions * 0o111) & self.who;
         if self.set_id {
             bits |= if self.who & 0o700 != 0 { 0o4000 } else { 0 };
             bits |= if self.who & 0o070 != 0 { 0o2000 } else { 0 };

@@ -71,13 +71,16 @@ impl Placing<'_> {
     }
 
     fn file(&self) -> Result<Digest> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let from = rustix::fs::openat(self.from, self.from_name, flags, Mode::empty())
-            .map_err(|e| match e {
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let from = rustix::fs::openat(self.from, self.from_name, flags, Mode::empty()).map_err(
+            |e| match e {
                 Errno::LOOP | Errno::NOENT | Errno::NXIO => self.changed(),
                 other => FileOpError::io("open for copying to", self.target, other),
-            })?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            },
+        )?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let to = self.make(|| rustix::fs::openat(&self.to.fd, self.to_name, flags, mode))?;
         let copied = copy(&from, &to, self.entry, self.stop);
@@ -134,7 +137,7 @@ impl Placing<'_> {
             return None;
         }
         // The record knows whole seconds only; and the layer's file itself has the last word.
-        let stat = stat_at(layer_dir.as_fd(), self.from_layer_name()).ok()?;
+        let stat = stat_at(layer_dir.as_fd(), self.to_name).ok()?;
         let stamp = Stamp::of(&stat);
         if stamp.modified != entry.stamp.modified || stamp.size != size {
             return None;
@@ -142,11 +145,6 @@ impl Placing<'_> {
         let name = self.to_name;
         let linked = rustix::fs::linkat(layer_dir, name, &self.to.fd, name, AtFlags::empty());
         linked.ok().map(|()| wanted)
-    }
-
-    /// A file has the same name in every layer.
-    fn from_layer_name(&self) -> &[u8] {
-        self.to_name
     }
 }
 

@@ -51,9 +51,8 @@ pub(super) fn try_unpack(
     options.owner = copier.owner;
     options.stop = copier.stop.clone();
     let input = BufReader::with_capacity(BUFFER_BYTES, plain);
-    let unpacked = unpack_tar(input, tree.merged().as_fd(), &options).map_err(|error| {
-        FileOpError::Unpack { path: shown(&source.path), source: error }
-    })?;
+    let unpacked = unpack_tar(input, tree.merged().as_fd(), &options)
+        .map_err(|error| FileOpError::Unpack { path: shown(&source.path), source: error })?;
     known.extend(unpacked.known);
     Ok(true)
 }

@@ -215,7 +215,11 @@ mod tests {
             ("**/foo/bar", "dir/foo/bar", true),
             ("**/.#*", "dir/.#x", true),
             ("a.|)$(}+{bc", "a.|)$(}+{bc", true),
-            ("dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl", true),
+            (
+                "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+                "dist/proxy.py-2.4.0rc3.dev36+g08acad9-py3-none-any.whl",
+                true,
+            ),
             ("/x", "x", true),
             ("x/", "x", true),
         ];
@@ -239,7 +243,9 @@ mod tests {
     fn reach_prunes_other_directories() {
         let l = list(&["a/b/*.c", "x/y"]);
         assert!(l.may_match_below(b"a") && l.may_match_below(b"a/b") && l.may_match_below(b"x"));
-        assert!(!l.may_match_below(b"b") && !l.may_match_below(b"x/y") && !l.may_match_below(b"a/c"));
+        assert!(
+            !l.may_match_below(b"b") && !l.may_match_below(b"x/y") && !l.may_match_below(b"a/c")
+        );
     }
 
     #[test]

@@ -4,6 +4,6 @@ mod glob;
 mod list;
 mod wildcard;
 
-pub use list::{PatternError, Patterns};
 pub(crate) use list::Marks;
+pub use list::{PatternError, Patterns};
 pub(crate) use wildcard::{Wildcard, has_wildcards, split};
