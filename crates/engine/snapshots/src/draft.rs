@@ -57,6 +57,13 @@ pub(crate) struct Identity {
     pub(crate) kind: LayerKind,
     /// The content identity if none.
     pub(crate) id: Option<LayerId>,
+    pub(crate) implicit_dirs: Vec<Vec<u8>>,
+}
+
+impl Identity {
+    pub(crate) fn named(kind: LayerKind, id: LayerId) -> Self {
+        Self { kind, id: Some(id), implicit_dirs: Vec::new() }
+    }
 }
 
 impl SnapshotStore {
@@ -149,7 +156,7 @@ impl Draft {
     /// # Errors
     /// As [`Draft::commit`], and when it was stopped.
     pub fn commit_with(self, known: &KnownFiles, options: &CommitOptions) -> Result<Commit> {
-        let identity = Identity { kind: LayerKind::Built, id: None };
+        let identity = Identity { kind: LayerKind::Built, id: None, implicit_dirs: Vec::new() };
         self.commit_as(identity, known, options)
     }
 
@@ -170,14 +177,17 @@ impl Draft {
             let meta = self.store.layer(&id)?;
             return Ok(Commit { id, lease, reused: true, meta, files_read: scan.files_read });
         }
-        let meta = self.describe(id, identity.kind, &scan, &options.origin);
+        let meta = self.describe(id, identity, &scan, &options.origin);
         self.write_records(&meta, &scan.entries)?;
         let (lease, reused) = self.move_into_place(id)?;
         let meta = if reused { self.store.layer(&id)? } else { meta };
         Ok(Commit { id, lease, reused, meta, files_read: scan.files_read })
     }
 
-    fn describe(&self, id: LayerId, kind: LayerKind, scan: &Scan, origin: &str) -> LayerMeta {
+    fn describe(&self, id: LayerId, identity: Identity, scan: &Scan, origin: &str) -> LayerMeta {
+        let Identity { kind, mut implicit_dirs, .. } = identity;
+        let plain = Node::Directory { opaque: false };
+        implicit_dirs.retain(|path| scan.entries.find(path).is_some_and(|e| e.node == plain));
         let root = scan.entries.find(b"");
         LayerMeta {
             id,
@@ -190,6 +200,7 @@ impl Draft {
             diff_id: (kind == LayerKind::Image).then_some(id),
             blobs: Vec::new(),
             origin: origin.to_owned(),
+            implicit_dirs,
             last_used: std::time::SystemTime::now(),
         }
     }

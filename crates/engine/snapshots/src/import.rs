@@ -79,7 +79,11 @@ impl SnapshotStore {
         }
         let scan = ScanOptions { stop: options.stop.clone(), ..ScanOptions::default() };
         let commit = CommitOptions { scan, origin: options.origin.clone() };
-        let identity = Identity { kind: LayerKind::Image, id: Some(diff_id) };
+        let identity = Identity {
+            kind: LayerKind::Image,
+            id: Some(diff_id),
+            implicit_dirs: unpacked.implicit_dirs,
+        };
         Ok(draft.commit_as(identity, &unpacked.known, &commit)?.lease)
     }
 }

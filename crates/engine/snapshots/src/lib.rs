@@ -20,6 +20,7 @@ mod lock;
 mod merged;
 mod meta;
 mod mount;
+mod physical;
 mod repair;
 mod squash;
 mod store;

@@ -19,6 +19,9 @@ pub enum LayerKind {
     Built,
     /// Many layers merged into one, since an overlay takes only so many.
     Squashed,
+    /// An image layer as it looks on top of certain others, which give its undescribed directories
+    /// their attributes and places.
+    Adapted,
 }
 
 /// A blob that holds the layer's tar.
@@ -55,6 +58,9 @@ pub struct LayerMeta {
     pub blobs: Vec<BlobRef>,
     /// For people: which image or step it came from.
     pub origin: String,
+    /// Directories that the layer's archive holds content of but does not describe.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub implicit_dirs: Vec<Vec<u8>>,
     /// When it was last used.
     #[serde(skip, default = "epoch")]
     pub last_used: SystemTime,

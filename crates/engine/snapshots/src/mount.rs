@@ -3,7 +3,6 @@
 //! A mount is made detached (`fsopen`, `fsmount`) and never attached to a path: it is reached through
 //! its file descriptor alone and vanishes with it, so that a crash leaves no mount behind.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -100,32 +99,12 @@ impl SnapshotStore {
     /// # Errors
     /// When a layer's record cannot be read, or many layers had to be squashed and could not be.
     pub fn lowers(&self, tree: &Tree) -> Result<Vec<PathBuf>> {
-        let tree = self.visible(tree)?;
-        let tree = if tree.0.len() > LOWERS_MAX { self.squash(&tree)? } else { tree };
+        let tree = self.physical(tree)?;
         let mut lowers: Vec<_> = tree.0.iter().rev().map(|id| self.layer_fs(id)).collect();
         if lowers.is_empty() {
             lowers.push(self.0.root.join("empty/first"));
         }
         Ok(lowers)
-    }
-
-    /// Leaves out layers that change nothing, those hidden by a layer that replaces the root, and all
-    /// but the topmost of a layer that occurs several times: that one shows and hides at the same
-    /// paths all that the lower ones do, and overlayfs takes no directory twice.
-    pub(crate) fn visible(&self, tree: &Tree) -> Result<Tree> {
-        let mut kept = Vec::with_capacity(tree.0.len());
-        let mut seen = HashSet::with_capacity(tree.0.len());
-        for id in tree.0.iter().rev() {
-            let meta = self.layer(id)?;
-            if meta.entries > 0 && seen.insert(*id) {
-                kept.push(*id);
-            }
-            if meta.opaque_root {
-                break;
-            }
-        }
-        kept.reverse();
-        Ok(Tree(kept))
     }
 }
 

@@ -122,7 +122,7 @@ impl SnapshotStore {
         if lock.exists() && LockFile::try_exclusive(&lock)?.is_none() {
             return Ok(());
         }
-        self.0.entries.forget(id);
+        self.forget(id);
         self.0.trash.discard(&dir)?;
         repairs.layers.push(*id);
         Ok(())

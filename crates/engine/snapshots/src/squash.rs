@@ -55,33 +55,39 @@ impl SnapshotStore {
             if let Node::File { content, .. } = &entry.node {
                 known.insert(&entry.path, *content);
             }
-            place(&upper, &roots[*position], entry)
-                .map_err(|e| SnapshotError::io("merge", &crate_path(&entry.path), e))?;
+            place(&upper, &roots[*position], &entry.path, entry)
+                .map_err(|e| SnapshotError::io("merge", &shown_path(&entry.path), e))?;
         }
         for (entry, _) in merged.values().rev().filter(|(entry, _)| entry.node.is_dir()) {
             set_time(&upper, entry)
-                .map_err(|e| SnapshotError::io("merge", &crate_path(&entry.path), e))?;
+                .map_err(|e| SnapshotError::io("merge", &shown_path(&entry.path), e))?;
         }
         let options = CommitOptions {
             origin: format!("{} layers", bottom.len()),
             ..CommitOptions::default()
         };
-        let identity = Identity { kind: LayerKind::Squashed, id: Some(id) };
+        let identity = Identity::named(LayerKind::Squashed, id);
         draft.commit_as(identity, &known, &options).map(drop)
     }
 }
 
-fn crate_path(path: &[u8]) -> std::path::PathBuf {
+pub(crate) fn shown_path(path: &[u8]) -> std::path::PathBuf {
     String::from_utf8_lossy(path).into_owned().into()
 }
 
-/// Puts one entry of the layer at `from` into `to`: directories anew, all else as hard links.
-fn place(to: &File, from: &File, entry: &Entry) -> rustix::io::Result<()> {
+/// Puts `entry`, which is at `source` in the layer at `from`, into `to`: directories anew, all else
+/// as hard links.
+pub(crate) fn place(
+    to: &File,
+    from: &File,
+    source: &[u8],
+    entry: &Entry,
+) -> rustix::io::Result<()> {
     let path = entry.path.as_slice();
     if !entry.node.is_dir() {
-        return match rustix::fs::linkat(from, path, to, path, AtFlags::empty()) {
+        return match rustix::fs::linkat(from, source, to, path, AtFlags::empty()) {
             // The file system allows no more links to that inode.
-            Err(Errno::MLINK) => copy(to, from, entry),
+            Err(Errno::MLINK) => copy(to, from, source, entry),
             linked => linked,
         };
     }
@@ -94,7 +100,7 @@ fn place(to: &File, from: &File, entry: &Entry) -> rustix::io::Result<()> {
     set_xattrs(&rustix::fs::openat(to, path_or_dot, flags, Mode::empty())?, entry)
 }
 
-fn copy(to: &File, from: &File, entry: &Entry) -> rustix::io::Result<()> {
+fn copy(to: &File, from: &File, source: &[u8], entry: &Entry) -> rustix::io::Result<()> {
     let path = entry.path.as_slice();
     match &entry.node {
         Node::Symlink { target } => {
@@ -117,11 +123,11 @@ fn copy(to: &File, from: &File, entry: &Entry) -> rustix::io::Result<()> {
         }
         _ => {
             let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut source = File::from(rustix::fs::openat(from, path, read, Mode::empty())?);
+            let mut content = File::from(rustix::fs::openat(from, source, read, Mode::empty())?);
             let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let target = rustix::fs::openat(to, path, write, Mode::from_raw_mode(0o600))?;
             let mut target = File::from(target);
-            std::io::copy(&mut source, &mut target)
+            std::io::copy(&mut content, &mut target)
                 .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             set_owner(to, path, entry)?;
             set_xattrs(&target, entry)?;
@@ -142,7 +148,7 @@ fn set_xattrs(fd: &impl AsFd, entry: &Entry) -> rustix::io::Result<()> {
     })
 }
 
-fn set_time(to: &File, entry: &Entry) -> rustix::io::Result<()> {
+pub(crate) fn set_time(to: &File, entry: &Entry) -> rustix::io::Result<()> {
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
         last_modification: Timespec { tv_sec: entry.mtime, tv_nsec: 0 },

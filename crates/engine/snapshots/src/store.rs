@@ -10,6 +10,7 @@ use crate::entry_cache::EntryCache;
 use crate::error::{Result, SnapshotError};
 use crate::lock::{LockFile, Share};
 use crate::meta::LayerMeta;
+use crate::physical::Facts;
 use crate::trash::Trash;
 use crate::{LayerId, Tree};
 
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) trash: Trash,
     held: Mutex<HashMap<LayerId, Weak<LockFile>>>,
     pub(crate) entries: EntryCache,
+    facts: Mutex<HashMap<LayerId, Arc<Facts>>>,
 }
 
 /// Keeps layers from being removed, by any process, while it exists.
@@ -41,6 +43,9 @@ pub struct Lease(#[expect(dead_code, reason = "held for its lock only")] Arc<[Ar
 
 const FOLDERS: [&str; 7] =
     ["layers", "drafts", "trash", "imports", "memo", "empty/first", "empty/second"];
+
+/// How often a derived layer is made again when garbage collection takes it at once.
+const DERIVE_TRIES: usize = 8;
 
 impl SnapshotStore {
     /// Opens the store in `root` and makes what is missing. What the trash holds is deleted in the
@@ -65,8 +70,8 @@ impl SnapshotStore {
             .iter()
             .try_for_each(|folder| make(&root.join(folder), Permissions::from_mode(0o755)))?;
         let trash = Trash::open(root.join("trash"))?;
-        let (held, entries) = (Mutex::default(), EntryCache::default());
-        Ok(Self(Arc::new(Inner { root, trash, held, entries })))
+        let (held, facts, entries) = Default::default();
+        Ok(Self(Arc::new(Inner { root, trash, held, entries, facts })))
     }
 
     /// Returns the directory that the store is in.
@@ -130,8 +135,34 @@ impl SnapshotStore {
     /// # Errors
     /// [`SnapshotError::Missing`] when one of them is not here.
     pub fn hold(&self, tree: &Tree) -> Result<Lease> {
-        let locks: Result<Vec<_>> = tree.0.iter().map(|id| self.hold_layer(id)).collect();
-        Ok(Lease(locks?.into()))
+        let mut locks: Vec<_> =
+            tree.0.iter().map(|id| self.hold_layer(id)).collect::<Result<_>>()?;
+        // What stands for these layers in mounts must stay as well. Someone may remove that between
+        // its making and its lock: then it is made again.
+        let mut tries = 0..DERIVE_TRIES;
+        loop {
+            let derived = self.physical(tree)?.0;
+            let derived = derived.iter().filter(|id| !tree.0.contains(id));
+            match derived.map(|id| self.hold_layer(id)).collect::<Result<Vec<_>>>() {
+                Err(SnapshotError::Missing(_)) if tries.next().is_some() => {}
+                derived => {
+                    locks.extend(derived?);
+                    return Ok(Lease(locks.into()));
+                }
+            }
+        }
+    }
+
+    /// Returns what never changes about a layer, from memory if it was asked before.
+    pub(crate) fn facts(&self, id: &LayerId) -> Result<Arc<Facts>> {
+        let kept = || self.0.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(facts) = kept().get(id) {
+            return Ok(Arc::clone(facts));
+        }
+        let LayerMeta { entries, opaque_root, implicit_dirs, .. } = self.layer(id)?;
+        let facts = Arc::new(Facts { is_empty: entries == 0, opaque_root, implicit_dirs });
+        kept().insert(*id, Arc::clone(&facts));
+        Ok(facts)
     }
 
     fn hold_layer(&self, id: &LayerId) -> Result<Arc<LockFile>> {
@@ -190,6 +221,12 @@ impl SnapshotStore {
         })
     }
 
+    /// Forgets what memory holds about a layer.
+    pub(crate) fn forget(&self, id: &LayerId) {
+        self.0.entries.forget(id);
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     /// Removes a layer unless someone, in any process, holds it.
     ///
     /// # Errors
@@ -199,7 +236,7 @@ impl SnapshotStore {
         let Some(lock) = LockFile::try_exclusive(&dir.join("lock"))? else {
             return Ok(if dir.exists() { Removal::InUse } else { Removal::Missing });
         };
-        self.0.entries.forget(id);
+        self.forget(id);
         self.0.trash.discard(&dir)?;
         drop(lock);
         Ok(Removal::Removed)

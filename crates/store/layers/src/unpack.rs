@@ -107,6 +107,9 @@ pub struct Unpacked {
     pub content_bytes: u64,
     /// Bytes of the uncompressed archive, up to its very end.
     pub archive_bytes: u64,
+    /// Directories that no member describes and that were made for what is in them, mode 0755 and
+    /// owner 0:0. On top of other layers they should look as they do there.
+    pub implicit_dirs: Vec<Vec<u8>>,
 }
 
 /// Unpacks the uncompressed tar `input` below the directory `root`.
@@ -229,6 +232,7 @@ impl<R: BufRead> Unpacker<'_, R> {
         for (path, mtime) in self.dir_times.into_iter().rev() {
             self.dirs.set_dir_time(&path, mtime)?;
         }
+        self.done.implicit_dirs = self.dirs.into_implicit();
         self.done.archive_bytes = self.archive.drain()?;
         Ok(self.done)
     }

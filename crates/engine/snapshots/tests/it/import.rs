@@ -114,3 +114,63 @@ fn a_layer_that_replaces_the_root_hides_all_below() {
     assert!(mounted.path().join("new").exists() && !mounted.path().join("old").exists());
     assert_eq!(f.store.list(&tree, b"/").unwrap().unwrap().len(), 1);
 }
+
+/// Imports a tar made by GNU tar of `members` only, so that their parents are not in it.
+fn import_without_parents(f: &Fixture, change: impl FnOnce(&Path), members: &[&str]) -> LayerId {
+    let dir = tempfile::tempdir().unwrap();
+    change(dir.path());
+    let tar = std::process::Command::new("tar")
+        .arg("-C")
+        .arg(dir.path())
+        .arg("-cf")
+        .arg("-")
+        .args(members)
+        .output()
+        .expect("this test needs the package 'tar'");
+    assert!(tar.status.success());
+    let id = Digest::of(&tar.stdout);
+    f.store.import_layer(id, tar.stdout.as_slice(), &ImportOptions::default()).unwrap();
+    id
+}
+
+#[test]
+fn undescribed_directories_look_as_below() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+    let f = Fixture::new();
+    let base = f.tree(&[&|root| {
+        fs::create_dir_all(root.join("tmp/own")).unwrap();
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        std::os::unix::fs::chown(root.join("tmp/own"), Some(7), Some(8)).unwrap();
+        put(root, "usr/bin/sh", "shell");
+        symlink("usr/bin", root.join("bin")).unwrap();
+    }]);
+    let change = |root: &Path| {
+        put(root, "tmp/own/file", "x");
+        put(root, "bin/tool", "tool");
+        put(root, "new/dir/file", "x");
+        fs::hard_link(root.join("bin/tool"), root.join("new/link")).unwrap();
+    };
+    let members = ["tmp/own/file", "bin/tool", "new/dir/file", "new/link"];
+    let tree = base.with(import_without_parents(&f, change, &members));
+    let mounted = f.store.mount(&tree, None).unwrap();
+    let root = mounted.path();
+    assert_eq!(fs::metadata(root.join("tmp")).unwrap().mode() & 0o7777, 0o1777);
+    assert_eq!(fs::metadata(root.join("tmp/own")).unwrap().uid(), 7);
+    assert!(fs::symlink_metadata(root.join("bin")).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(root.join("bin/sh")).unwrap(), "shell");
+    assert_eq!(fs::read_to_string(root.join("usr/bin/tool")).unwrap(), "tool");
+    assert_eq!(fs::metadata(root.join("new/dir")).unwrap().mode() & 0o7777, 0o755);
+    let inode = |path: &str| fs::metadata(root.join(path)).unwrap().ino();
+    assert_eq!(inode("bin/tool"), inode("new/link"));
+    assert_eq!(f.store.read(&tree, b"bin/tool", 9).unwrap().unwrap(), b"tool");
+    // The layer that stands for it is kept as long as the tree.
+    let lease = f.store.hold(&tree).unwrap();
+    let adapted = f.store.layers().unwrap();
+    let adapted = adapted.iter().find(|meta| meta.kind == LayerKind::Adapted).unwrap().id;
+    drop(mounted);
+    assert_eq!(f.store.remove(&adapted).unwrap(), ashlar_snapshots::Removal::InUse);
+    drop(lease);
+    assert_eq!(f.store.remove(&adapted).unwrap(), ashlar_snapshots::Removal::Removed);
+    let mounted = f.store.mount(&tree, None).unwrap();
+    assert_eq!(fs::read_to_string(mounted.path().join("bin/tool")).unwrap(), "tool");
+}

@@ -1,6 +1,6 @@
 //! Finds and makes the directories that members go into, inside the root.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -39,11 +39,13 @@ pub(super) struct Dirs<'a> {
     owner: Option<(u32, u32)>,
     mode: UnpackMode,
     open: HashMap<Vec<u8>, Dir>,
+    /// Directories made only because something is in them.
+    implicit: BTreeSet<Vec<u8>>,
 }
 
 impl<'a> Dirs<'a> {
     pub(super) fn new(root: BorrowedFd<'a>, owner: Option<(u32, u32)>, mode: UnpackMode) -> Self {
-        Self { root, owner, mode, open: HashMap::new() }
+        Self { root, owner, mode, open: HashMap::new(), implicit: BTreeSet::new() }
     }
 
     /// Returns the directory at `path`, making it and its parents where they are missing.
@@ -112,7 +114,19 @@ impl<'a> Dirs<'a> {
         let (uid, gid) = self.owner.unwrap_or((0, 0));
         chown(&parent, name, uid, gid, path)?;
         chmod(&parent, name, 0o755, path)?;
+        if !dir.through_link {
+            self.implicit.insert(path.to_vec());
+        }
         Ok(dir)
+    }
+
+    /// Notes that the archive says itself what is at `path`.
+    pub(super) fn is_explicit(&mut self, path: &[u8]) {
+        self.implicit.remove(path);
+    }
+
+    pub(super) fn into_implicit(self) -> Vec<Vec<u8>> {
+        self.implicit.into_iter().collect()
     }
 
     pub(super) fn is_whiteout(&self, parent: &Dir, name: &[u8]) -> bool {

@@ -155,6 +155,7 @@ impl<R: BufRead> Unpacker<'_, R> {
                 self.dirs.make_opaque(path)?;
             }
         }
+        self.dirs.is_explicit(path);
         let dir = self.dirs.open(path)?;
         set_dir_attributes(&dir, member, self.options.owner, path)?;
         self.dir_times.push((path.to_vec(), member.mtime));
