@@ -16,7 +16,7 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// How deep expansions may be nested (`${a:-${b:-...}}`).
 pub const EXPANSION_DEPTH_MAX: usize = 64;
 /// The most bytes of command lines, environments, file bodies and history in one graph.
-pub const GRAPH_BYTES_MAX: usize = 256 << 20;
+pub const GRAPH_BYTES_MAX: usize = 64 << 20;
 /// How many rounds of `ONBUILD` triggers may bring in new stages.
 pub const TRIGGER_ROUNDS_MAX: usize = 16;
 /// The most ports that one `EXPOSE` may name, ranges counted in full.

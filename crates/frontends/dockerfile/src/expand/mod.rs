@@ -3,9 +3,12 @@
 //! It is like a shell's but not one: `${x:-y}` and friends, `${x#p}`, `${x##p}`, `${x%p}`,
 //! `${x%%p}`, `${x/p/r}` and `${x//p/r}`; no arithmetic, no commands, no bracket patterns.
 
+mod error;
 mod pattern;
 
 use std::collections::BTreeSet;
+
+pub use error::ExpandError;
 
 use crate::limits::{EXPANSION_DEPTH_MAX, WORD_BYTES_MAX};
 
@@ -67,35 +70,6 @@ pub struct Expanded {
     pub matched: BTreeSet<String>,
     /// Names of variables that were asked for and are not set.
     pub unmatched: BTreeSet<String>,
-}
-
-/// A word cannot be expanded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ExpandError {
-    /// A quote has no end.
-    #[error("unexpected end of statement while looking for matching {0}")]
-    Unterminated(&'static str),
-    /// `${` has no end.
-    #[error("syntax error: missing '{0}' in ${{}}")]
-    Missing(char),
-    /// `${}` or the like.
-    #[error("syntax error: bad substitution")]
-    Bad,
-    /// An operator inside `${}` that does not exist.
-    #[error("unsupported modifier ({0}) in substitution")]
-    Modifier(String),
-    /// A pattern that cannot be used.
-    #[error("invalid pattern ({0}) in substitution: {1}")]
-    Pattern(String, String),
-    /// `${x?message}` of a variable that is not set.
-    #[error("{0}: {1}")]
-    Required(String, String),
-    /// The result is too long.
-    #[error("the expanded text is longer than {0} bytes")]
-    TooLong(usize),
-    /// Too many expansions inside each other.
-    #[error("substitutions are nested deeper than {EXPANSION_DEPTH_MAX}")]
-    TooDeep,
 }
 
 /// Expands a word.

@@ -3,6 +3,7 @@
 //! Each call starts anew with the answers so far. Stages are set up ([`stages`]), what they start
 //! from is resolved ([`resolve`]), and the needed ones are lowered in file order ([`stage`]).
 
+mod checks;
 mod config;
 mod context;
 mod copy;
