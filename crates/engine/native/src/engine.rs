@@ -196,18 +196,34 @@ impl Shared {
         let known = self.resolved().get(&manifest).cloned();
         let image = match known {
             Some(image) => image,
-            None => {
-                let named: Reference = reference.parse().map_err(source)?;
-                let pinned = format!("{}@{manifest}", named.repository());
-                self.resolve_image(&pinned, platform, sink)?;
-                let again = self.resolved().get(&manifest).cloned();
-                again.ok_or_else(|| {
-                    let text = format!("'{reference}' no longer leads to {manifest}");
-                    source(std::io::Error::other(text))
-                })?
-            }
+            None => self.resolve_pinned(reference, manifest, platform, sink)?,
         };
         self.image_layers().learn(&image)
+    }
+
+    /// Finds an image by its digest: among the local ones by its name, since what was built here may
+    /// have no manifest yet, else at its registry.
+    fn resolve_pinned(
+        &self,
+        reference: &str,
+        manifest: Digest,
+        platform: &Platform,
+        sink: &dyn Sink,
+    ) -> Result<Arc<ResolvedImage>, Failure> {
+        let named: Reference = reference.parse().map_err(source)?;
+        let quiet = Transfer::quiet();
+        let local = self.images.resolve(&named, platform, PullPolicy::Local, &quiet);
+        if let Some(image) = local.ok().filter(|image| image.id() == manifest) {
+            let image = Arc::new(image);
+            self.resolved().insert(manifest, image.clone());
+            return Ok(image);
+        }
+        let pinned = format!("{}@{manifest}", named.repository());
+        self.resolve_image(&pinned, platform, sink)?;
+        self.resolved().get(&manifest).cloned().ok_or_else(|| {
+            let text = format!("'{reference}' no longer leads to {manifest}");
+            source(std::io::Error::other(text))
+        })
     }
 
     /// Brings layers into the snapshot store that are not there yet, a few at a time.

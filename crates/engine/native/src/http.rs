@@ -49,6 +49,8 @@ pub(crate) fn fetch(engine: &Shared, op: &Op, cancel: &Cancel) -> Result<Output,
     if let Some(found) = earlier.as_ref().filter(|f| Some(f.content) == *checksum) {
         return held(engine, found.layer);
     }
+    // With a pinned digest that the earlier content lacks, "unchanged" would be the wrong answer.
+    let earlier = earlier.filter(|_| checksum.is_none());
     let validators = earlier
         .as_ref()
         .map(|f| Validators { etag: f.etag.clone(), last_modified: f.last_modified.clone() });

@@ -1,4 +1,6 @@
 //! A data directory with a base image, and builds in it.
+#![allow(dead_code, reason = "no test file needs all of it")]
+#![allow(clippy::allow_attributes, reason = "an expectation fails where all is used")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,13 +10,15 @@ use std::sync::{Arc, Mutex};
 
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::failure::Failure;
-use ashlar_core::graph::Network;
+use ashlar_core::frontend::{Answers, Diagnostic, Frontend, Lowered, Plan};
+use ashlar_core::graph::{Graph, Network, NodeMeta, Op};
+use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Sink};
 use ashlar_core::{Platform, Timestamp};
 use ashlar_frontend_dockerfile::{DockerfileFrontend, Request};
 use ashlar_layers::KnownFiles;
 use ashlar_native::{BuildLimits, BuildRequest, Built, Engine, EngineConfig};
-use ashlar_oci::{LayerRef, LocalImage, Origin};
+use ashlar_oci::{LayerRef, LocalImage, Origin, PullPolicy, Transfer};
 use ashlar_sandbox::{Cancel, NativeConfig, NativeSandbox};
 use ashlar_snapshots::Tree;
 use tempfile::TempDir;
@@ -51,10 +55,16 @@ impl Sink for Collect {
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
         let data = tempfile::tempdir().unwrap();
         let config = NativeConfig::new(data.path().join("sandbox"));
         let sandbox = Arc::new(NativeSandbox::new(&config).unwrap());
-        let engine = Engine::open(EngineConfig::new(data.path().join("data")), sandbox).unwrap();
+        let mut config = EngineConfig::new(data.path().join("data"));
+        change(&mut config);
+        let engine = Engine::open(config, sandbox).unwrap();
         add_base(&engine);
         Self { engine, context: tempfile::tempdir().unwrap(), _data: data }
     }
@@ -109,8 +119,56 @@ impl World {
     }
 
     pub(crate) fn read(&self, built: &Built, path: &str) -> String {
+        self.try_read(built, path).unwrap_or_else(|| panic!("{path} is not there"))
+    }
+
+    pub(crate) fn try_read(&self, built: &Built, path: &str) -> Option<String> {
         let bytes = self.engine.snapshots().read(&built.tree, path.as_bytes(), 1 << 20).unwrap();
-        String::from_utf8(bytes.unwrap_or_else(|| panic!("{path} is not there"))).unwrap()
+        bytes.map(|b| String::from_utf8(b).unwrap())
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        self.engine.dir().root()
+    }
+
+    /// The operation that stands for the image `base`.
+    pub(crate) fn base_op(&self) -> Op {
+        let name = "base".parse().unwrap();
+        let (images, platform) = (self.engine.images(), Platform::host());
+        let policy = PullPolicy::Local;
+        let image = images.resolve(&name, &platform, policy, &Transfer::quiet()).unwrap();
+        Op::Image { reference: name.to_string(), manifest: image.id(), platform }
+    }
+
+    /// Builds the tree of a directory of a repository.
+    pub(crate) fn build_git(
+        &self,
+        url: &str,
+        reference: &str,
+        subdir: &str,
+    ) -> Result<Done, NotDone> {
+        let mut graph = Graph::new();
+        let op = Op::Git {
+            remote: url.into(),
+            reference: reference.into(),
+            checksum: None,
+            subdir: subdir.into(),
+            keep_git_dir: false,
+            submodules: false,
+        };
+        let target = graph.add(op, vec![], NodeMeta::default()).unwrap();
+        let plan = Plan {
+            graph,
+            target,
+            config: ImageConfig::default(),
+            layer_nodes: vec![],
+            steps: vec![],
+            warnings: vec![],
+        };
+        let mut request = self.request(Request::text(""));
+        request.frontend = Arc::new(Ready(plan));
+        self.run(request, &Cancel::new().unwrap())
     }
 }
 
@@ -167,4 +225,54 @@ fn add_base(engine: &Engine) {
     };
     let name = "base".parse().unwrap();
     engine.images().store().add(&[image], &[name], None).unwrap();
+}
+
+/// A plan that is there already.
+pub(crate) struct Ready(pub(crate) Plan);
+
+impl Frontend for Ready {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn lower(&self, _: &Answers) -> Result<Lowered, Box<Diagnostic>> {
+        Ok(Lowered::Plan(Box::new(self.0.clone())))
+    }
+}
+
+/// Hears nothing.
+pub(crate) struct Quiet;
+
+impl Sink for Quiet {
+    fn event(&self, _: Event) {}
+}
+
+/// Returns the files below a directory that hold `needle`.
+pub(crate) fn needle(dir: &Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+        if kind.is_dir() {
+            found.extend(self::needle(&path, needle));
+        } else if kind.is_file() {
+            let bytes = fs::read(&path).unwrap();
+            if bytes.windows(needle.len()).any(|w| w == needle) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Counts processes of the host whose command line holds `text`.
+pub(crate) fn processes_with(text: &str) -> usize {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().into_string().ok());
+    let mine = std::process::id().to_string();
+    let has = |pid: &String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).split('\0').any(|a| a == text)
+    };
+    pids.filter(|p| p.bytes().all(|b| b.is_ascii_digit()) && *p != mine).filter(has).count()
 }

@@ -1,0 +1,279 @@
+//! What steps get: mounts, secrets, users, limits, background processes; and how they end.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ashlar_core::failure::FailureKind;
+use ashlar_core::frontend::{Plan, Step};
+use ashlar_core::graph::{
+    Background, Exec, Graph, Node, NodeMeta, Op, Probe, ProbeKind, ReturnFile, StepId,
+};
+use ashlar_core::image::ImageConfig;
+use ashlar_core::journal::Event;
+use ashlar_frontend_dockerfile::Request;
+use ashlar_sandbox::Cancel;
+use support::{Done, NotDone, Ready, World};
+
+fn logged(events: &[Event]) -> Vec<&str> {
+    let lines = events.iter().filter_map(|e| match e {
+        Event::Log(line) => Some(line.text.as_str()),
+        _ => None,
+    });
+    lines.collect()
+}
+
+fn build_secret(world: &World, dockerfile: &str, value: &str) -> Result<Done, NotDone> {
+    let mut request = world.request(Request::text(dockerfile));
+    request.secrets = BTreeMap::from([("token".to_owned(), value.as_bytes().to_vec())]);
+    world.run(request, &Cancel::new().unwrap())
+}
+
+#[test]
+fn a_secret_reaches_its_step_and_nothing_else() {
+    let world = World::new();
+    let dockerfile = "FROM base\n\
+        RUN --mount=type=secret,id=token cat /run/secrets/token\n\
+        RUN --mount=type=secret,id=token,env=TOKEN printf 'hun' >&2; printf 'x%s\\n' \"$TOKEN\"; echo ${#TOKEN} >/length\n\
+        RUN test ! -e /run/secrets/token\n";
+    let done = build_secret(&world, dockerfile, "hunter2-secret").unwrap();
+    assert_eq!(world.read(&done.built, "/length"), "14\n");
+    assert!(logged(&done.events).contains(&"***"), "{:?}", logged(&done.events));
+    assert!(logged(&done.events).contains(&"x***"));
+    assert!(!format!("{:?}", done.events).contains("hunter2-secret"));
+    let found = support::needle(world.data(), b"hunter2-secret");
+    assert!(found.is_empty(), "{found:?}");
+    // Another value is the same step: values are in no key.
+    assert!(build_secret(&world, dockerfile, "other-secret-22").unwrap().built.from_cache);
+}
+
+#[test]
+fn a_required_secret_that_is_missing_says_how_to_pass_it() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN --mount=type=secret,id=nope,required=true true\n";
+    let failed = world.build(dockerfile).unwrap_err().failure;
+    assert_eq!(failed.kind, FailureKind::Step);
+    assert!(failed.hint.unwrap().contains("--secret id=nope"));
+}
+
+#[test]
+fn cache_mounts_live_on_and_enter_no_key() {
+    let world = World::new();
+    let step = |n: u32| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,target=/cache echo {n} >>/cache/log; cp /cache/log /seen\n"
+        )
+    };
+    world.build(&step(1)).unwrap();
+    let second = world.build(&step(2)).unwrap();
+    assert_eq!(world.read(&second.built, "/seen"), "1\n2\n");
+    assert!(world.build(&step(1)).unwrap().built.from_cache);
+    let mounts = world.engine.cache_mounts().list().unwrap();
+    assert_eq!(mounts[0].0.id, "/cache");
+    assert!(world.try_read(&second.built, "/cache/log").is_none());
+}
+
+#[test]
+fn binds_show_contexts_and_stages_without_excluded_files() {
+    let world = World::new();
+    world.file("src/a", "A");
+    world.file("src/b", "B");
+    world.file(".dockerignore", "src/b\n");
+    let dockerfile = "FROM base AS made\nRUN echo made >/made\nFROM base\n\
+        RUN --mount=type=bind,target=/src ls /src/src >/list; ! touch /src/x\n\
+        RUN --mount=type=bind,from=made,source=/made,target=/m cp /m /copy\n\
+        RUN --mount=type=bind,target=/src,rw touch /src/x && ls /src >/list2\n";
+    let done = world.build(dockerfile).unwrap();
+    assert_eq!(world.read(&done.built, "/list"), "a\n");
+    assert_eq!(world.read(&done.built, "/copy"), "made\n");
+    assert!(world.read(&done.built, "/list2").contains('x'));
+    assert!(!world.context.path().join("x").exists());
+    assert!(world.try_read(&done.built, "/src/src/a").is_none());
+    // A file that no bind shows changes nothing.
+    world.file("src/b", "other");
+    assert!(world.build(dockerfile).unwrap().built.from_cache);
+    world.file("src/a", "other");
+    assert!(!world.build(dockerfile).unwrap().built.from_cache);
+}
+
+#[test]
+fn steps_run_as_their_user_with_its_home() {
+    let world = World::new();
+    let dockerfile =
+        "FROM base\nUSER user\nWORKDIR /tmp\nRUN id -u >id; echo $HOME >home; pwd >dir\n";
+    let done = world.build(dockerfile).unwrap();
+    assert_eq!(world.read(&done.built, "/tmp/id"), "1000\n");
+    assert_eq!(world.read(&done.built, "/tmp/home"), "/\n");
+    assert_eq!(world.read(&done.built, "/tmp/dir"), "/tmp\n");
+    let unknown = world.build("FROM base\nUSER nobody-here\nRUN true\n").unwrap_err().failure;
+    assert!(unknown.message.contains("nobody-here"), "{unknown}");
+}
+
+#[test]
+fn cancel_ends_the_whole_tree_at_once() {
+    let world = World::new();
+    let marker = format!("{}", 600_000 + std::process::id());
+    let dockerfile = format!("FROM base\nRUN (sleep {marker} & sleep {marker}) ; sleep {marker}\n");
+    let cancel = Cancel::new().unwrap();
+    let request = world.request(Request::text(dockerfile));
+    std::thread::scope(|scope| {
+        let build = scope.spawn(|| world.run(request, &cancel));
+        while support::processes_with(&marker) < 2 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        cancel.cancel();
+        assert!(build.join().unwrap().is_err());
+        assert_eq!(support::processes_with(&marker), 0);
+    });
+}
+
+#[test]
+fn a_limit_that_is_hit_is_named_and_costs_only_its_build() {
+    let world = World::new();
+    let mut request = world.request(Request::text("FROM base\nRUN sleep 600\n"));
+    request.limits.timeout = Some(Duration::from_millis(300));
+    let failed = world.run(request, &Cancel::new().unwrap()).unwrap_err().failure;
+    assert_eq!((failed.kind, failed.limit.as_deref()), (FailureKind::Limit, Some("timeout")));
+
+    let mut request = world.request(Request::text("FROM base\nRUN yes\n"));
+    request.limits.output_bytes = Some(100_000);
+    let failed = world.run(request, &Cancel::new().unwrap()).unwrap_err().failure;
+    assert_eq!((failed.kind, failed.limit.as_deref()), (FailureKind::Limit, Some("output")));
+
+    let mut request = world.request(Request::text("FROM base\nRUN tail -c 300000000 /dev/zero\n"));
+    request.limits.memory_bytes = Some(64 << 20);
+    let failed = world.run(request, &Cancel::new().unwrap()).unwrap_err().failure;
+    assert_eq!((failed.kind, failed.limit.as_deref()), (FailureKind::Limit, Some("memory")));
+    world.build("FROM base\nRUN echo fine\n").unwrap();
+}
+
+#[test]
+fn twenty_stages_run_side_by_side() {
+    let world = World::new();
+    let mut dockerfile = String::new();
+    for i in 0..20 {
+        dockerfile += &format!("FROM base AS s{i}\nRUN sleep 0.3; echo {i} >/{i}\n");
+    }
+    dockerfile += "FROM base\n";
+    for i in 0..20 {
+        dockerfile += &format!("COPY --from=s{i} /{i} /\n");
+    }
+    let began = Instant::now();
+    let done = world.build(&dockerfile).unwrap();
+    assert_eq!(world.read(&done.built, "/19"), "19\n");
+    // One after another they would sleep for 6 s; this asks only that they overlapped at all.
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+fn run_exec(world: &World, exec: Exec) -> Result<Done, NotDone> {
+    let base = world.base_op();
+    let mut graph = Graph::new();
+    let input = graph.add(base, vec![], NodeMeta::default()).unwrap();
+    let meta = NodeMeta {
+        name: "[1/1] RUN".into(),
+        step: Some(StepId(1)),
+        counted: true,
+        ..NodeMeta::default()
+    };
+    let target = graph.add(Op::Exec(Box::new(exec)), vec![input], meta).unwrap();
+    let node: &Node = graph.node(target);
+    let step =
+        Step { id: StepId(1), name: node.meta.name.clone(), location: None, node: Some(target) };
+    let plan = Plan {
+        graph,
+        target,
+        config: ImageConfig::default(),
+        layer_nodes: vec![],
+        steps: vec![step],
+        warnings: vec![],
+    };
+    let mut request = world.request(Request::text(""));
+    request.frontend = Arc::new(Ready(plan));
+    world.run(request, &Cancel::new().unwrap())
+}
+
+fn shell(command: &str) -> Exec {
+    Exec {
+        args: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+        env: vec![("PATH".into(), "/bin".into())],
+        cwd: "/".into(),
+        ..Exec::default()
+    }
+}
+
+fn server(kind: ProbeKind) -> Exec {
+    let args = ["/bin/sh", "-c", "mkdir /www; echo up >/www/ok; exec httpd -f -p 8080 -h /www"];
+    let background = Background {
+        name: "web".into(),
+        args: args.map(str::to_owned).to_vec(),
+        env: vec![],
+        cwd: "/".into(),
+        user: String::new(),
+        probe: Some(Probe { kind, interval_ms: 20, grace_ms: 0, timeout_ms: 10_000 }),
+    };
+    let returns = ReturnFile {
+        name: "answer".into(),
+        path: "/answer".into(),
+        bytes_max: 100,
+        required: true,
+    };
+    Exec {
+        background: vec![background],
+        returns: vec![returns],
+        ..shell("wget -q -O /answer http://127.0.0.1:8080/ok")
+    }
+}
+
+#[test]
+fn background_processes_are_probed_and_files_come_back_as_data() {
+    let world = World::new();
+    let probes = [
+        ProbeKind::Tcp { port: 8080 },
+        ProbeKind::Http { port: 8080, path: "/ok".into() },
+        ProbeKind::Command { command: "test -e /www/ok && sleep 0.2".into() },
+    ];
+    for kind in probes {
+        let done = run_exec(&world, server(kind.clone())).unwrap();
+        assert_eq!(done.built.returned["answer"], b"up\n", "{kind:?}");
+        let again = run_exec(&world, server(kind)).unwrap();
+        assert_eq!(again.built.returned["answer"], b"up\n");
+    }
+}
+
+#[test]
+fn a_process_that_never_gets_ready_fails_the_step() {
+    let world = World::new();
+    let mut exec = server(ProbeKind::Tcp { port: 9 });
+    exec.background[0].probe.as_mut().unwrap().timeout_ms = 200;
+    let failed = run_exec(&world, exec).unwrap_err().failure;
+    assert_eq!(failed.kind, FailureKind::Readiness);
+    let mut exec = server(ProbeKind::Tcp { port: 9 });
+    exec.background[0].args = ["/bin/sh", "-c", "echo dying"].map(str::to_owned).to_vec();
+    let failed = run_exec(&world, exec).unwrap_err();
+    assert!(failed.failure.message.contains("ended before"), "{}", failed.failure);
+    assert!(logged(&failed.events).contains(&"dying"));
+}
+
+#[test]
+fn an_effect_is_never_cached_and_announces_itself() {
+    let world = World::new();
+    let exec = Exec { effect: true, ..shell("date +%N") };
+    for _ in 0..2 {
+        let done = run_exec(&world, exec.clone()).unwrap();
+        let began = |e: &&Event| matches!(e, Event::EffectBegan { .. });
+        assert_eq!(done.events.iter().filter(began).count(), 1);
+        assert!(!done.built.from_cache);
+        assert!(!done.events.iter().any(|e| matches!(e, Event::Cache(_))));
+    }
+}
+
+#[test]
+fn privileges_must_be_granted() {
+    let world = World::new();
+    let exec = Exec { network: ashlar_core::graph::Network::Host, ..shell("true") };
+    let failed = run_exec(&world, exec).unwrap_err().failure;
+    assert!(failed.hint.unwrap().contains("--allow network.host"));
+}
