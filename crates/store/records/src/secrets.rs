@@ -184,8 +184,11 @@ impl Store {
 }
 
 async fn rotate_held(tx: &mut Tx, keys: &KeyRing) -> Result<u64, Error> {
-    let sql = "SELECT tenant, holder, name, key_id, sealed FROM held_secrets \
-               WHERE key_id < $1 OR key_id > $1 LIMIT $2";
+    // Two ranges of the index on keys: "not equal" would read all secrets.
+    let sql = "SELECT tenant, holder, name, key_id, sealed FROM held_secrets WHERE key_id < $1 \
+               UNION ALL \
+               SELECT tenant, holder, name, key_id, sealed FROM held_secrets WHERE key_id > $1 \
+               LIMIT $2";
     let rows = tx.all(sql, args![keys.id(), ROTATE_AT_ONCE]).await?;
     for row in &rows {
         let (tenant, holder, name) = (row.tenant(0)?, row.text(1)?, row.text(2)?);
@@ -203,8 +206,10 @@ async fn rotate_held(tx: &mut Tx, keys: &KeyRing) -> Result<u64, Error> {
 
 async fn rotate_bound(tx: &mut Tx, keys: &KeyRing) -> Result<u64, Error> {
     let sql = "SELECT b.id, s.build, s.name, s.key_id, s.sealed FROM build_secrets s \
-               JOIN builds b ON b.position = s.build \
-               WHERE s.key_id < $1 OR s.key_id > $1 LIMIT $2";
+               JOIN builds b ON b.position = s.build WHERE s.key_id < $1 \
+               UNION ALL \
+               SELECT b.id, s.build, s.name, s.key_id, s.sealed FROM build_secrets s \
+               JOIN builds b ON b.position = s.build WHERE s.key_id > $1 LIMIT $2";
     let rows = tx.all(sql, args![keys.id(), ROTATE_AT_ONCE]).await?;
     for row in &rows {
         let (build, position, name) = (row.build(0)?, row.int(1)?, row.text(2)?);

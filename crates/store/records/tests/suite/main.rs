@@ -12,6 +12,7 @@ mod local;
 mod plans;
 mod postgres;
 mod queue;
+mod scale;
 mod secrets;
 mod tenants;
 
