@@ -15,6 +15,8 @@ pub use exec::{
 };
 pub use file::{Copy, FileAction, Mode, Owner, OwnerPart};
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Hasher, Platform};
@@ -130,9 +132,18 @@ pub struct Node {
 }
 
 /// Nodes in an order in which every input comes before its user.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Graph {
     nodes: Vec<Node>,
+    /// Nodes without a step, by digest: sources that several steps name are one node.
+    #[serde(skip)]
+    shared: HashMap<Digest, Vec<NodeId>>,
+}
+
+impl PartialEq for Graph {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+    }
 }
 
 /// A graph could not be made.
@@ -175,10 +186,12 @@ impl Graph {
             return Err(GraphError::UnknownInput { node: place, input: bad.0 });
         }
         let digest = node_digest(&op, inputs.iter().map(|i| &self.nodes[i.index()].digest));
-        if meta.step.is_none()
-            && let Some(same) = self.nodes.iter().position(|n| n.digest == digest && n.meta == meta)
-        {
-            return Ok(NodeId(same as u32));
+        if meta.step.is_none() {
+            let alike = self.shared.entry(digest).or_default();
+            if let Some(same) = alike.iter().find(|id| self.nodes[id.index()].meta == meta) {
+                return Ok(*same);
+            }
+            alike.push(NodeId(place));
         }
         self.nodes.push(Node { op, inputs, meta, digest });
         Ok(NodeId(place))

@@ -23,7 +23,11 @@ impl BuildJob {
             }
             Report::Joined => {
                 self.step_started(id, node);
-                self.count(node, CacheStatus::Hit, &note);
+                match node.meta.bypass {
+                    // It shares a run that took nothing from the cache either.
+                    Some(_) => self.count_start(node, &note),
+                    None => self.count(node, CacheStatus::Hit, &note),
+                }
             }
             Report::Done { output, how } => {
                 self.outputs().insert(id, output.clone());
