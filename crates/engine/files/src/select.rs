@@ -10,7 +10,7 @@ use crate::entry::Entry;
 use crate::error::ContextError;
 use crate::path;
 use crate::pattern::{Patterns, Wildcard, has_wildcards, split};
-use crate::root::{Resolved, Root};
+use crate::root::{Resolved, Root, is_dir};
 use crate::walk::{Digester, Walk, list};
 
 /// One source of a copy: a file, or a directory with what is selected below it.
@@ -41,6 +41,7 @@ struct Wanted<'a> {
     /// What is taken below `path`; everything when empty.
     include: Patterns,
     literal: bool,
+    missing_ok: bool,
     /// Whether it is an error when nothing is found.
     required: bool,
 }
@@ -68,7 +69,15 @@ impl Selector<'_> {
             return Ok(vec![wanted.path.clone().into_bytes()]);
         }
         let (fixed, wildcards) = split(&wanted.path);
-        let mut found = vec![self.resolve(fixed.as_bytes(), wanted.written)?.path];
+        let start = self.resolve(fixed.as_bytes(), wanted.written)?;
+        // A pattern may match nothing, but what stands before it must be there: so it is in BuildKit.
+        let Some(stat) = &start.stat else {
+            return if wanted.missing_ok { Ok(Vec::new()) } else { Err(self.not_found(wanted)) };
+        };
+        if !start.path.is_empty() && !self.may_hold(&start.path, is_dir(stat)) {
+            return Err(self.not_found(wanted));
+        }
+        let mut found = vec![start.path];
         for (i, wildcard) in wildcards.iter().enumerate() {
             let mut next = Vec::new();
             for dir in &found {
@@ -134,9 +143,7 @@ impl Selector<'_> {
             return if wanted.required { Ok(None) } else { self.dangling(&path, wanted) };
         };
         let top_excluded = self.is_excluded(&resolved.path);
-        if resolved.links.iter().any(|l| self.is_excluded(l))
-            || (top_excluded && !crate::root::is_dir(stat))
-        {
+        if resolved.links.iter().any(|l| self.is_excluded(l)) || (top_excluded && !is_dir(stat)) {
             return Ok(None);
         }
         let walk = Walk {
@@ -163,7 +170,9 @@ impl Selector<'_> {
     }
 
     fn not_found(&self, wanted: &Wanted<'_>) -> ContextError {
-        let there = self.root.resolve(wanted.path.as_bytes()).is_ok_and(|r| r.stat.is_some());
+        let wild = !wanted.literal && has_wildcards(&wanted.path);
+        let fixed = if wild { split(&wanted.path).0 } else { wanted.path.clone() };
+        let there = self.root.resolve(fixed.as_bytes()).is_ok_and(|r| r.stat.is_some());
         let plain = wanted.include.is_empty();
         ContextError::NotFound {
             path: path::shown(wanted.written.as_bytes()),
@@ -188,6 +197,7 @@ impl<'a> Wanted<'a> {
             path: text(above),
             include: Patterns::new(pattern.as_slice())?,
             literal: copy.literal,
+            missing_ok: copy.missing_ok,
             required: !wild && !copy.missing_ok,
         })
     }

@@ -106,6 +106,8 @@ fn excluded_files_are_not_there() {
     let excluded = select(&["other"], "other").unwrap_err();
     assert!(matches!(excluded, ContextError::NotFound { excluded: true, .. }), "{excluded}");
     assert!(select(&["d"], "d").is_err());
+    assert!(select(&["d"], "d/*").is_err() && select(&[], "gone/*").is_err());
+    assert!(select(&[], "other/*").unwrap().is_empty());
     make(&places.source, &["l -> other"]);
     assert!(select(&["other"], "l").is_err() && select(&["l"], "l").is_err());
 }
