@@ -16,14 +16,34 @@ use ashlar_core::state::State;
 use ashlar_core::{BuildId, PrincipalId, TenantId, WorkerId};
 use tokio::runtime::{Builder, Handle};
 
+use crate::builds::FIRST_FENCE;
 use crate::db::{Durability, Options};
 use crate::list::{Filter, Listed, Page};
-use crate::submit::FIRST_FENCE;
 use crate::writer::{JournalWriter, now};
 use crate::{Error, Store, random};
 
 /// How long the end of a process waits for the history to take what was said last.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+type Opened = Result<(Store, Handle), Error>;
+
+/// A history that is being opened.
+#[derive(Debug)]
+pub struct Opening {
+    opened: mpsc::Receiver<Opened>,
+}
+
+impl Opening {
+    /// Waits until the history is open.
+    ///
+    /// # Errors
+    /// As [`LocalHistory::open`].
+    pub fn wait(self) -> Result<LocalHistory, Error> {
+        let (store, runtime) = self.opened.recv().map_err(|_| Error::Gone)??;
+        let worker = WorkerId::from_parts(now().millis(), random::bytes()?);
+        Ok(LocalHistory { store, runtime, worker })
+    }
+}
 
 /// The history of builds that were made without a server.
 #[derive(Clone)]
@@ -39,15 +59,21 @@ impl LocalHistory {
     /// # Errors
     /// When the file cannot be opened, or a newer Ashlar has written it.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::start_opening(path)?.wait()
+    }
+
+    /// Begins to open the history, for a caller that has something else to do in the meantime.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_opening(path: &Path) -> Result<Opening, Error> {
         let (send, receive) = mpsc::channel();
         let place = path.to_string_lossy().into_owned();
         let thread = std::thread::Builder::new().name("history".into());
         let serve = move || serve(&place, &send);
         let failed = |source| Error::Database(sqlx::Error::Io(source));
         thread.spawn(serve).map_err(failed)?;
-        let (store, runtime) = receive.recv().map_err(|_| Error::Gone)??;
-        let worker = WorkerId::from_parts(now().millis(), random::bytes()?);
-        Ok(Self { store, runtime, worker })
+        Ok(Opening { opened: receive })
     }
 
     /// Returns the tenant of local builds; the same everywhere.
@@ -154,7 +180,7 @@ impl LocalHistory {
 }
 
 /// Opens the store and serves it until the process ends.
-fn serve(place: &str, opened: &mpsc::Sender<Result<(Store, Handle), Error>>) {
+fn serve(place: &str, opened: &mpsc::Sender<Opened>) {
     let runtime = match Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(source) => {
@@ -164,13 +190,17 @@ fn serve(place: &str, opened: &mpsc::Sender<Result<(Store, Handle), Error>>) {
     };
     runtime.block_on(async {
         let options = Options { durability: Durability::Process };
-        let store = Store::open_with(place, options).await;
-        let failed = store.is_err();
-        // The opener waits for exactly this message.
-        let _ = opened.send(store.map(|store| (store, Handle::current())));
-        if !failed {
-            std::future::pending::<()>().await;
-        }
+        let store = match Store::open_with(place, options).await {
+            Ok(store) => store,
+            Err(error) => {
+                let _ = opened.send(Err(error));
+                return;
+            }
+        };
+        let _ = opened.send(Ok((store.clone(), Handle::current())));
+        // Holds a clone, so that the connections outlive the last handle.
+        std::future::pending::<()>().await;
+        drop(store);
     });
 }
 

@@ -1,12 +1,14 @@
 //! Builds: accepting one, its row, and the row's upkeep.
 
 use ashlar_core::journal::{Entry, Event, Mode, Record, Submission};
-use ashlar_core::{BuildId, Timestamp};
+use ashlar_core::{BuildId, Timestamp, WorkerId};
 use serde_json::Value;
 
 use crate::db::{Row, Tx, args};
 use crate::{Error, Store, facets, journal};
 
+/// The fencing number of a build that is driven by the process which accepted it.
+pub const FIRST_FENCE: u64 = 1;
 /// The longest definition, in bytes of JSON.
 pub const DEFINITION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Ids that a prefix search returns.
@@ -23,10 +25,12 @@ pub(crate) struct Loaded {
     pub(crate) record: Record,
 }
 
-/// Writes a new build's row, definition, first entry and facets.
+/// Writes a new build's row, definition, first entries and facets. With `claimed` a worker has it
+/// from the start, and it never waits.
 pub(crate) async fn accept(
     tx: &mut Tx,
     submission: &Submission,
+    claimed: Option<WorkerId>,
     now: Timestamp,
 ) -> Result<Loaded, Error> {
     let definition = submission.definition.to_string();
@@ -34,42 +38,51 @@ pub(crate) async fn accept(
         let max = DEFINITION_BYTES_MAX as u64;
         return Err(Error::TooLarge { what: "the build's definition", max, unit: "bytes" });
     }
-    let (scope, time) = advance_scope(tx, submission, now).await?;
+    let more = i64::from(claimed.is_some());
+    let (scope, scope_time) = advance_scope(tx, submission, now, more).await?;
+    let first = Timestamp::from_nanos(scope_time.nanos() - more);
     let bare = Submission { definition: Value::Null, ..submission.clone() };
-    let entry = Entry { number: 0, time, event: Event::Submitted(Box::new(bare)) };
-    let record = Record::begin(&entry)?;
+    let mut entries =
+        vec![Entry { number: 0, time: first, event: Event::Submitted(Box::new(bare)) }];
+    entries.extend(claimed.map(|worker| {
+        let event = Event::Claimed { attempt: 1, fence: FIRST_FENCE, worker };
+        Entry { number: 1, time: scope_time, event }
+    }));
+    let record = Record::rebuild(&entries)?;
     let position = insert(tx, scope, &record).await?;
     let sql = "INSERT INTO definitions (build, body) VALUES ($1, $2)";
     tx.run(sql, args![position, definition]).await?;
-    journal::insert(tx, position, scope, &[entry]).await?;
+    journal::insert(tx, position, scope, &entries).await?;
     let mut changes = facets::Changes::default();
     changes.accept(position, &facets::of(&record));
     changes.write(tx).await?;
-    Ok(Loaded { position, scope, scope_time: time, batch: 0, record })
+    Ok(Loaded { position, scope, scope_time, batch: 0, record })
 }
 
-/// Returns the scope's number and the new time of its newest entry; makes the scope when it is
-/// new. The scope is locked from then on.
+/// Returns the scope's number and the new time of its newest entry, `more` entries after the first
+/// new one; makes the scope when it is new. The scope is locked from then on.
 async fn advance_scope(
     tx: &mut Tx,
     submission: &Submission,
     now: Timestamp,
+    more: i64,
 ) -> Result<(i64, Timestamp), Error> {
-    let sql = "INSERT INTO scopes (tenant, name, last_time) VALUES ($1, $2, $3) \
-               ON CONFLICT (tenant, name) DO UPDATE SET last_time = \
+    let sql = "INSERT INTO scopes (tenant, name, last_time) VALUES ($1, $2, $3 + $4) \
+               ON CONFLICT (tenant, name) DO UPDATE SET last_time = $4 + \
                CASE WHEN scopes.last_time < $3 THEN $3 ELSE scopes.last_time + 1 END \
                RETURNING id, last_time";
-    let row = tx.one(sql, args![submission.tenant, &submission.scope, now]).await?;
+    let row = tx.one(sql, args![submission.tenant, &submission.scope, now, more]).await?;
     Ok((row.int(0)?, row.time(1)?))
 }
 
 async fn insert(tx: &mut Tx, scope: i64, record: &Record) -> Result<i64, Error> {
     let s = &record.submission;
     let sql = "INSERT INTO builds (id, tenant, scope, state, created_at, updated_at, fence, batch, \
-               record) VALUES ($1, $2, $3, $4, $5, $5, 0, 0, $6) \
+               record) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) \
                ON CONFLICT (id) DO NOTHING RETURNING position";
-    let state = record.state.as_str();
-    let values = args![s.build, s.tenant, scope, state, record.created_at, json(record)?];
+    let (state, created, updated) = (record.state.as_str(), record.created_at, record.updated_at);
+    let row = json(record)?;
+    let values = args![s.build, s.tenant, scope, state, created, updated, record.fence, row];
     match tx.maybe(sql, values).await? {
         Some(row) => row.int(0),
         None => Err(Error::Taken { what: "build", name: s.build.to_string() }),

@@ -31,7 +31,7 @@ mod writer;
 
 pub use aliases::{Namespace, NewAlias, NumberedAlias};
 pub use audit::{AUDIT_MAX, AuditEntry};
-pub use builds::{DEFINITION_BYTES_MAX, FOUND_MAX};
+pub use builds::{DEFINITION_BYTES_MAX, FIRST_FENCE, FOUND_MAX};
 pub use db::{Durability, Options};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;
@@ -45,7 +45,7 @@ pub use retention::FORGET_AT_ONCE;
 pub use seal::{KEYS_MAX, KeyRing, Secret};
 pub use secrets::{SECRET_BYTES_MAX, Sealed};
 pub use store::Store;
-pub use submit::{FIRST_FENCE, Idempotency, KEY_BYTES_MAX, Submit, Submitted};
+pub use submit::{Idempotency, KEY_BYTES_MAX, Submit, Submitted};
 pub use tenants::TENANTS_MAX;
 pub use tokens::{NewToken, PREFIX, TOKENS_MAX, Token, TokenText};
 pub use writer::{FLUSH, JournalWriter, WAITING_BYTES_MAX, now};

@@ -1,19 +1,16 @@
 //! Accepts builds, together with all that has to exist from the same moment on.
 
-use ashlar_core::journal::{Event, Record, Submission};
+use ashlar_core::journal::{Record, Submission};
 use ashlar_core::{BuildId, Digest, TenantId, Timestamp, WorkerId};
 
 use crate::aliases::{self, NewAlias, NumberedAlias};
 use crate::builds::{self, Loaded, waits};
 use crate::db::{Tx, args};
 use crate::documents::{self, NewDocument};
-use crate::journal::Stamped;
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
 use crate::{Error, Store, journal, leases, queue};
 
-/// The fencing number of a build that is driven by the process which accepted it.
-pub const FIRST_FENCE: u64 = 1;
 /// The longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
 
@@ -90,7 +87,7 @@ impl Store {
             });
         }
         let replaced = apply_policy(&mut tx, s, now).await?;
-        let loaded = builds::accept(&mut tx, s, now).await?;
+        let loaded = builds::accept(&mut tx, s, None, now).await?;
         if waits(&loaded.record) {
             queue::enqueue(&mut tx, &loaded).await?;
         }
@@ -104,7 +101,7 @@ impl Store {
     }
 
     /// Accepts a build that the calling process drives itself from the start: it never waits in
-    /// the queue. The caller holds it with [`FIRST_FENCE`] and has to be heard of.
+    /// the queue. The caller holds it with [`crate::FIRST_FENCE`] and has to be heard of.
     ///
     /// # Errors
     /// When the build exists already, its definition is too large or the database fails.
@@ -115,12 +112,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Record, Error> {
         let mut tx = self.db.write().await?;
-        let mut loaded = builds::accept(&mut tx, submission, now).await?;
-        if waits(&loaded.record) {
-            queue::enqueue(&mut tx, &loaded).await?;
-        }
-        let claimed = Event::Claimed { attempt: 1, fence: FIRST_FENCE, worker };
-        journal::append(&mut tx, &mut loaded, None, [Stamped::new(now, claimed)]).await?;
+        let loaded = builds::accept(&mut tx, submission, Some(worker), now).await?;
         leases::grant(&mut tx, &loaded, worker, now).await?;
         journal::announce(&mut tx, submission.build).await?;
         tx.commit().await?;

@@ -208,7 +208,7 @@ pub(crate) fn placeholders(first: usize, rows: usize, columns: usize) -> String 
 /// Cuts `items` into pieces of a few fixed lengths, so that statements with as many placeholders
 /// come in few variants and stay prepared.
 pub(crate) fn pieces<T>(mut items: &[T]) -> impl Iterator<Item = &[T]> {
-    const LENGTHS: [usize; 5] = [256, 64, 16, 4, 1];
+    const LENGTHS: [usize; 6] = [256, 64, 16, 4, 2, 1];
     std::iter::from_fn(move || {
         let length = LENGTHS.into_iter().find(|l| *l <= items.len())?;
         let (piece, rest) = items.split_at(length);
@@ -230,7 +230,7 @@ mod tests {
     fn pieces_cover_everything_once() {
         let items: Vec<u32> = (0..343).collect();
         let lengths: Vec<usize> = pieces(&items).map(<[u32]>::len).collect();
-        assert_eq!(lengths, [256, 64, 16, 4, 1, 1, 1]);
+        assert_eq!(lengths, [256, 64, 16, 4, 2, 1]);
         assert_eq!(pieces(&items).flatten().copied().collect::<Vec<_>>(), items);
     }
 }
