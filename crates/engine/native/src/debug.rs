@@ -51,6 +51,15 @@ fn thin_out(folder: &Path) -> io::Result<()> {
     places.into_iter().take(surplus).try_for_each(|(_, place)| fs::remove_dir_all(place))
 }
 
+/// The step's own mount left a work directory that no second mount may use.
+fn fresh_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    fs::create_dir(path)
+}
+
 fn list(folder: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
     let mut places = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -94,6 +103,7 @@ impl Engine {
         let _lease = self.shared.snapshots.hold(&tree).map_err(internal)?;
         let lowers = self.shared.snapshots.lowers(&tree).map_err(internal)?;
         let (upper, work) = (place.join("fs"), place.join("work"));
+        fresh_dir(&work).map_err(internal)?;
         let rootfs = Rootfs::Overlay { lowers, upper, work, volatile: false };
         let user = crate::user::look_up(&self.shared.snapshots, &tree, &failed.exec.user)?;
         let mut spec = Spec::new(rootfs, args.to_vec());

@@ -271,6 +271,26 @@ fn an_effect_is_never_cached_and_announces_itself() {
 }
 
 #[test]
+fn a_failed_step_can_be_looked_into() {
+    let world = World::new();
+    let dockerfile =
+        "FROM base\nENV WORD=seen\nWORKDIR /dir\nUSER user\nRUN echo left >/tmp/left; exit 3\n";
+    world.build(dockerfile).unwrap_err();
+    let (failed, place) = world.engine.failed_steps().unwrap().remove(0);
+    assert_eq!(failed.build, "b1");
+    let args = ["/bin/sh", "-c", "cat /tmp/left; echo $WORD; pwd; id -u"].map(str::to_owned);
+    for _ in 0..2 {
+        let mut said = Vec::new();
+        let mut take = |_: ashlar_sandbox::Stream, bytes: &[u8]| said.extend_from_slice(bytes);
+        let io = ashlar_sandbox::Io::output(&mut take);
+        let cancel = Cancel::new().unwrap();
+        let exit = world.engine.debug(&failed, &place, &args, io, &cancel).unwrap();
+        assert!(exit.success());
+        assert_eq!(String::from_utf8(said).unwrap(), "left\nseen\n/dir\n1000\n");
+    }
+}
+
+#[test]
 fn privileges_must_be_granted() {
     let world = World::new();
     let exec = Exec { network: ashlar_core::graph::Network::Host, ..shell("true") };

@@ -240,7 +240,6 @@ impl BuildJob {
         let MountKind::Ssh { id, required, .. } = kind else { return Ok(()) };
         match self.request.ssh.get(id) {
             Some(socket) => {
-                made.env.push(("SSH_AUTH_SOCK".into(), target.into()));
                 made.add(target, ashlar_sandbox::MountKind::Socket { source: socket.clone() });
                 Ok(())
             }

@@ -50,6 +50,8 @@ impl BuildJob {
         if exec.returns.is_empty() {
             return Ok(());
         }
+        // The sandbox's own mount of the draft left a work directory that no second mount may use.
+        draft.reset_work().map_err(internal)?;
         let mounted = self.engine.snapshots.mount(base, Some(draft)).map_err(internal)?;
         let mut files = BTreeMap::new();
         for file in &exec.returns {
