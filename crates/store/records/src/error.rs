@@ -126,6 +126,12 @@ impl Error {
         }
     }
 
+    /// Says whether the transaction was rolled back in favour of another one.
+    pub(crate) fn lost_race(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(e)) = self else { return false };
+        e.code().is_some_and(|code| ["40001", "40P01"].contains(&code.as_ref()))
+    }
+
     pub(crate) fn damaged(what: impl ToString, why: impl ToString) -> Self {
         Self::Damaged { what: what.to_string(), why: why.to_string() }
     }

@@ -6,6 +6,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::builds::{self, Loaded};
 use crate::db::{Row, Tx, args, pieces, placeholders};
+use crate::store::retried;
 use crate::{Error, Store, codec, follow};
 
 /// Rows that one query reads at a time: bounds memory, since a row may hold many log lines.
@@ -122,7 +123,16 @@ impl Store {
         &self,
         build: BuildId,
         writer: Writer,
-        events: impl IntoIterator<Item = Stamped, IntoIter: Send> + Send,
+        events: impl AsRef<[Stamped]> + Send + Sync,
+    ) -> Result<Record, Error> {
+        retried(|| self.append_once(build, writer, events.as_ref())).await
+    }
+
+    async fn append_once(
+        &self,
+        build: BuildId,
+        writer: Writer,
+        events: &[Stamped],
     ) -> Result<Record, Error> {
         let mut tx = self.db.write().await?;
         let mut loaded = builds::load(&mut tx, build).await?;
@@ -138,7 +148,7 @@ impl Store {
                 Some(fence)
             }
         };
-        append(&mut tx, &mut loaded, fence, events).await?;
+        append(&mut tx, &mut loaded, fence, events.iter().cloned()).await?;
         announce(&mut tx, build).await?;
         tx.commit().await?;
         self.wakeups.wake(build);
@@ -155,13 +165,12 @@ impl Store {
         from: u64,
         limit: usize,
     ) -> Result<Vec<Entry>, Error> {
-        let sql = "SELECT b.position, d.body, (SELECT MAX(e.number) FROM entries e \
-                   WHERE e.build = b.position AND e.number <= $2) \
-                   FROM builds b JOIN definitions d ON d.build = b.position WHERE b.id = $1";
+        let sql = "SELECT b.position, (SELECT MAX(e.number) FROM entries e \
+                   WHERE e.build = b.position AND e.number <= $2) FROM builds b WHERE b.id = $1";
         let Some(row) = self.db.maybe(sql, args![build, from]).await? else {
             return Ok(Vec::new());
         };
-        let (position, mut next) = (row.int(0)?, row.maybe_int(2)?.unwrap_or(0));
+        let (position, mut next) = (row.int(0)?, row.maybe_int(1)?.unwrap_or(0));
         let mut found = Vec::new();
         while found.len() < limit {
             let sql = "SELECT number, time, body, count FROM entries \
@@ -175,7 +184,9 @@ impl Store {
         }
         found.truncate(limit);
         if let Some(Event::Submitted(s)) = found.first_mut().map(|e| &mut e.event) {
-            s.definition = row.json(1, "a definition")?;
+            let sql = "SELECT body FROM definitions WHERE build = $1";
+            let row = self.db.maybe(sql, args![position]).await?;
+            s.definition = row.ok_or(Error::NoSuchBuild(build))?.json(0, "a definition")?;
         }
         Ok(found)
     }
@@ -215,7 +226,7 @@ impl Store {
     }
 
     /// Reads the entries of all builds of a scope by time: the first `limit` of a range, or with
-    /// `newest_first` the last ones, newest first.
+    /// `newest_first` the last ones, newest first. Submissions come without their definitions.
     ///
     /// # Errors
     /// When the database fails or an entry is damaged.

@@ -10,6 +10,7 @@ use ashlar_core::{BuildId, Timestamp, WorkerId};
 use crate::builds::{self, Loaded};
 use crate::db::{Tx, args};
 use crate::journal::Stamped;
+use crate::store::retried;
 use crate::{Error, Store, journal};
 
 /// How long a worker is believed to be alive after it was heard of.
@@ -103,7 +104,8 @@ impl Store {
         let mut changed = Vec::new();
         for row in lost.iter().chain(&late) {
             let build = row.build(0)?;
-            if self.end_lease(build, row.count(1)?, now).await? {
+            let fence = row.count(1)?;
+            if retried(|| self.end_lease(build, fence, now)).await? {
                 changed.push(build);
             }
         }

@@ -14,6 +14,7 @@ use crate::builds::{self, Loaded, waits};
 use crate::db::{Arg, Row, Tx, args};
 use crate::facets::kind_word;
 use crate::journal::Stamped;
+use crate::store::retried;
 use crate::{Error, Store, journal, leases};
 
 /// Tenants that one claim looks at.
@@ -69,6 +70,13 @@ pub struct Claim {
     pub kind: BuildKind,
     /// The backends that it serves; builds that asked for none are always taken.
     pub backends: Vec<String>,
+}
+
+/// What became of one try to claim.
+enum Try {
+    Took(BuildId),
+    Nothing,
+    TooLate,
 }
 
 /// Puts a build into the queue.
@@ -193,16 +201,25 @@ impl Store {
     /// When the database fails.
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Record>, Error> {
         for _ in 0..RACES_MAX {
-            let mut tx = self.db.write().await?;
-            let Some(build) = candidate(&mut tx, claim).await? else { return Ok(None) };
-            if take(&mut tx, build, claim.worker, now).await? {
-                journal::announce(&mut tx, build).await?;
-                tx.commit().await?;
-                self.wakeups.wake(build);
-                return self.get(build).await;
+            match retried(|| self.claim_once(claim, now)).await? {
+                Try::Took(build) => return self.get(build).await,
+                Try::Nothing => return Ok(None),
+                Try::TooLate => {}
             }
         }
         Ok(None)
+    }
+
+    async fn claim_once(&self, claim: &Claim, now: Timestamp) -> Result<Try, Error> {
+        let mut tx = self.db.write().await?;
+        let Some(build) = candidate(&mut tx, claim).await? else { return Ok(Try::Nothing) };
+        if !take(&mut tx, build, claim.worker, now).await? {
+            return Ok(Try::TooLate);
+        }
+        journal::announce(&mut tx, build).await?;
+        tx.commit().await?;
+        self.wakeups.wake(build);
+        Ok(Try::Took(build))
     }
 
     /// Returns how many builds wait.

@@ -53,3 +53,22 @@ impl std::fmt::Debug for Store {
         f.debug_struct("Store").field("database", &kind).finish_non_exhaustive()
     }
 }
+
+/// How often a transaction that lost a race is begun again.
+const RACES_MAX: u32 = 8;
+
+/// Does something again when PostgreSQL chose it as the victim of a deadlock. Nothing of it was
+/// kept then. It is rare: locks are taken in a fixed order but where one transaction changes
+/// several builds.
+pub(crate) async fn retried<T, F>(mut what: impl FnMut() -> F + Send) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>> + Send,
+{
+    for _ in 1..RACES_MAX {
+        match what().await {
+            Err(error) if error.lost_race() => {}
+            other => return other,
+        }
+    }
+    what().await
+}

@@ -9,6 +9,7 @@ use crate::db::{Tx, args};
 use crate::documents::{self, NewDocument};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
+use crate::store::retried;
 use crate::{Error, Store, journal, leases, queue};
 
 /// The longest idempotency key, in bytes.
@@ -74,6 +75,10 @@ impl Store {
     /// [`Error::ScopeBusy`] when the scope's policy forbids it, [`Error::KeyReused`] and
     /// [`Error::Taken`] when a key, alias or id is in use, [`Error::TooLarge`].
     pub async fn submit(&self, submit: &Submit, now: Timestamp) -> Result<Submitted, Error> {
+        retried(|| self.submit_once(submit, now)).await
+    }
+
+    async fn submit_once(&self, submit: &Submit, now: Timestamp) -> Result<Submitted, Error> {
         let s = &submit.submission;
         let mut tx = self.db.write().await?;
         if let Some(build) = repeated(&mut tx, submit, now).await? {

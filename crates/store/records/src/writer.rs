@@ -276,7 +276,7 @@ impl Task {
         let writer = Writer::Worker { fence: self.fence, batch: Some(self.batch) };
         let until = Instant::now() + RETRY_MAX;
         loop {
-            match self.store.append(self.shared.build, writer, events.iter().cloned()).await {
+            match self.store.append(self.shared.build, writer, &events).await {
                 Err(error) if error.is_transient() && Instant::now() < until => {
                     tracing::warn!(build = %self.shared.build, error = chain(&error), "retrying");
                     tokio::time::sleep(RETRY_PAUSE).await;

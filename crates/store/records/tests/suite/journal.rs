@@ -168,7 +168,7 @@ async fn journals_are_read_by_number_and_time(db: Database) {
         0 => stamped(n * 10, Event::Pinned { pinned: true }),
         _ => stamped(n * 10, log(&format!("line {n} {}", "x".repeat(100)))),
     });
-    db.store.append(build, Writer::Service, lines).await.unwrap();
+    db.store.append(build, Writer::Service, lines.collect::<Vec<_>>()).await.unwrap();
     for (from, limit, want) in [
         (0, 3, 0..3),
         (1, 1, 1..2),
@@ -197,7 +197,7 @@ async fn scopes_are_read_by_time(db: Database) {
     for i in 0..200 {
         let build = if i % 2 == 0 { a } else { b };
         let lines = (0..10).map(|n| stamped(100 * i + n, log(&format!("{i}/{n}"))));
-        db.store.append(build, Writer::Service, lines).await.unwrap();
+        db.store.append(build, Writer::Service, lines.collect::<Vec<_>>()).await.unwrap();
     }
     let read = |from, until, limit, newest_first| {
         let range = TimeRange { from: at(from), until: at(until) };

@@ -50,7 +50,7 @@ async fn fill(db: &Database, count: i64) -> Vec<Record> {
             events.push(Event::Labels { changes: [("team".to_owned(), None)].into() });
         }
         let events = events.into_iter().map(|e| stamped(n * 600 * SECOND + 5, e));
-        db.store.append(build, Writer::Service, events).await.unwrap();
+        db.store.append(build, Writer::Service, events.collect::<Vec<_>>()).await.unwrap();
         let mut row = db.store.row(build).await.unwrap();
         row.submission.definition = serde_json::Value::Null;
         all.push(row);

@@ -26,6 +26,7 @@ crate::on_both! {
     late_phases_fail;
     wishes_to_cancel_arrive;
     racing_claims_never_share_a_build;
+    racing_replacements_all_succeed;
     submissions_may_be_repeated;
 }
 
@@ -248,6 +249,29 @@ async fn racing_claims_never_share_a_build(db: Database) {
     for build in all {
         assert_eq!(check_fold(&db.store, build).await.attempt, 1);
     }
+}
+
+/// Transactions that change several builds share counts with each other; none may fail for it.
+async fn racing_replacements_all_succeed(db: Database) {
+    let tasks: Vec<_> = (0..4)
+        .map(|n| {
+            let (store, scope) = (db.store.clone(), format!("s{n}"));
+            tokio::spawn(async move {
+                let policy = Policy::ReplacePending;
+                store.set_scope_policy(tenant(1), &scope, policy, None).await.unwrap();
+                for i in 0..15 {
+                    let submit = Submit::new(of(1, &scope));
+                    let replaced = store.submit(&submit, at(i)).await.unwrap().replaced;
+                    assert_eq!(replaced.len(), usize::from(i > 0));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(db.store.waiting().await.unwrap(), 4);
+    crate::list::check_facets(&db).await;
 }
 
 async fn submissions_may_be_repeated(db: Database) {
