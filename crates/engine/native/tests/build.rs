@@ -56,6 +56,21 @@ fn a_step_that_makes_the_same_tree_again_cuts_off_what_follows() {
 }
 
 #[test]
+fn a_miss_names_the_file_among_thousands() {
+    let world = World::new();
+    for i in 0..1500 {
+        world.file(&format!("many/d{}/f{i}", i % 7), &i.to_string());
+    }
+    world.build("FROM base\nCOPY many /many\n").unwrap();
+    world.file("many/d3/f3", "changed");
+    let second = world.build("FROM base\nCOPY many /many\n").unwrap();
+    let reasons = second.reasons();
+    assert!(reasons[0].contains("file 'many/d3/f3' changed"), "{reasons:?}");
+    assert_eq!(world.read(&second.built, "/many/d3/f3"), "changed");
+    assert_eq!(world.read(&second.built, "/many/d3/f10"), "10");
+}
+
+#[test]
 fn a_failing_step_says_what_and_where_and_the_build_goes_on_from_there() {
     let world = World::new();
     let dockerfile =

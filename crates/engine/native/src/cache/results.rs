@@ -1,11 +1,13 @@
 //! The layer cache and the final-artifact cache.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ashlar_core::cache::{Change, KeyRecord, MissReason, PartKind};
+use ashlar_core::cache::{CHANGES_MAX, Change, KeyRecord, MissReason, PartKind};
 use ashlar_core::image::ImageConfig;
 use ashlar_core::{Digest, Timestamp};
+use ashlar_files::Manifest;
+use ashlar_files::context::ManifestError;
 use serde::{Deserialize, Serialize};
 
 use super::files::{CacheError, RecordDir};
@@ -42,6 +44,7 @@ pub struct ResultCache {
     layers: RecordDir,
     finals: RecordDir,
     steps: RecordDir,
+    manifests: PathBuf,
 }
 
 impl ResultCache {
@@ -51,6 +54,7 @@ impl ResultCache {
             layers: RecordDir::new(cache.join("layers")),
             finals: RecordDir::new(cache.join("finals")),
             steps: RecordDir::new(cache.join("steps")),
+            manifests: cache.join("manifests"),
         }
     }
 
@@ -122,24 +126,47 @@ impl ResultCache {
         record: &KeyRecord,
     ) -> Result<MissReason, CacheError> {
         let key = record.key();
-        let mut nearest: Option<Vec<Change>> = None;
+        let mut nearest: Option<(Vec<Change>, KeyRecord)> = None;
         for identity in [step.place, step.words] {
             let earlier: EarlierKeys = self.steps.get(&identity)?.unwrap_or_default();
             if earlier.keys.iter().any(|k| k.key == key) {
                 return Ok(MissReason::Evicted { key });
             }
-            for earlier in &earlier.keys {
+            for earlier in earlier.keys {
                 let changes = record.changes_since(&earlier.record);
-                if nearest.as_ref().is_none_or(|n| weight(&changes) < weight(n)) {
-                    nearest = Some(changes);
+                if nearest.as_ref().is_none_or(|(n, _)| weight(&changes) < weight(n)) {
+                    nearest = Some((changes, earlier.record));
                 }
             }
         }
-        let by_telling = |c: &Change| c.kind == PartKind::Base;
-        Ok(nearest.map_or(MissReason::FirstTime, |mut changes| {
-            changes.sort_by_key(by_telling);
-            MissReason::Changed { changes }
-        }))
+        let Some((mut changes, earlier)) = nearest else { return Ok(MissReason::FirstTime) };
+        self.name_files(&mut changes, record, &earlier);
+        changes.sort_by_key(|c| c.kind == PartKind::Base);
+        Ok(MissReason::Changed { changes })
+    }
+
+    /// Keeps the list of a large selection's files, of which a key holds the digest only.
+    ///
+    /// # Errors
+    /// When the list cannot be written.
+    pub fn keep_manifest(&self, manifest: &Manifest) -> Result<(), ManifestError> {
+        manifest.store(&self.manifests).map(drop)
+    }
+
+    /// Replaces changes of whole directories by those of their files, where both lists are known.
+    fn name_files(&self, changes: &mut Vec<Change>, now: &KeyRecord, before: &KeyRecord) {
+        // A list that is gone or damaged leaves the directories named, which is true as well.
+        let load = |record| {
+            let digest = Manifest::named_in(record)?;
+            Manifest::load(&self.manifests, &digest).ok().flatten()
+        };
+        if let (Some(now), Some(before)) = (load(now), load(before)) {
+            let files = now.changes_since(&before);
+            if !files.is_empty() {
+                changes.retain(|c| c.kind != PartKind::File);
+                changes.splice(0..0, files.into_iter().take(CHANGES_MAX));
+            }
+        }
     }
 
     /// Returns the folder of layer records, for collecting garbage.

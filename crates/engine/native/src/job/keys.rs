@@ -7,6 +7,7 @@ use ashlar_core::Digest;
 use ashlar_core::cache::{KeyRecord, PartKind};
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::{Copy, Exec, FileAction, Mount, MountKind, Network, Node, Op};
+use ashlar_files::context::TOTAL_NAME;
 use ashlar_files::{Ignore as _, Patterns};
 use ashlar_snapshots::{Exclude, Selector, SnapshotError, Tree};
 
@@ -119,7 +120,12 @@ impl BuildJob {
             NodeOutput::Context(name) => {
                 let context = self.context(name)?;
                 let selection = context.select(copy).map_err(step)?;
-                for part in selection.key_parts() {
+                let parts = selection.key_parts();
+                if parts.iter().any(|p| p.name == TOTAL_NAME) {
+                    let kept = self.engine.cache.keep_manifest(selection.manifest());
+                    kept.map_err(internal)?;
+                }
+                for part in parts {
                     record.push(part.kind, part.name, part.value);
                 }
             }
