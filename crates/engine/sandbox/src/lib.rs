@@ -28,7 +28,7 @@ pub use api::{CreatedMountpoint, Exit, Io, LimitHit, Sandbox, Session, Stdin, St
 pub use cancel::Cancel;
 pub use error::SandboxError;
 pub use mounts::{CA_BUNDLE_PATH, leftovers::remove_leftovers};
-pub use netns::connect_in;
 pub use native::{NativeConfig, NativeSandbox};
+pub use netns::connect_in;
 pub use network::NetworkConfig;
 pub use spec::*;
