@@ -245,13 +245,17 @@ impl BuildWriter {
     /// Ends the build: writes the failure, if there is one, and the state. Returns the row.
     ///
     /// # Errors
-    /// When `end` cannot follow the build's state, or as [`BuildWriter::flush`].
+    /// [`Error::TakenAway`] when somebody else has ended the build, which happens when this process
+    /// was not heard of for long; when `end` cannot follow; or as [`BuildWriter::flush`].
     pub fn finish(&self, end: State, failure: Option<Failure>) -> Result<Record, Error> {
         self.inner.finished.store(true, Ordering::Relaxed);
         self.inner.say_end(end, failure);
         let record = self.record();
         self.inner.journal.close();
-        record
+        match record? {
+            record if record.state == end => Ok(record),
+            record => Err(Error::TakenAway { build: self.build(), state: record.state }),
+        }
     }
 }
 

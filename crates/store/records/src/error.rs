@@ -106,6 +106,14 @@ pub enum Error {
         /// What happened first.
         why: String,
     },
+    /// The build is no longer this process's to end.
+    #[error("build {build} was ended by another process; it was last seen as {state} here")]
+    TakenAway {
+        /// Which build.
+        build: BuildId,
+        /// Its state when this process last wrote to it.
+        state: ashlar_core::state::State,
+    },
     /// The thread that writes the history is gone.
     #[error("the history's thread has ended; start the command again")]
     Gone,

@@ -7,7 +7,7 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Sink, Submission};
 use ashlar_core::state::State;
 use ashlar_records::blocking::LocalHistory;
-use ashlar_records::{Filter, Page};
+use ashlar_records::{Error, Filter, Page};
 
 fn own(history: &LocalHistory) -> Submission {
     Submission { tenant: history.tenant(), ..submission() }
@@ -100,6 +100,46 @@ fn several_processes_worth_of_histories_share_one_file() {
     let listed = history.list(&Filter::default(), &Page::newest(100)).unwrap();
     assert_eq!(listed.records.len(), 40);
     assert!(listed.records.iter().all(|r| r.state == State::Succeeded && r.next_number == 4));
+}
+
+#[test]
+fn a_build_that_was_ended_elsewhere_is_not_finished_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("h.db");
+    let history = LocalHistory::open(&path).unwrap();
+    let writer = history.begin(own(&history)).unwrap();
+    let other = LocalHistory::open(&path).unwrap();
+    other.note(writer.build(), state(State::Cancelled)).unwrap();
+    assert!(writer.finish(State::Succeeded, None).is_err());
+    assert_eq!(history.get(writer.build()).unwrap().unwrap().state, State::Cancelled);
+}
+
+#[test]
+fn files_that_cannot_be_opened_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("no/such/dir/h.db");
+    let error = LocalHistory::open(&missing).map(drop).unwrap_err();
+    assert!(matches!(&error, Error::Open { place, .. } if place.ends_with("dir/h.db")), "{error}");
+    let text = dir.path().join("text.db");
+    std::fs::write(&text, "this is not a database, but long enough to be one".repeat(100)).unwrap();
+    let error = LocalHistory::open(&text).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Open { .. }), "{error}");
+}
+
+#[test]
+fn files_of_a_newer_program_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("h.db");
+    drop(LocalHistory::open(&path).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection as _;
+        let url = path.to_str().unwrap();
+        let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
+        sqlx::query("PRAGMA user_version = 99").execute(&mut connection).await.unwrap();
+    });
+    let error = LocalHistory::open(&path).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
 }
 
 /// Not a limit but a sign of life: prints what one-shot use costs.

@@ -53,7 +53,7 @@ fn start() -> Server {
         "$0" -D "$1" -k "$2" -c listen_addresses= -c fsync=off -c max_connections=200 >"$2/log" 2>&1 &
         server=$!
         cat >/dev/null
-        kill -INT $server; wait $server; rm -rf "$2"/*
+        kill -INT $server; wait $server; rm -rf "$2"
     "#;
     let mut watcher = as_user(Path::new("/bin/sh"), uid, gid);
     watcher.args(["-c", script]).arg(bin.join("postgres")).arg(&data).arg(&dir);
