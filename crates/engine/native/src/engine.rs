@@ -96,6 +96,7 @@ impl Engine {
         let store = ImageStore::open(dir.root()).map_err(internal)?;
         let images = Images::new(blobs, store, Registry::new(config.registries.clone()));
         let snapshots = SnapshotStore::open(dir.snapshots()).map_err(internal)?;
+        crate::repair::at_start(&dir, &snapshots)?;
         let hash_key = crate::keyfile::load(&dir.root().join("hash.key")).map_err(internal)?;
         Ok(Self {
             shared: Arc::new(Shared {

@@ -13,6 +13,7 @@ pub mod mounts;
 
 mod build;
 mod cancel;
+mod checkout;
 mod clock;
 mod debug;
 mod detect;
@@ -25,10 +26,12 @@ mod job;
 mod keyfile;
 mod output;
 mod prepare;
+mod repair;
 mod request;
 mod scheduler;
 mod user;
 
+pub use checkout::Checkout;
 pub use debug::FailedRoot;
 pub use dir::DataDir;
 pub use engine::{DISK_FREE_BYTES_DEFAULT, Engine, EngineConfig};

@@ -151,6 +151,35 @@ fn a_limit_that_is_hit_is_named_and_costs_only_its_build() {
 }
 
 #[test]
+fn what_two_builds_want_at_once_runs_once() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN --mount=type=cache,target=/c echo run >>/c/log; sleep 0.5; cp /c/log /log\n";
+    let done: Vec<Done> = std::thread::scope(|scope| {
+        let builds: Vec<_> =
+            (0..3).map(|_| scope.spawn(|| world.build(dockerfile).unwrap())).collect();
+        builds.into_iter().map(|b| b.join().unwrap()).collect()
+    });
+    for one in &done {
+        assert_eq!(world.read(&one.built, "/log"), "run\n");
+    }
+}
+
+#[test]
+fn a_killed_builder_leaves_a_store_that_works_on() {
+    let world = World::new();
+    let draft = world.engine.snapshots().begin(&ashlar_snapshots::Tree::scratch()).unwrap();
+    let left = draft.upper().to_owned();
+    // A killed process drops nothing: its lock goes, its files stay.
+    std::mem::forget(draft);
+    std::fs::remove_file(world.data().join("verified")).unwrap();
+    world.build("FROM base\nRUN echo a >/a\n").unwrap();
+    assert!(left.exists());
+    let again = world.reopen();
+    let built = again.build("FROM base\nRUN echo a >/a\n").unwrap();
+    assert!(built.built.from_cache);
+}
+
+#[test]
 fn twenty_stages_run_side_by_side() {
     let world = World::new();
     let mut dockerfile = String::new();

@@ -69,6 +69,16 @@ impl World {
         Self { engine, context: tempfile::tempdir().unwrap(), _data: data }
     }
 
+    /// Opens the same data directory once more, as the next process would.
+    pub(crate) fn reopen(self) -> Self {
+        let Self { engine, context, _data } = self;
+        let config = NativeConfig::new(_data.path().join("sandbox"));
+        let sandbox = Arc::new(NativeSandbox::new(&config).unwrap());
+        let config = EngineConfig::new(engine.dir().root());
+        drop(engine);
+        Self { engine: Engine::open(config, sandbox).unwrap(), context, _data }
+    }
+
     pub(crate) fn file(&self, name: &str, content: &str) {
         let path = self.context.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
