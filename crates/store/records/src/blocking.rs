@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Entry, Event, Record, Sink, Submission};
+use ashlar_core::journal::{Entry, Event, OnLost, Record, Sink, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, PrincipalId, TenantId, WorkerId};
 use tokio::runtime::{Builder, Handle};
@@ -95,10 +95,13 @@ impl LocalHistory {
     }
 
     /// Accepts a build that this process makes; it is durable on return, and in state `preparing`.
+    /// When the process is lost the build fails, whatever the submission says: nobody else is there
+    /// to run it again.
     ///
     /// # Errors
     /// When the build exists already, its definition is too large or the database fails.
     pub fn begin(&self, submission: Submission) -> Result<BuildWriter, Error> {
+        let submission = Submission { on_lost: OnLost::Fail, ..submission };
         let (store, worker) = (self.store.clone(), self.worker);
         let (record, journal) = self.run(async move {
             let record = store.begin(&submission, worker, now()).await?;

@@ -14,6 +14,7 @@ mod db;
 mod documents;
 mod error;
 mod facets;
+mod finish;
 mod follow;
 mod journal;
 mod leases;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::common::{log, state, submission};
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Event, Sink, Submission};
+use ashlar_core::journal::{Event, OnLost, Sink, Submission};
 use ashlar_core::state::State;
 use ashlar_records::blocking::LocalHistory;
 use ashlar_records::{Error, Filter, Page};
@@ -35,7 +35,7 @@ fn a_build_is_listed_shown_and_read() {
     let record = writer.finish(State::Succeeded, None).unwrap();
     assert_eq!(record.state, State::Succeeded);
     let shown = other.get(wanted.build).unwrap().unwrap();
-    assert_eq!(shown.submission, wanted);
+    assert_eq!(shown.submission, Submission { on_lost: OnLost::Fail, ..wanted.clone() });
     assert!(shown.duration().is_some());
     let listed = other.list(&Filter::default(), &Page::newest(10)).unwrap();
     assert_eq!(listed.records.len(), 1);

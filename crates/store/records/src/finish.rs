@@ -1,0 +1,70 @@
+//! Ends that change more than a journal: names that move on success, leases of a dead process.
+
+use ashlar_core::journal::Record;
+use ashlar_core::{BuildId, Timestamp, WorkerId};
+use uuid::Uuid;
+
+use crate::aliases::{NewAlias, or_all};
+use crate::db::{Tx, args};
+use crate::journal::Stamped;
+use crate::{Error, Store, builds, journal};
+
+async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
+    let n = &new.namespace;
+    let sql = "INSERT INTO aliases (dialect, tenant, kind, alias, target) \
+               VALUES ($1, $2, $3, $4, $5) \
+               ON CONFLICT (dialect, tenant, kind, alias) DO UPDATE SET target = excluded.target";
+    tx.run(sql, args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target]).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Appends a worker's last events and lets names lead to the build, in one transaction: who
+    /// follows a name finds a build that has ended, and no ended build lacks its names.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; nothing is written then.
+    pub async fn finish(
+        &self,
+        build: BuildId,
+        fence: u64,
+        events: impl IntoIterator<Item = Stamped, IntoIter: Send> + Send,
+        names: &[NewAlias],
+    ) -> Result<Record, Error> {
+        let mut tx = self.db.write().await?;
+        let mut loaded = builds::load(&mut tx, build).await?;
+        journal::append(&mut tx, &mut loaded, Some(fence), events).await?;
+        for name in names {
+            put_alias(&mut tx, name, build.uuid()).await?;
+        }
+        journal::announce(&mut tx, build).await?;
+        tx.commit().await?;
+        self.wakeups.wake(build);
+        Ok(loaded.record)
+    }
+
+    /// Lets names lead to a thing, all or none, wherever they led before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn move_aliases(&self, names: &[NewAlias], target: Uuid) -> Result<(), Error> {
+        let mut tx = self.db.write().await?;
+        for name in names {
+            put_alias(&mut tx, name, target).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Declares a worker lost at once, when its process is known to be dead: the next
+    /// [`Store::expire`] ends its leases. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lose_worker(&self, worker: WorkerId) -> Result<u64, Error> {
+        let longest_ago = Timestamp::from_nanos(0);
+        let sql = "UPDATE leases SET expires_at = $2 WHERE worker = $1";
+        let mut tx = self.db.write().await?;
+        let lost = tx.run(sql, args![worker, longest_ago]).await?;
+        tx.commit().await.map(|()| lost)
+    }
+}
