@@ -1,0 +1,183 @@
+//! What people and scripts get once a build has ended.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::Record;
+use ashlar_core::state::State;
+use ashlar_frontend_dockerfile::Source;
+use serde_json::json;
+
+use super::{Definition, Job};
+use crate::output::{JSON_VERSION, clean, note, span};
+use crate::progress::{Ended, Made, ProgressKind};
+
+/// The longest line of a Dockerfile that a message quotes, in characters.
+const EXCERPT_CHARS: usize = 160;
+/// The longest Dockerfile that is read again for a message, in bytes.
+const DOCKERFILE_BYTES_MAX: u64 = 4 << 20;
+/// Characters of a build's id that commands need.
+const SHORT_ID_CHARS: usize = 8;
+
+/// Writes `--iidfile` and `--metadata-file`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(super) fn write_files(job: &Job, made: &Made, record: &Record) -> Result<()> {
+    let id = made.image.as_ref().or(made.manifest.as_ref());
+    if let (Some(path), Some(id)) = (&job.iidfile, id) {
+        write_file("--iidfile", path, id)?;
+    }
+    if let Some(path) = &job.metadata_file {
+        let text = serde_json::to_string_pretty(&json!({
+            "version": JSON_VERSION,
+            "build": record.submission.build,
+            "image": made.image,
+            "containerimage.digest": made.manifest,
+            "image.name": made.names.join(","),
+            "outputs": made.outputs,
+            "from_cache": made.from_cache,
+            "steps": record.steps,
+        }))?;
+        write_file("--metadata-file", path, &text)?;
+    }
+    Ok(())
+}
+
+fn write_file(flag: &str, path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("{flag}: cannot write {}", path.display()))
+}
+
+/// Tells people how it ended; in the quiet form, only the image's id.
+pub(super) fn show(job: &Job, end: &Ended<'_>) {
+    match (end.state, job.progress) {
+        (State::Succeeded, ProgressKind::Quiet) => {
+            if let Some(id) = end.made.image.as_ref().or(end.made.manifest.as_ref()) {
+                // Nobody may be listening any more.
+                let _ = crate::output::line(id);
+            }
+        }
+        (State::Succeeded, _) => note(success(end)),
+        (State::Cancelled, _) => note(format!(
+            "cancelled after {}; finished steps are kept\nhint: run the same command again to go on",
+            span(end.took)
+        )),
+        _ => {
+            if let Some(failure) = end.failure {
+                note(failed(&job.definition, failure, end.build));
+            }
+        }
+    }
+}
+
+fn success(end: &Ended<'_>) -> String {
+    let made = end.made;
+    let mut text = String::new();
+    let cached = if made.from_cache { ", all from cache" } else { "" };
+    let _ = write!(text, "built in {}{cached}", span(end.took));
+    if let Some(id) = &made.image {
+        let _ = write!(text, "\nimage  {id}");
+    }
+    made.names.iter().for_each(|n| text += &format!("\nname   {n}"));
+    made.outputs.iter().for_each(|o| text += &format!("\noutput {o}"));
+    let short = short(end.build);
+    match (made.names.first(), &made.image) {
+        (Some(name), Some(_)) => {
+            let _ = write!(text, "\nnext   ashlar images run {name}");
+        }
+        (None, Some(id)) => {
+            let short = id.trim_start_matches("sha256:").get(..12).unwrap_or(id);
+            let _ = write!(text, "\nnext   ashlar images run {short}");
+        }
+        _ => {
+            let _ = write!(text, "\nnext   ashlar builds show {short}");
+        }
+    }
+    text
+}
+
+/// Returns the start of an id that is enough to name it. The first digits of a UUIDv7 are its time,
+/// which builds of one minute share; its last ones are random.
+pub(crate) fn short(build: &str) -> &str {
+    build.len().checked_sub(SHORT_ID_CHARS).and_then(|at| build.get(at..)).unwrap_or(build)
+}
+
+/// Returns the whole message about a failure.
+fn failed(definition: &Definition, failure: &Failure, build: &str) -> String {
+    let mut text = String::from("error: ");
+    match &failure.location {
+        // A diagnostic of the frontend brings its place with it.
+        Some(at) if failure.kind != FailureKind::Definition => {
+            let _ =
+                write!(text, "{}:{}:{}: {}", at.file, at.line, at.column.max(1), failure.message);
+            if let Some(line) = source_line(definition, at.line) {
+                text += &excerpt(at.line, at.column, at.end_column, &line);
+            }
+        }
+        _ => text += &failure.message,
+    }
+    if let Some(command) = &failure.command {
+        let _ = write!(text, "\n step: {}", clean(command));
+    }
+    if !failure.last_lines.is_empty() {
+        text += "\n last lines:";
+        failure.last_lines.iter().for_each(|l| text += &format!("\n   | {}", clean(l)));
+    }
+    if let Some(hint) = &failure.hint {
+        let _ = write!(text, "\nhint: {hint}");
+    }
+    let id = short(build);
+    if failure.exit_code.is_some() || failure.limit.is_some() {
+        let _ = write!(text, "\nlook into the failed step: ashlar debug {id}");
+    }
+    let _ = write!(text, "\nread the whole log:        ashlar builds logs {id}");
+    text
+}
+
+fn excerpt(number: u32, column: u32, end: u32, line: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let shown: String = line.chars().take(EXCERPT_CHARS).map(clean).collect();
+    let start = column.max(1) as usize - 1;
+    let width = shown.trim_end().chars().count();
+    if start >= width.max(1) {
+        return format!("\n{number:>5} | {}", shown.trim_end());
+    }
+    let carets = (end.saturating_sub(column.max(1)) as usize).clamp(1, (width - start).max(1));
+    let pad = " ".repeat(start);
+    format!("\n{number:>5} | {}\n      | {pad}{}", shown.trim_end(), "^".repeat(carets))
+}
+
+/// Reads a line of the Dockerfile again, if it is still there.
+fn source_line(definition: &Definition, line: u32) -> Option<String> {
+    let text = match &definition.request.source {
+        Source::Text(text) => text.clone(),
+        Source::Context { context, path } => {
+            let file = definition.contexts.get(context)?.join(path);
+            let small = std::fs::metadata(&file).is_ok_and(|m| m.len() <= DOCKERFILE_BYTES_MAX);
+            if !small {
+                return None;
+            }
+            std::fs::read_to_string(file).ok()?
+        }
+    };
+    text.lines().nth(line.checked_sub(1)? as usize).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caret_stands_under_the_command() {
+        assert_eq!(excerpt(3, 1, 4, "RUN false"), "\n    3 | RUN false\n      | ^^^");
+        assert_eq!(excerpt(3, 5, 5, "RUN x"), "\n    3 | RUN x\n      |     ^");
+        assert_eq!(excerpt(3, 50, 60, "RUN"), "\n    3 | RUN");
+    }
+
+    #[test]
+    fn ids_are_cut_to_their_random_end() {
+        assert_eq!(short("0194a1b2-0000-7000-8000-1234567890ab"), "567890ab");
+    }
+}

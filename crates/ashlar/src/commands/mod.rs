@@ -1,0 +1,52 @@
+//! The commands, one module a family.
+
+mod build;
+pub(crate) mod running;
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command};
+use crate::output::note;
+
+/// Exit code of a command that failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code of a command that was typed wrongly.
+pub(crate) const BAD_USAGE: u8 = 2;
+
+/// The command was typed wrongly; the text names the flag and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Fails with [`Usage`].
+pub(crate) fn usage<T>(text: impl Into<String>) -> Result<T> {
+    Err(Usage(text.into()).into())
+}
+
+/// Does what was typed.
+///
+/// # Errors
+/// [`Usage`], or what went wrong.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    let settings = cli.settings;
+    match cli.command {
+        Command::Build(args) => build::run(&settings, *args),
+    }
+}
+
+/// Shows an error and returns the exit code for it.
+pub(crate) fn explain(error: &anyhow::Error) -> ExitCode {
+    let piped = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    if error.chain().any(|c| c.downcast_ref().is_some_and(piped)) {
+        return ExitCode::SUCCESS;
+    }
+    if error.downcast_ref::<Usage>().is_some() {
+        note(format!("error: {error}\n\nFor more information, try '--help'."));
+        return ExitCode::from(BAD_USAGE);
+    }
+    note(format!("error: {error:#}"));
+    ExitCode::from(FAILED)
+}

@@ -1,0 +1,154 @@
+//! Plain text: a line for everything that happens, as BuildKit's `--progress plain` has it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use ashlar_core::graph::StepId;
+use ashlar_core::journal::{Event, Level, LogLine, Progress, StepOutcome};
+
+use super::{Ended, View};
+use crate::output::clean;
+
+/// Writes plain lines.
+pub(crate) struct Plain<W> {
+    out: W,
+    names: Vec<String>,
+    started: BTreeMap<StepId, Instant>,
+    transfers: BTreeMap<String, bool>,
+    /// Shown at the end, so that the first thing which a failed build names is its failure.
+    warnings: Vec<String>,
+}
+
+impl Plain<io::Stderr> {
+    /// Writes to standard error.
+    pub(crate) fn stderr() -> Self {
+        Self::new(io::stderr())
+    }
+}
+
+impl<W: Write> Plain<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self {
+            out,
+            names: Vec::new(),
+            started: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Writes one line; when nobody reads any more the build still goes on.
+    fn say(&mut self, text: &str) {
+        let _ = self.out.write_all(format!("{text}\n").as_bytes());
+    }
+
+    fn name(&self, step: StepId) -> String {
+        let index = (step.0 as usize).wrapping_sub(1);
+        clean(self.names.get(index).map_or("", String::as_str))
+    }
+
+    fn begin(&mut self, step: StepId) {
+        if self.started.insert(step, Instant::now()).is_none() {
+            let text = format!("#{} {}", step.0, self.name(step));
+            self.say(&text);
+        }
+    }
+
+    fn end(&mut self, step: StepId, outcome: StepOutcome) {
+        if !self.started.contains_key(&step) {
+            self.begin(step);
+        }
+        let took = self.seconds(step);
+        let text = match outcome {
+            StepOutcome::Ran => format!("#{} DONE {took:.1}s", step.0),
+            StepOutcome::Cached => format!("#{} CACHED", step.0),
+            StepOutcome::Failed => format!("#{} ERROR after {took:.1}s", step.0),
+            StepOutcome::Cancelled => format!("#{} CANCELED", step.0),
+        };
+        self.say(&text);
+    }
+
+    fn seconds(&self, step: StepId) -> f64 {
+        self.started.get(&step).map_or(0.0, |t| t.elapsed().as_secs_f64())
+    }
+
+    fn log(&mut self, line: &LogLine) {
+        match (line.step, line.level) {
+            (Some(step), _) => {
+                let text = format!("#{} {:.3} {}", step.0, self.seconds(step), clean(&line.text));
+                self.say(&text);
+            }
+            (None, Level::Debug) => {}
+            (None, Level::Info) => self.say(&clean(&line.text)),
+            (None, Level::Warn | Level::Error) => self.warnings.push(line.text.clone()),
+        }
+    }
+}
+
+impl<W: Write + Send> View for Plain<W> {
+    fn started(&mut self, _: &str, _: &str) {}
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Steps { names } => self.names.clone_from(names),
+            Event::StepStarted { step } => self.begin(*step),
+            Event::StepEnded { step, outcome, .. } => self.end(*step, *outcome),
+            Event::Log(line) => self.log(line),
+            _ => {}
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        let ended = progress.total > 0 && progress.done >= progress.total;
+        match self.transfers.insert(progress.subject.clone(), ended) {
+            None if progress.total > 0 => {
+                let size = crate::output::bytes(progress.total);
+                self.say(&format!("{} ({size})", clean(&progress.subject)));
+            }
+            Some(false) if ended => self.say(&format!("{} done", clean(&progress.subject))),
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, _: &Ended<'_>) {
+        for warning in std::mem::take(&mut self.warnings) {
+            self.say(&format!("warning: {warning}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ashlar_core::journal::Stream;
+
+    #[test]
+    fn lines_are_those_of_buildkit() {
+        let mut plain = Plain::new(Vec::new());
+        plain.event(&Event::Steps { names: vec!["[1/2] FROM a".into(), "[2/2] RUN b".into()] });
+        let step = StepId(2);
+        let ended = |step, outcome| Event::StepEnded {
+            step,
+            outcome,
+            peak_memory_bytes: None,
+            cpu_nanos: None,
+        };
+        plain.event(&ended(StepId(1), StepOutcome::Cached));
+        plain.event(&Event::StepStarted { step });
+        plain.event(&Event::Log(LogLine {
+            step: Some(step),
+            stream: Stream::Stdout,
+            level: Level::Info,
+            text: "hi\x1b[31m".into(),
+            raw: None,
+            partial: false,
+        }));
+        plain.event(&ended(step, StepOutcome::Ran));
+        let text = String::from_utf8(plain.out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..3], ["#1 [1/2] FROM a", "#1 CACHED", "#2 [2/2] RUN b"]);
+        assert!(lines[3].starts_with("#2 0.0") && lines[3].ends_with(" hi[31m"), "{text}");
+        assert!(lines[4].starts_with("#2 DONE 0."), "{text}");
+    }
+}

@@ -1,0 +1,127 @@
+//! What every command needs: the data directory, the registries, the engine and the history.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context as _, Result};
+use ashlar_native::{Engine, EngineConfig};
+use ashlar_oci::{Mirror, PullPolicy, RegistrySettings};
+use ashlar_records::blocking::LocalHistory;
+use ashlar_sandbox::{
+    Cancel, Exit, Io, NativeConfig, NativeSandbox, Sandbox, SandboxError, Session, Spec,
+};
+use clap::Args;
+
+/// Settings that all commands share.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Settings {
+    /// Directory for images, caches and history [default: /var/lib/ashlar for root, else
+    /// ~/.local/share/ashlar]
+    #[arg(long, global = true, env = "ASHLAR_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Mirror of a registry, e.g. docker.io=https://mirror.example.com (repeatable)
+    #[arg(
+        long = "registry-mirror",
+        global = true,
+        env = "ASHLAR_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ','
+    )]
+    pub(crate) mirrors: Vec<Mirror>,
+    /// Registry that is spoken to by plain http; loopback always is (repeatable)
+    #[arg(
+        long = "plain-http",
+        global = true,
+        env = "ASHLAR_PLAIN_HTTP",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub(crate) plain_http: Vec<String>,
+    /// CA certificates (PEM) for registries and for steps; they never get into layers
+    #[arg(long, global = true, env = "ASHLAR_CA_BUNDLE", value_name = "FILE")]
+    pub(crate) ca_bundle: Option<PathBuf>,
+    /// Folder below which git remotes may be plain paths
+    #[arg(long, global = true, env = "ASHLAR_GIT_FILE_ROOT", value_name = "DIR")]
+    pub(crate) git_file_root: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Returns the data directory, made absolute.
+    pub(crate) fn dir(&self) -> Result<PathBuf> {
+        let dir = match &self.data_dir {
+            Some(dir) => dir.clone(),
+            None => default_dir().context("no data directory: set --data-dir or HOME")?,
+        };
+        Ok(std::path::absolute(dir)?)
+    }
+
+    /// Opens the engine. The sandbox is prepared when the first step runs.
+    pub(crate) fn engine(&self, pull: PullPolicy) -> Result<Engine> {
+        let dir = self.dir()?;
+        let mut registries = RegistrySettings::of_user();
+        registries.mirrors.clone_from(&self.mirrors);
+        registries.plain_http.clone_from(&self.plain_http);
+        registries.ca_bundle.clone_from(&self.ca_bundle);
+        let ca_bundle = self.ca_bundle.as_deref().map(readable).transpose()?;
+        let config = EngineConfig {
+            registries,
+            pull,
+            ca_bundle,
+            git_file_root: self.git_file_root.clone(),
+            ..EngineConfig::new(&dir)
+        };
+        Ok(Engine::open(config, Arc::new(LazySandbox::new(dir.join("sandbox"))))?)
+    }
+
+    /// Opens the history of local builds.
+    pub(crate) fn history(&self) -> Result<LocalHistory> {
+        let dir = self.dir()?;
+        ashlar_native::DataDir::open(&dir)
+            .with_context(|| format!("cannot use the data directory {}", dir.display()))?;
+        Ok(LocalHistory::open(&dir.join("history.db"))?)
+    }
+}
+
+fn readable(path: &Path) -> Result<PathBuf> {
+    std::fs::File::open(path)
+        .with_context(|| format!("--ca-bundle: cannot read {}", path.display()))?;
+    Ok(std::path::absolute(path)?)
+}
+
+fn default_dir() -> Option<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Some("/var/lib/ashlar".into());
+    }
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(data.join("ashlar"))
+}
+
+/// Prepares the native sandbox when the first step needs it: a build that is answered from the
+/// cache starts none.
+struct LazySandbox {
+    config: NativeConfig,
+    ready: OnceLock<Result<NativeSandbox, String>>,
+}
+
+impl LazySandbox {
+    fn new(state_dir: PathBuf) -> Self {
+        Self { config: NativeConfig::new(state_dir), ready: OnceLock::new() }
+    }
+
+    fn get(&self) -> Result<&NativeSandbox, SandboxError> {
+        let make =
+            || NativeSandbox::new(&self.config).map_err(|e| format!("{:#}", anyhow::Error::new(e)));
+        self.ready.get_or_init(make).as_ref().map_err(|text| SandboxError::Invalid(text.clone()))
+    }
+}
+
+impl Sandbox for LazySandbox {
+    fn run(&self, spec: &Spec, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
+        self.get()?.run(spec, io, cancel)
+    }
+
+    fn start(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError> {
+        self.get()?.start(spec)
+    }
+}
