@@ -1,0 +1,66 @@
+//! Settings of the service.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::graph::Network;
+use ashlar_native::BuildLimits;
+use ashlar_oci::RegistrySettings;
+use ashlar_records::TokenText;
+
+use crate::Executor;
+
+/// Builds that one process runs at once: builds wait on networks, so this does not hang on cores.
+pub const SLOTS_DEFAULT: usize = 8;
+/// How long a drain lets running builds go on.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Settings of the service.
+#[derive(Clone)]
+pub struct ServiceConfig {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// A `postgres://` address; a SQLite file in the data directory when absent.
+    pub database: Option<String>,
+    /// Builds that run at once in this process; 0 for a server without workers.
+    pub slots: usize,
+    /// How registries are reached.
+    pub registries: RegistrySettings,
+    /// The admin's token; made and kept in the data directory when absent.
+    pub admin_token: Option<TokenText>,
+    /// Keys for secrets at rest (64 hexadecimal digits each); kept in a file when absent.
+    pub secrets_key: Option<String>,
+    /// Limits that no definition can raise.
+    pub limits: BuildLimits,
+    /// What steps see of the network when the definition does not say.
+    pub network: Network,
+    /// CA certificates that steps trust, as a PEM file.
+    pub ca_bundle: Option<PathBuf>,
+    /// Folder below which git remotes may be plain paths.
+    pub git_file_root: Option<PathBuf>,
+    /// How long a drain lets running builds go on.
+    pub drain: Duration,
+    /// Stands in for the native executor.
+    pub executor: Option<Arc<dyn Executor>>,
+}
+
+impl ServiceConfig {
+    /// Returns the defaults for a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            database: None,
+            slots: SLOTS_DEFAULT,
+            registries: RegistrySettings::default(),
+            admin_token: None,
+            secrets_key: None,
+            limits: BuildLimits::default(),
+            network: Network::Isolated,
+            ca_bundle: None,
+            git_file_root: None,
+            drain: DRAIN_DEFAULT,
+            executor: None,
+        }
+    }
+}

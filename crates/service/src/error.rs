@@ -1,0 +1,173 @@
+//! What can go wrong in a use case, in words for the client and for the operator.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use ashlar_records::Error as StoreError;
+
+/// What kind of error it is; stable. Each door maps it to its own codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// There is no such thing, or not for this actor.
+    NotFound,
+    /// Nobody knows who asks.
+    Unauthorized,
+    /// The actor may not do this.
+    Forbidden,
+    /// The state of things does not allow it now.
+    Conflict,
+    /// The request is wrong.
+    Invalid,
+    /// The request, or a part of it, is too large.
+    TooLarge,
+    /// Too many requests.
+    RateLimited,
+    /// Try again later.
+    Unavailable,
+    /// A fault of the service.
+    Internal,
+}
+
+/// A use case did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such thing, or not for this actor.
+    #[error("there is no {what} '{name}'")]
+    NotFound {
+        /// What kind of thing.
+        what: &'static str,
+        /// What it was called.
+        name: String,
+    },
+    /// Nobody knows who asks.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// The actor may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The state of things does not allow it now.
+    #[error("{0}")]
+    Conflict(String),
+    /// The request is wrong.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// Which part, as the client named it.
+        field: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The request, or a part of it, is too large.
+    #[error("{what} is too large: at most {max} {unit} fit")]
+    TooLarge {
+        /// What.
+        what: String,
+        /// The bound.
+        max: u64,
+        /// The bound's unit.
+        unit: &'static str,
+    },
+    /// Too many requests.
+    #[error("too many requests; try again in {} s", retry_after.as_secs().max(1))]
+    RateLimited {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Try again later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A fault of the service. The source is for the operator.
+    #[error("something in the service broke; its log says more")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// Returns the kind.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Unauthorized(_) => ErrorKind::Unauthorized,
+            Self::Forbidden(_) => ErrorKind::Forbidden,
+            Self::Conflict(_) => ErrorKind::Conflict,
+            Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::RateLimited { .. } => ErrorKind::RateLimited,
+            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// Returns the text for the client: no paths, hosts or causes.
+    pub fn public(&self) -> String {
+        self.to_string()
+    }
+
+    /// Returns the text for the operator: with all causes.
+    pub fn internal_text(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = StdError::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    /// Says that there is no such thing.
+    pub fn not_found(what: &'static str, name: impl ToString) -> Self {
+        Self::NotFound { what, name: name.to_string().chars().take(200).collect() }
+    }
+
+    /// Says that a part of the request is wrong.
+    pub fn invalid(field: impl Into<String>, why: impl ToString) -> Self {
+        Self::Invalid { field: field.into(), why: why.to_string() }
+    }
+
+    /// Wraps a fault of the service.
+    pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(source.into())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoSuchBuild(build) => Self::not_found("build", build),
+            StoreError::Taken { .. }
+            | StoreError::KeyReused(_)
+            | StoreError::ScopeBusy(_) => Self::Conflict(error.to_string()),
+            StoreError::Refused(refusal) => Self::Conflict(refusal.to_string()),
+            StoreError::TooLarge { what, max, unit } => {
+                Self::TooLarge { what: what.to_owned(), max, unit }
+            }
+            StoreError::PageSize { .. } => Self::invalid("limit", error),
+            StoreError::Name(_) => Self::invalid("name", error),
+            error if error.is_transient() => {
+                tracing::warn!(error = chain(&error), "the database is not available");
+                Self::Unavailable("the database is busy; try again".into())
+            }
+            error => Self::internal(error),
+        }
+    }
+}
+
+impl From<ashlar_blobs::BlobError> for Error {
+    fn from(error: ashlar_blobs::BlobError) -> Self {
+        match error {
+            ashlar_blobs::BlobError::Missing(digest) => Self::not_found("blob", digest),
+            ashlar_blobs::BlobError::Mismatch { .. } => Self::invalid("digest", error),
+            error => Self::internal(error),
+        }
+    }
+}
+
+/// Returns an error's text with those of its causes.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

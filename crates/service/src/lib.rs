@@ -1,0 +1,92 @@
+//! The use cases of the build service. Whoever speaks to clients (the native API, the web UI, the
+//! dialects) calls [`Service`] and knows nothing below it but `ashlar_core`.
+//!
+//! # The calls, one file each
+//!
+//! | what | call |
+//! |---|---|
+//! | who is it | [`Service::authenticate`] gives an [`Actor`]; every other call takes one |
+//! | start a build | [`Service::submit`] with a [`SubmitRequest`] around a [`Definition`] |
+//! | stop, repeat | [`Service::cancel`], [`Service::retry`] |
+//! | look | [`Service::show`], [`Service::list`], [`Service::children`] |
+//! | what happened | [`Service::journal`], [`Service::follow`], [`Service::number_at`], [`Service::scope_journal`], [`Service::search_log`] |
+//! | change a record | [`Service::set_labels`], [`Service::rename`], [`Service::pin`], [`Service::bookmark`], [`Service::note`], [`Service::delete`] |
+//! | contexts | [`Service::missing_blobs`], [`Service::begin_blob`], [`Service::put_context`], [`Service::put_context_tar`] |
+//! | results | [`Service::image`], [`Service::package`], [`Service::export`], [`Service::promote`], [`Service::resolve_tag`] |
+//! | builds driven from outside | [`Service::report`] on a build submitted with [`Mode::External`] |
+//! | a dialect's own objects | [`Service::dialect`]: names, counters and documents ([`DialectStore`]) |
+//! | tenants, tokens, secrets | [`Service::add_tenant`], [`Service::make_token`], [`Service::hold_secret`] |
+//! | queues | [`Service::set_scope_policy`] |
+//!
+//! # Rules that hold in all of them
+//!
+//! - A build of another tenant does not exist for an [`Actor`] below [`Role::Admin`]:
+//!   [`Error::NotFound`], never [`Error::Forbidden`].
+//! - What a call has accepted is durable when it returns.
+//! - Errors have a kind ([`Error::kind`]), a text for the client ([`Error::public`]) and one for
+//!   the operator ([`Error::internal_text`]). Nothing here knows of HTTP.
+//! - Workers run inside the process ([`Service::start`]); [`Service::drain`] ends them gracefully.
+
+mod access;
+mod artifacts;
+mod cancel;
+mod config;
+mod context;
+mod contexts;
+mod definition;
+mod dialect;
+mod drain;
+mod edit;
+mod error;
+mod events;
+mod executor;
+mod external;
+mod grants;
+mod list;
+mod logs;
+mod maintain;
+mod metrics;
+mod promote;
+mod query;
+mod recipe;
+mod retry;
+mod secrets;
+mod service;
+mod show;
+mod start;
+mod submit;
+mod tar_context;
+mod tenants;
+mod token_file;
+mod tokens;
+mod upload;
+mod worker;
+
+pub use access::Actor;
+pub use artifacts::{Archive, Packaged};
+pub use ashlar_core::identity::{Principal, Role, Tenant};
+pub use ashlar_core::journal::{BuildKind, Mode, OnLost, Record};
+pub use ashlar_records::{
+    At, AuditEntry, Cursor, Document, DocumentType, Filter, Follower, Listed, Namespace, NewAlias,
+    NewDocument, NumberedAlias, Order, Page, Policy, ScopeEntry, Secret, TimeRange, Token,
+    TokenText, now,
+};
+pub use config::{ServiceConfig, SLOTS_DEFAULT};
+pub use context::{ContextFile, ContextManifest, EntryKind};
+pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
+pub use dialect::DialectStore;
+pub use error::{Error, ErrorKind};
+pub use executor::{Executor, Finished};
+pub use logs::{Found, LogLineAt};
+pub use metrics::Metrics;
+pub use query::{Query, QueryError};
+pub use retry::RetryRequest;
+pub use service::Service;
+pub use submit::{Accepted, SubmitRequest};
+pub use upload::{BlobUpload, MissingBlobs};
+
+/// What dialects need of the frontends: to read and check definitions before they submit them.
+pub mod frontends {
+    pub use ashlar_frontend_declarative as declarative;
+    pub use ashlar_frontend_dockerfile as dockerfile;
+}

@@ -1,0 +1,157 @@
+//! From a definition to a frontend: guarded, frozen, with its start command.
+
+use std::sync::{Mutex, PoisonError};
+
+use ashlar_core::frontend::{Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question};
+use ashlar_core::graph::Op;
+use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps};
+use ashlar_frontend_dockerfile::DockerfileFrontend;
+use ashlar_oci::Reference;
+
+use crate::start::add_start;
+use crate::{Definition, Error, Recipe, StartCommand};
+
+/// The registry host that stands for what was built here; never asked over the network.
+pub(crate) const INTERNAL_HOST: &str = "build.ashlar.internal";
+/// Whose notes the service's own are.
+pub(crate) const NOTE_DIALECT: &str = "service";
+/// The key in such a note that names the blob with a build's answers.
+pub(crate) const ANSWERS_KEY: &str = "answers";
+
+/// Returns the name of a build's image in the local image store.
+pub(crate) fn image_name(tenant: impl ToString, build: impl ToString) -> Result<Reference, Error> {
+    let text = format!("{INTERNAL_HOST}/{}/{}:latest", tenant.to_string(), build.to_string());
+    text.parse().map_err(Error::internal)
+}
+
+/// The frontend that the service hands to executors.
+pub(crate) struct Guarded {
+    inner: Box<dyn Frontend>,
+    tenant: TenantId,
+    start: Option<StartCommand>,
+    frozen: Answers,
+    seen: Mutex<Option<Answers>>,
+}
+
+impl Guarded {
+    /// Makes the frontend of a tenant's definition, with answers that are known already.
+    pub(crate) fn new(
+        definition: &Definition,
+        tenant: TenantId,
+        frozen: Answers,
+    ) -> Result<Self, Error> {
+        let inner: Box<dyn Frontend> = match &definition.recipe {
+            Recipe::Dockerfile(request) => Box::new(DockerfileFrontend::new(request.clone())),
+            Recipe::Declarative(steps) => Box::new(Declarative(steps.clone())),
+            Recipe::OnBuild { base, steps } => Box::new(on_build(tenant, *base, steps)?),
+            Recipe::Image { reference, platform } => {
+                let mut steps = Steps::new(Base::Image(reference.clone()), Vec::new());
+                steps.platform = platform.clone();
+                Box::new(Declarative(steps))
+            }
+            Recipe::Graph { plan } => Box::new(Ready((**plan).clone())),
+            Recipe::Other { .. } => {
+                return Err(Error::Conflict("this build is nothing that a worker can run".into()));
+            }
+        };
+        let start = definition.start.clone();
+        Ok(Self { inner, tenant, start, frozen, seen: Mutex::new(None) })
+    }
+
+    /// Returns all answers that led to the plan, once there is one.
+    pub(crate) fn answers(&self) -> Option<Answers> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Refuses images that other tenants built: all share one local image store.
+    fn check(&self, reference: &str) -> Result<(), Box<Diagnostic>> {
+        let Ok(reference) = reference.parse::<Reference>() else { return Ok(()) };
+        let repository = reference.repository();
+        let own = format!("{}/", self.tenant);
+        if repository.host() == INTERNAL_HOST && !repository.path().starts_with(&own) {
+            return Err(Box::new(Diagnostic::new(format!("there is no image '{reference}'"))));
+        }
+        Ok(())
+    }
+
+    fn check_plan(&self, plan: &Plan) -> Result<(), Box<Diagnostic>> {
+        plan.graph.nodes().iter().try_for_each(|node| match &node.op {
+            Op::Image { reference, .. } => self.check(reference),
+            _ => Ok(()),
+        })
+    }
+}
+
+fn on_build(tenant: TenantId, base: BuildId, steps: &Steps) -> Result<Declarative, Error> {
+    let base = Base::Image(image_name(tenant, base)?.to_string());
+    Ok(Declarative(Steps { base, ..steps.clone() }))
+}
+
+impl Frontend for Guarded {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn lower(&self, answers: &Answers) -> Result<Lowered, Box<Diagnostic>> {
+        let mut known = self.frozen.clone();
+        for (question, answer) in answers.iter() {
+            known.put(question.clone(), answer.clone());
+        }
+        match self.inner.lower(&known)? {
+            Lowered::Questions(questions) => {
+                for question in &questions {
+                    if let Question::Image { reference, .. } = question {
+                        self.check(reference)?;
+                    }
+                }
+                Ok(Lowered::Questions(questions))
+            }
+            Lowered::Plan(mut plan) => {
+                self.check_plan(&plan)?;
+                if let Some(start) = &self.start {
+                    add_start(&mut plan, start)?;
+                }
+                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+                Ok(Lowered::Plan(plan))
+            }
+        }
+    }
+}
+
+/// A plan that is there already.
+struct Ready(Plan);
+
+impl Frontend for Ready {
+    fn name(&self) -> &'static str {
+        "graph"
+    }
+
+    fn lower(&self, _: &Answers) -> Result<Lowered, Box<Diagnostic>> {
+        Ok(Lowered::Plan(Box::new(self.0.clone())))
+    }
+}
+
+/// Writes down what a later build takes instead of asking again. Questions that had no answer are
+/// left out: they are asked again.
+pub(crate) fn encode_answers(answers: &Answers) -> Result<Vec<u8>, Error> {
+    let kept: Vec<(&Question, &Answer)> =
+        answers.iter().filter(|(_, a)| !matches!(a, Answer::Failed { .. })).collect();
+    serde_json::to_vec(&kept).map_err(Error::internal)
+}
+
+/// Reads what [`encode_answers`] wrote.
+pub(crate) fn decode_answers(bytes: &[u8]) -> Result<Answers, Error> {
+    let kept: Vec<(Question, Answer)> = serde_json::from_slice(bytes).map_err(Error::internal)?;
+    let mut answers = Answers::new();
+    kept.into_iter().for_each(|(question, answer)| answers.put(question, answer));
+    Ok(answers)
+}
+
+/// Returns the digest in a note that names a build's answers.
+pub(crate) fn answers_note(digest: Digest) -> ashlar_core::journal::Event {
+    ashlar_core::journal::Event::Note {
+        dialect: NOTE_DIALECT.into(),
+        value: serde_json::json!({ ANSWERS_KEY: digest.to_string() }),
+    }
+}

@@ -1,0 +1,92 @@
+//! Builds again from the same definition.
+
+use ashlar_core::BuildId;
+use ashlar_core::journal::Event;
+use ashlar_records::{NewAlias, NewDocument, NumberedAlias, Secret};
+
+use crate::recipe::{ANSWERS_KEY, NOTE_DIALECT};
+use crate::{Accepted, Actor, Definition, Error, Mode, Service, SubmitRequest};
+
+/// How a build is repeated. What is absent stays as it was.
+#[derive(Debug, Clone, Default)]
+pub struct RetryRequest {
+    /// Resolve images, branches and addresses anew; else what they led to then is taken again.
+    pub newest: bool,
+    /// The new build's id.
+    pub build: Option<BuildId>,
+    /// Another definition of success: tags.
+    pub tags: Option<Vec<String>>,
+    /// Another definition of success: a dialect's names.
+    pub names: Option<Vec<crate::definition::NameOnSuccess>>,
+    /// Values of the secrets that the build had; all of them, they were erased when it ended.
+    pub secrets: Vec<(String, Secret)>,
+    /// Makes a repetition of the request safe.
+    pub idempotency_key: Option<String>,
+    /// As in [`SubmitRequest`].
+    pub aliases: Vec<NewAlias>,
+    /// As in [`SubmitRequest`].
+    pub numbered: Vec<NumberedAlias>,
+    /// As in [`SubmitRequest`].
+    pub documents: Vec<NewDocument>,
+}
+
+impl Service {
+    /// Submits a build again that has ended.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] while it runs; [`Error::Invalid`] when secrets are missing; else as
+    /// [`Service::submit`].
+    pub async fn retry(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        retry: RetryRequest,
+    ) -> Result<Accepted, Error> {
+        let record = self.show(actor, build).await?;
+        if !record.state.is_terminal() {
+            return Err(Error::Conflict("the build has not ended; cancel it first".into()));
+        }
+        let s = &record.submission;
+        if s.mode == Mode::External {
+            return Err(Error::Conflict("the build was driven from outside".into()));
+        }
+        let mut definition = Definition::of(&record)?;
+        let given = |id: &String| retry.secrets.iter().any(|(name, _)| name == id);
+        if let Some(missing) = definition.secrets.iter().find(|id| !given(id)) {
+            let why = format!("the build needs the secret '{missing}' again");
+            return Err(Error::invalid("secrets", why));
+        }
+        definition.tags = retry.tags.unwrap_or(definition.tags);
+        definition.names = retry.names.unwrap_or(definition.names);
+        definition.answers = match retry.newest {
+            true => None,
+            false => self.answers_of(build).await?.or(definition.answers),
+        };
+        let mut request = SubmitRequest::new(&s.dialect, &s.scope, &record.name, definition);
+        request.build = retry.build;
+        request.source = Some(s.source.clone());
+        request.backend.clone_from(&s.backend);
+        (request.kind, request.parent) = (s.kind, s.parent);
+        request.retry_of = Some(build);
+        request.labels.clone_from(&record.labels);
+        (request.priority, request.on_lost) = (s.priority, s.on_lost);
+        request.secrets = retry.secrets;
+        request.idempotency_key = retry.idempotency_key;
+        (request.aliases, request.numbered) = (retry.aliases, retry.numbered);
+        request.documents = retry.documents;
+        self.submit(actor, request).await
+    }
+
+    /// Returns where the answers to the build's questions are kept, when it got that far. They
+    /// are noted right after the questions, so near the journal's beginning.
+    async fn answers_of(&self, build: BuildId) -> Result<Option<ashlar_core::Digest>, Error> {
+        const LOOKED_AT: usize = 4096;
+        let entries = self.store().journal(build, 0, LOOKED_AT).await?;
+        Ok(entries.iter().rev().find_map(|entry| match &entry.event {
+            Event::Note { dialect, value } if dialect == NOTE_DIALECT => {
+                value.get(ANSWERS_KEY)?.as_str()?.parse().ok()
+            }
+            _ => None,
+        }))
+    }
+}

@@ -1,0 +1,263 @@
+//! The open service.
+
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ashlar_core::identity::Role;
+use ashlar_core::{Digest, WorkerId};
+use ashlar_native::{Engine, EngineConfig};
+use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now};
+use ashlar_sandbox::{NativeConfig, NativeSandbox};
+
+use crate::contexts::Contexts;
+use crate::executor::Native;
+use crate::grants::Grants;
+use crate::metrics::Counters;
+use crate::token_file;
+use crate::worker::Workers;
+use crate::{Actor, Error, Executor, ServiceConfig};
+
+/// The tenant that the admin belongs to.
+const TENANT_DEFAULT: &str = "default";
+/// The admin's name.
+const ADMIN: &str = "admin";
+
+/// The build service of one process. Shared as an [`Arc`].
+pub struct Service {
+    config: ServiceConfig,
+    store: Store,
+    keys: KeyRing,
+    engine: Engine,
+    executor: Arc<dyn Executor>,
+    grants: Grants,
+    contexts: Contexts,
+    workers: Workers,
+    counters: Counters,
+    admin: Actor,
+    admin_hash: Digest,
+    /// Held as long as the process lives: two servers in one data directory would take each
+    /// other's builds for lost.
+    _lock: File,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("data_dir", &self.config.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Opens the data directory and the database. Workers do not run before [`Service::start`].
+    ///
+    /// # Errors
+    /// When a directory, key, token or database cannot be used, or another server uses the data
+    /// directory.
+    pub async fn open(config: ServiceConfig) -> Result<Arc<Self>, Error> {
+        let setup = config.clone();
+        let parts = tokio::task::spawn_blocking(move || open_disk(&setup));
+        let disk = parts.await.map_err(Error::internal)??;
+        let database = match &config.database {
+            Some(url) => url.clone(),
+            None => disk.root.join("records.db").display().to_string(),
+        };
+        let store = Store::open(&database).await?;
+        // Builds of an earlier process of this data directory: the lock says that it is dead.
+        let lost = store.lose_worker(disk.worker).await?;
+        if lost > 0 {
+            tracing::info!(builds = lost, "an earlier server ended with builds at work");
+        }
+        let admin = open_admin(&store).await?;
+        Ok(Arc::new(Self {
+            keys: disk.keys,
+            executor: disk.executor,
+            engine: disk.engine,
+            grants: Grants::new(disk.root.join("grants")),
+            contexts: disk.contexts,
+            workers: Workers::new(disk.worker, config.slots),
+            counters: Counters::default(),
+            admin,
+            admin_hash: Digest::of(disk.token.expose()),
+            _lock: disk.lock,
+            store,
+            config,
+        }))
+    }
+
+    /// Returns where the admin's token is kept, when it was not given.
+    pub fn token_path(&self) -> Option<PathBuf> {
+        let made = self.config.admin_token.is_none();
+        made.then(|| token_file::path(&self.config.data_dir))
+    }
+
+    /// Returns the actor that the admin's own token stands for: for work that no client asked for.
+    pub fn admin(&self) -> &Actor {
+        &self.admin
+    }
+
+    pub(crate) fn admin_hash(&self) -> Digest {
+        self.admin_hash
+    }
+
+    pub(crate) fn config(&self) -> &ServiceConfig {
+        &self.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn executor(&self) -> &Arc<dyn Executor> {
+        &self.executor
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    pub(crate) fn contexts(&self) -> &Contexts {
+        &self.contexts
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Runs work that blocks (files, hashing, the engine) beside the async threads.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let service = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&service));
+        done.await.map_err(Error::internal)?
+    }
+
+    /// Says whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check_ready(&self) -> Result<(), Error> {
+        if self.workers.is_draining() {
+            return Err(Error::Unavailable("the server is shutting down".into()));
+        }
+        self.store.waiting().await?;
+        Ok(())
+    }
+
+    /// Returns how many builds wait for a worker.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn waiting(&self) -> Result<u64, Error> {
+        Ok(self.store.waiting().await?)
+    }
+}
+
+/// What lies in the data directory.
+struct Disk {
+    root: PathBuf,
+    lock: File,
+    worker: WorkerId,
+    token: TokenText,
+    keys: KeyRing,
+    engine: Engine,
+    executor: Arc<dyn Executor>,
+    contexts: Contexts,
+}
+
+fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
+    let engine = open_engine(config)?;
+    let root = engine.dir().root().to_owned();
+    let lock = lock(&root)?;
+    let keys = match &config.secrets_key {
+        Some(text) => KeyRing::parse(text)?,
+        None => KeyRing::load_or_create(&root.join("secrets.key"))?,
+    };
+    let executor = config.executor.clone();
+    Ok(Disk {
+        worker: worker_id(&root)?,
+        token: token_file::load(&root, config.admin_token.clone())?,
+        keys,
+        executor: executor.unwrap_or_else(|| Arc::new(Native(engine.clone()))),
+        contexts: Contexts::open(root.join("contexts"))?,
+        engine,
+        lock,
+        root,
+    })
+}
+
+fn open_engine(config: &ServiceConfig) -> Result<Engine, Error> {
+    let sandbox = NativeConfig::new(config.data_dir.join("sandbox"));
+    let sandbox = NativeSandbox::new(&sandbox).map_err(Error::internal)?;
+    let mut engine = EngineConfig::new(&config.data_dir);
+    engine.registries = config.registries.clone();
+    engine.ca_bundle.clone_from(&config.ca_bundle);
+    engine.git_file_root.clone_from(&config.git_file_root);
+    Engine::open(engine, Arc::new(sandbox)).map_err(Error::internal)
+}
+
+fn lock(root: &std::path::Path) -> Result<File, Error> {
+    let path = root.join("serve.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(Error::internal)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let place = root.display();
+            Err(Error::internal(format!("another server uses the data directory {place}")))
+        }
+        Err(TryLockError::Error(e)) => Err(Error::internal(e)),
+    }
+}
+
+/// Returns the id of the workers of this data directory, the same at every start.
+fn worker_id(root: &std::path::Path) -> Result<WorkerId, Error> {
+    let path = root.join("worker-id");
+    if let Ok(text) = std::fs::read_to_string(&path)
+        && let Ok(id) = text.trim().parse()
+    {
+        return Ok(id);
+    }
+    let id = WorkerId::from_uuid(new_build_id(now())?.uuid());
+    std::fs::write(&path, id.to_string()).map_err(Error::internal)?;
+    Ok(id)
+}
+
+async fn open_admin(store: &Store) -> Result<Actor, Error> {
+    use ashlar_records::Error as StoreError;
+    let tenant = match store.tenant_named(TENANT_DEFAULT).await? {
+        Some(tenant) => tenant,
+        None => match store.add_tenant(TENANT_DEFAULT, now()).await {
+            // Another server of the same database was faster.
+            Err(StoreError::Taken { .. }) => store
+                .tenant_named(TENANT_DEFAULT)
+                .await?
+                .ok_or_else(|| Error::not_found("tenant", TENANT_DEFAULT))?,
+            other => other?,
+        },
+    };
+    let principal = match store.principal_named(tenant.id, ADMIN).await? {
+        Some(principal) => principal,
+        None => match store.add_principal(tenant.id, ADMIN, "root@localhost", now()).await {
+            Err(StoreError::Taken { .. }) => store
+                .principal_named(tenant.id, ADMIN)
+                .await?
+                .ok_or_else(|| Error::not_found("principal", ADMIN))?,
+            other => other?,
+        },
+    };
+    Ok(Actor { tenant, principal, role: Role::Admin, token: None })
+}

@@ -1,0 +1,256 @@
+//! Accepts builds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ashlar_core::identity::Role;
+use ashlar_core::journal::{BuildKind, Mode, OnLost, Record, Submission};
+use ashlar_core::{BuildId, Digest, Hasher};
+use ashlar_records::{
+    Idempotency, NewAlias, NewDocument, NumberedAlias, Sealed, Secret, Submit, Submitted,
+    new_build_id, now,
+};
+use serde_json::json;
+
+use crate::edit::{check_labels, check_name};
+use crate::{Actor, Definition, Error, Recipe, Service};
+
+/// The longest name of a scope, in bytes.
+const SCOPE_MAX: usize = 255;
+/// Secrets that one build may have.
+const SECRETS_MAX: usize = 100;
+/// The longest id of a secret, in bytes.
+const SECRET_ID_MAX: usize = 255;
+/// The largest and the smallest priority that a tenant may give.
+const PRIORITY_MAX: i32 = 1000;
+/// How often a build whose worker is lost runs, unless its submission says otherwise.
+const ATTEMPTS_DEFAULT: u32 = 3;
+
+/// What a client asks for. Make one with [`SubmitRequest::new`] and change what differs.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// The build's id; drawn when absent. Set it when documents have to name the build.
+    pub build: Option<BuildId>,
+    /// Through which door it comes: `native` or the dialect's name.
+    pub dialect: String,
+    /// Within the tenant, what shares a queue, caches and a history (a project, a template).
+    pub scope: String,
+    /// A name for people.
+    pub name: String,
+    /// The word for what it is made from; the recipe's own when absent.
+    pub source: Option<String>,
+    /// What it is made from.
+    pub definition: Definition,
+    /// The backend that was asked for: `native`, `buildkit` or none.
+    pub backend: Option<String>,
+    /// A build, or a run of builds.
+    pub kind: BuildKind,
+    /// Who drives it.
+    pub mode: Mode,
+    /// The run that it belongs to.
+    pub parent: Option<BuildId>,
+    /// The build that it repeats.
+    pub retry_of: Option<BuildId>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Larger goes first.
+    pub priority: i32,
+    /// What happens when its worker is lost.
+    pub on_lost: OnLost,
+    /// Values of secrets by id, kept sealed until the build ends.
+    pub secrets: Vec<(String, Secret)>,
+    /// Makes a repetition of the request safe.
+    pub idempotency_key: Option<String>,
+    /// Names that lead to the build from now on.
+    pub aliases: Vec<NewAlias>,
+    /// Names that are the next number of a counter.
+    pub numbered: Vec<NumberedAlias>,
+    /// The dialect's own objects that come and go with the build.
+    pub documents: Vec<NewDocument>,
+}
+
+impl SubmitRequest {
+    /// Returns a request with all else as usual.
+    pub fn new(dialect: &str, scope: &str, name: &str, definition: Definition) -> Self {
+        Self {
+            build: None,
+            dialect: dialect.to_owned(),
+            scope: scope.to_owned(),
+            name: name.to_owned(),
+            source: None,
+            definition,
+            backend: None,
+            kind: BuildKind::Build,
+            mode: Mode::Managed,
+            parent: None,
+            retry_of: None,
+            labels: BTreeMap::new(),
+            priority: 0,
+            on_lost: OnLost::Requeue { attempts_max: ATTEMPTS_DEFAULT },
+            secrets: Vec::new(),
+            idempotency_key: None,
+            aliases: Vec::new(),
+            numbered: Vec::new(),
+            documents: Vec::new(),
+        }
+    }
+}
+
+/// An accepted build.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Its row, with the definition.
+    pub record: Record,
+    /// Whether an earlier request with the same key made it.
+    pub repeated: bool,
+    /// The numbers drawn, in the order of [`SubmitRequest::numbered`].
+    pub numbers: Vec<u64>,
+    /// Builds that were cancelled, or asked to stop, by the scope's policy.
+    pub replaced: Vec<BuildId>,
+}
+
+impl Service {
+    /// Accepts a build. From then on it is never lost.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], [`Error::TooLarge`]; [`Error::Conflict`] when the scope's policy forbids
+    /// it or a name or key is in use; [`Error::Forbidden`]; [`Error::Unavailable`] while draining.
+    pub async fn submit(&self, actor: &Actor, request: SubmitRequest) -> Result<Accepted, Error> {
+        actor.needs(Role::Developer)?;
+        if self.workers().is_draining() {
+            return Err(Error::Unavailable("the server is shutting down; try again".into()));
+        }
+        check(&request)?;
+        self.check_definition(actor, &request.definition).await?;
+        if let Some(parent) = request.parent {
+            self.own(actor, parent).await?;
+        }
+        let submit = self.sealed(actor, request)?;
+        let build = submit.submission.build;
+        let submitted = self.store().submit(&submit, now()).await?;
+        let Submitted { record, repeated, numbers, replaced } = submitted;
+        if !repeated {
+            replaced.iter().for_each(|b| self.workers().cancel(*b));
+            self.workers().wake();
+            let detail = json!({ "name": record.name, "dialect": record.submission.dialect });
+            self.audit(actor, "build.submit", build, detail).await?;
+        }
+        Ok(Accepted { record, repeated, numbers, replaced })
+    }
+
+    /// Makes what the store takes: secrets sealed, the definition frozen.
+    fn sealed(&self, actor: &Actor, request: SubmitRequest) -> Result<Submit, Error> {
+        let build = match request.build {
+            Some(build) => build,
+            None => new_build_id(now())?,
+        };
+        let seal = |(id, value): &(String, Secret)| Sealed::for_build(self.keys(), build, id, value);
+        let secrets = request.secrets.iter().map(seal).collect::<Result<Vec<_>, _>>()?;
+        let mut definition = request.definition;
+        definition.secrets = request.secrets.iter().map(|(id, _)| id.clone()).collect();
+        let source = request.source.unwrap_or_else(|| definition.recipe.source().to_owned());
+        let definition = serde_json::to_value(&definition).map_err(Error::internal)?;
+        let definition_digest = Digest::of(definition.to_string());
+        let submission = Submission {
+            build,
+            tenant: actor.tenant.id,
+            scope: request.scope,
+            principal: actor.principal.id,
+            dialect: request.dialect,
+            kind: request.kind,
+            parent: request.parent,
+            retry_of: request.retry_of,
+            name: request.name,
+            source,
+            definition,
+            definition_digest,
+            backend: request.backend,
+            on_lost: request.on_lost,
+            mode: request.mode,
+            priority: request.priority,
+            labels: request.labels,
+        };
+        let idempotency = request
+            .idempotency_key
+            .map(|key| Idempotency { key, request: request_digest(&submission) });
+        let (aliases, numbered) = (request.aliases, request.numbered);
+        let documents = request.documents;
+        Ok(Submit { submission, idempotency, aliases, numbered, documents, secrets })
+    }
+
+    /// Checks that all that a definition names is there and the actor's.
+    async fn check_definition(&self, actor: &Actor, definition: &Definition) -> Result<(), Error> {
+        for (name, manifest) in &definition.contexts {
+            if !self.has_blob(actor.tenant.id, *manifest).await? {
+                let why = format!("there is no context {manifest}; upload it first");
+                return Err(Error::invalid(format!("contexts.{name}"), why));
+            }
+        }
+        for tag in &definition.tags {
+            crate::promote::check_tag(tag)?;
+        }
+        if let Recipe::OnBuild { base, .. } = &definition.recipe {
+            let record = self.row(actor, *base).await.map_err(|_| no_base(base))?;
+            let same = record.submission.tenant == actor.tenant.id;
+            if !same || crate::artifacts::image_of(&record).is_none() {
+                return Err(no_base(base));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_base(base: &BuildId) -> Error {
+    Error::invalid("base", format!("there is no build {base} with an image"))
+}
+
+/// Two requests with the same key must ask for the same.
+fn request_digest(s: &Submission) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.field(s.principal.uuid().as_bytes()).field(&s.dialect).field(&s.scope).field(&s.name);
+    hasher.field(&s.source).field(s.definition_digest.as_bytes());
+    hasher.field(s.backend.as_deref().unwrap_or(""));
+    for (name, value) in &s.labels {
+        hasher.field(name).field(value);
+    }
+    hasher.finish()
+}
+
+fn check(request: &SubmitRequest) -> Result<(), Error> {
+    check_name("name", &request.name)?;
+    if request.scope.is_empty()
+        || request.scope.len() > SCOPE_MAX
+        || request.scope.chars().any(char::is_control)
+    {
+        let why = format!("must be 1 to {SCOPE_MAX} bytes without control characters");
+        return Err(Error::invalid("scope", why));
+    }
+    if let Some(backend) = &request.backend
+        && !matches!(backend.as_str(), "native" | "buildkit")
+        && request.mode == Mode::Managed
+    {
+        return Err(Error::invalid("backend", "must be 'native' or 'buildkit'"));
+    }
+    if !(-PRIORITY_MAX..=PRIORITY_MAX).contains(&request.priority) {
+        let why = format!("must lie between -{PRIORITY_MAX} and {PRIORITY_MAX}");
+        return Err(Error::invalid("priority", why));
+    }
+    check_labels(request.labels.iter(), 0)?;
+    check_secrets(&request.secrets)
+}
+
+fn check_secrets(secrets: &[(String, Secret)]) -> Result<(), Error> {
+    if secrets.len() > SECRETS_MAX {
+        return Err(Error::invalid("secrets", format!("a build has at most {SECRETS_MAX}")));
+    }
+    let mut seen = BTreeSet::new();
+    for (id, _) in secrets {
+        let fits = !id.is_empty() && id.len() <= SECRET_ID_MAX && !id.chars().any(char::is_control);
+        if !fits {
+            return Err(Error::invalid("secrets", "an id has 1 to 255 bytes"));
+        }
+        if !seen.insert(id) {
+            return Err(Error::invalid("secrets", format!("'{id}' is there twice")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Tokens: who somebody is, and tokens for others.
+
+use ashlar_core::identity::Role;
+use ashlar_core::{Digest, Timestamp};
+use ashlar_records::{NewToken, Token, TokenText, now};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{Actor, Error, Service};
+
+/// The longest name of a token, in bytes.
+const NAME_MAX: usize = 255;
+
+impl Service {
+    /// Returns who a token stands for. Every dialect takes these tokens as its own credentials.
+    ///
+    /// # Errors
+    /// [`Error::Unauthorized`] when the token is unknown, expired or revoked.
+    pub async fn authenticate(&self, token: &str) -> Result<Actor, Error> {
+        // Digests are compared, so that the time says nothing about the token.
+        if Digest::of(token) == self.admin_hash() {
+            return Ok(self.admin().clone());
+        }
+        let wrong = Error::Unauthorized("the token is unknown, expired or revoked");
+        let Some(token) = self.store().authenticate(token, now()).await? else {
+            return Err(wrong);
+        };
+        let tenant = self.store().tenant(token.tenant).await?;
+        let principal = self.store().principal(token.principal).await?;
+        match (tenant, principal) {
+            (Some(tenant), Some(principal)) => {
+                Ok(Actor { tenant, principal, role: token.role, token: Some(token.id) })
+            }
+            _ => Err(wrong),
+        }
+    }
+
+    /// Makes a token for a principal of the actor's tenant, which is made when it is new. The
+    /// text cannot be had again.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] for a role above the actor's own; [`Error::Invalid`].
+    pub async fn make_token(
+        &self,
+        actor: &Actor,
+        principal: &str,
+        role: Role,
+        name: &str,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(Token, TokenText), Error> {
+        Self::manages(actor)?;
+        actor.needs(role)?;
+        if name.len() > NAME_MAX || name.chars().any(char::is_control) {
+            return Err(Error::invalid("name", format!("has at most {NAME_MAX} bytes")));
+        }
+        if expires_at.is_some_and(|end| end <= now()) {
+            return Err(Error::invalid("expires_at", "lies in the past"));
+        }
+        let principal = self.principal_or_new(&actor.tenant, principal).await?;
+        let (tenant, principal) = (actor.tenant.id, principal.id);
+        let new = NewToken { tenant, principal, role, name: name.to_owned(), expires_at };
+        let (token, text) = self.store().add_token(&new, now()).await?;
+        let detail = json!({ "name": name, "role": role.as_str() });
+        self.audit(actor, "token.make", token.id, detail).await?;
+        Ok((token, text))
+    }
+
+    /// Lists the tokens of the actor's tenant, without their texts.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub async fn tokens(
+        &self,
+        actor: &Actor,
+        after: Uuid,
+        limit: u32,
+    ) -> Result<Vec<Token>, Error> {
+        Self::manages(actor)?;
+        Ok(self.store().tokens(actor.tenant.id, after, limit).await?)
+    }
+
+    /// Revokes a token for good.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`]; [`Error::NotFound`] when there is none that was not revoked.
+    pub async fn revoke_token(&self, actor: &Actor, id: Uuid) -> Result<(), Error> {
+        Self::manages(actor)?;
+        if !self.store().revoke_token(actor.tenant.id, id, now()).await? {
+            return Err(Error::not_found("token", id));
+        }
+        self.audit(actor, "token.revoke", id, serde_json::Value::Null).await
+    }
+}

@@ -1,0 +1,247 @@
+//! Blobs and contexts from clients.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ashlar_core::identity::Role;
+use ashlar_core::{Digest, TenantId};
+
+use crate::context::{ENTRIES_MAX, MANIFEST_BYTES_MAX};
+use crate::{Actor, ContextManifest, Error, Service};
+
+/// The largest blob, in bytes.
+pub(crate) const BLOB_BYTES_MAX: u64 = 32 << 30;
+
+/// Which blobs a tenant still has to upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingBlobs(pub Vec<Digest>);
+
+/// An upload under way; what was written stays for a later [`Service::begin_blob`] of the same
+/// digest, until it is finished. All methods block.
+#[derive(Debug)]
+pub struct BlobUpload {
+    service: Arc<Service>,
+    tenant: TenantId,
+    digest: Digest,
+    path: PathBuf,
+    /// None: the tenant has the blob already.
+    file: Option<File>,
+    written: u64,
+}
+
+impl Service {
+    /// Returns which of these blobs the actor's tenant has to upload, in their order.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Forbidden`].
+    pub async fn missing_blobs(
+        self: &Arc<Self>,
+        actor: &Actor,
+        digests: Vec<Digest>,
+    ) -> Result<MissingBlobs, Error> {
+        actor.needs(Role::Developer)?;
+        if digests.len() > ENTRIES_MAX {
+            let what = "the list".to_owned();
+            return Err(Error::TooLarge { what, max: ENTRIES_MAX as u64, unit: "digests" });
+        }
+        let tenant = actor.tenant.id;
+        self.blocking(move |service| {
+            let mut missing = Vec::new();
+            for digest in digests {
+                if !service.tenant_has(tenant, &digest)? {
+                    missing.push(digest);
+                }
+            }
+            Ok(MissingBlobs(missing))
+        })
+        .await
+    }
+
+    /// Says whether a tenant has a blob.
+    pub(crate) async fn has_blob(&self, tenant: TenantId, digest: Digest) -> Result<bool, Error> {
+        let (grants, blobs) = (self.grants().clone(), self.engine().images().blobs().clone());
+        let look = move || Ok(grants.has(tenant, &digest) && blobs.has(&digest)?);
+        tokio::task::spawn_blocking(look).await.map_err(Error::internal)?
+    }
+
+    pub(crate) fn tenant_has(&self, tenant: TenantId, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.grants().has(tenant, digest) && self.engine().images().blobs().has(digest)?)
+    }
+
+    /// Stores a blob whose bytes are all there; with `expected`, only when that is its digest.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the digest is another.
+    pub async fn put_blob(
+        self: &Arc<Self>,
+        actor: &Actor,
+        expected: Option<Digest>,
+        bytes: Vec<u8>,
+    ) -> Result<Digest, Error> {
+        actor.needs(Role::Developer)?;
+        let tenant = actor.tenant.id;
+        self.blocking(move |service| {
+            let actual = Digest::of(&bytes);
+            if let Some(expected) = expected.filter(|e| *e != actual) {
+                let why = format!("the bytes have the digest {actual}, not {expected}");
+                return Err(Error::invalid("digest", why));
+            }
+            service.keep_blob(tenant, &bytes)
+        })
+        .await
+    }
+
+    /// Stores bytes for a tenant.
+    pub(crate) fn keep_blob(&self, tenant: TenantId, bytes: &[u8]) -> Result<Digest, Error> {
+        let blobs = self.engine().images().blobs();
+        let digest = blobs.put_bytes(bytes)?.digest;
+        blobs.sync()?;
+        self.grants().add(tenant, &digest)?;
+        Ok(digest)
+    }
+
+    /// Reads a small blob of the actor's tenant.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::TooLarge`] above `limit` bytes.
+    pub async fn read_blob(
+        self: &Arc<Self>,
+        actor: &Actor,
+        digest: Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let tenant = actor.tenant.id;
+        self.blocking(move |service| {
+            if !service.tenant_has(tenant, &digest)? {
+                return Err(Error::not_found("blob", digest));
+            }
+            Ok(service.engine().images().blobs().read(&digest, limit)?)
+        })
+        .await
+    }
+
+    /// Begins or resumes an upload. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`].
+    pub fn begin_blob(self: &Arc<Self>, actor: &Actor, digest: Digest) -> Result<BlobUpload, Error> {
+        actor.needs(Role::Developer)?;
+        let tenant = actor.tenant.id;
+        let dir = self.config().data_dir.join("uploads").join(tenant.to_string());
+        let path = dir.join(digest.hex());
+        let service = Arc::clone(self);
+        if self.tenant_has(tenant, &digest)? {
+            return Ok(BlobUpload { service, tenant, digest, path, file: None, written: 0 });
+        }
+        fs::create_dir_all(&dir).map_err(Error::internal)?;
+        let mut options = OpenOptions::new();
+        let file = options.create(true).read(true).append(true).mode(0o600).open(&path);
+        let file = file.map_err(Error::internal)?;
+        if file.try_lock().is_err() {
+            return Err(Error::Conflict("the blob is being uploaded by somebody else".into()));
+        }
+        let written = file.metadata().map_err(Error::internal)?.len();
+        Ok(BlobUpload { service, tenant, digest, path, file: Some(file), written })
+    }
+
+    /// Keeps a context whose files are all uploaded, and returns its digest.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] names the entry that is wrong or whose bytes are missing.
+    pub async fn put_context(
+        self: &Arc<Self>,
+        actor: &Actor,
+        manifest: ContextManifest,
+    ) -> Result<Digest, Error> {
+        actor.needs(Role::Developer)?;
+        let tenant = actor.tenant.id;
+        self.blocking(move |service| service.keep_context(tenant, manifest)).await
+    }
+
+    pub(crate) fn keep_context(
+        &self,
+        tenant: TenantId,
+        manifest: ContextManifest,
+    ) -> Result<Digest, Error> {
+        manifest.check()?;
+        for (i, (digest, size)) in manifest.digests().enumerate() {
+            let stored = self.engine().images().blobs().size(&digest)?;
+            let stored = stored.filter(|_| self.grants().has(tenant, &digest));
+            let field = || format!("files[{i}].digest");
+            match stored {
+                None => {
+                    let why = format!("there is no blob {digest}; upload it first");
+                    return Err(Error::invalid(field(), why));
+                }
+                Some(stored) if size.is_some_and(|s| s != stored) => {
+                    let why = format!("the blob {digest} has {stored} bytes");
+                    return Err(Error::invalid(field(), why));
+                }
+                Some(_) => {}
+            }
+        }
+        let bytes = manifest.encode()?;
+        if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+            let what = "the context's list".to_owned();
+            return Err(Error::TooLarge { what, max: MANIFEST_BYTES_MAX, unit: "bytes" });
+        }
+        self.keep_blob(tenant, &bytes)
+    }
+}
+
+impl BlobUpload {
+    /// Says whether the tenant has the blob already.
+    pub const fn is_complete(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Returns how many bytes there are: where the client goes on.
+    pub const fn offset(&self) -> u64 {
+        self.written
+    }
+
+    /// Throws away what there is, to begin anew.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn restart(&mut self) -> Result<(), Error> {
+        if let Some(file) = &self.file {
+            file.set_len(0).map_err(Error::internal)?;
+            self.written = 0;
+        }
+        Ok(())
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`]; when the file system refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        self.written += bytes.len() as u64;
+        if self.written > BLOB_BYTES_MAX {
+            let what = "the blob".to_owned();
+            return Err(Error::TooLarge { what, max: BLOB_BYTES_MAX, unit: "bytes" });
+        }
+        file.write_all(bytes).map_err(Error::internal)
+    }
+
+    /// Checks the digest and makes the blob visible. With another digest everything is thrown
+    /// away.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the digest is another.
+    pub fn finish(self) -> Result<(), Error> {
+        let Some(mut file) = self.file else { return Ok(()) };
+        file.seek(SeekFrom::Start(0)).map_err(Error::internal)?;
+        let blobs = self.service.engine().images().blobs();
+        let stored = blobs.put_reader(&mut file, Some(&self.digest));
+        fs::remove_file(&self.path).map_err(Error::internal)?;
+        stored?;
+        blobs.sync()?;
+        self.service.grants().add(self.tenant, &self.digest)
+    }
+}
