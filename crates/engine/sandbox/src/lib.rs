@@ -21,6 +21,7 @@ mod mounts;
 mod native;
 mod netns;
 mod network;
+mod runtime;
 mod security;
 mod spec;
 
@@ -31,4 +32,5 @@ pub use mounts::{CA_BUNDLE_PATH, leftovers::remove_leftovers};
 pub use native::{NativeConfig, NativeSandbox};
 pub use netns::connect_in;
 pub use network::NetworkConfig;
+pub use runtime::{RuntimeConfig, RuntimeSandbox};
 pub use spec::*;

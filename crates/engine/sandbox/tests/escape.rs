@@ -213,7 +213,7 @@ fn sources_of_mounts_can_t_climb() {
 #[test]
 fn a_setuid_program_gives_a_user_nothing() {
     let bed = Bed::new();
-    bed.sh("cp /bin/busybox /tmp/busybox && chmod 4755 /tmp/id");
+    bed.sh("cp /bin/busybox /tmp/busybox && chmod 4755 /tmp/busybox");
     let mut spec = bed.spec("/tmp/busybox id -u; grep NoNewPrivs /proc/self/status | tr -d '\\t'");
     spec.process.user = User { uid: 1000, gid: 1000, groups: Vec::new() };
     assert_eq!(bed.run(&spec).out, "1000\nNoNewPrivs:1\n");

@@ -1,5 +1,7 @@
 //! A step that goes wild costs only its own run, and the exit names the limit that it hit.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::time::{Duration, Instant};

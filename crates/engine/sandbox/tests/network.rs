@@ -2,6 +2,8 @@
 //!
 //! The "host" of these tests is a network namespace too, so that neither rules nor settings of the machine change.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::io::Write as _;

@@ -93,6 +93,11 @@ fn remove_stale(layout: &Layout) {
     }
 }
 
+/// Tells whether the process that a name belongs to still runs; `None` for names of others.
+pub(crate) fn is_running(name: &str) -> Option<bool> {
+    owner(name).map(|(pid, started)| start_time(pid) == Some(started))
+}
+
 /// The process that a group's name says it belongs to: pid and start time.
 fn owner(name: &str) -> Option<(u32, u64)> {
     let (pid, started) = name.split_once('-')?.0.split_once('.')?;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Name of the group that holds those of all sandboxes.
 pub(crate) const PARENT: &str = "ashlar";
+/// The same for containers of OCI runtimes, which make device rules of their own: a child can't have more than [`PARENT`].
+pub(crate) const RUNTIME_PARENT: &str = "ashlar-oci";
 /// Group that this process moves to when its own v2 group has to hand controllers down.
 const OWN_LEAF: &str = "ashlar-engine";
 
@@ -34,8 +36,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Reads the layout from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
-    pub(crate) fn parse(mountinfo: &str, own: &str) -> Self {
+    /// Reads the layout, with groups below `parent`, from the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    pub(crate) fn parse(mountinfo: &str, own: &str, parent: &str) -> Self {
         let mut layout = Self::default();
         let mut unified = None;
         for line in mountinfo.lines() {
@@ -55,24 +57,24 @@ impl Layout {
                 let group = own_group(own, Some(option));
                 slot.get_or_insert(Controller {
                     version: Version::V1,
-                    parent: mount.directory_of(group).join(PARENT),
+                    parent: mount.directory_of(group).join(parent),
                 });
             }
         }
         if let Some(mount) = unified {
-            layout.add_unified(&mount.directory_of(own_group(own, None)));
+            layout.add_unified(&mount.directory_of(own_group(own, None)), parent);
         }
         layout
     }
 
     /// Adds the controllers that v2 offers in the given group and v1 does not have.
-    fn add_unified(&mut self, own: &Path) {
+    fn add_unified(&mut self, own: &Path, parent: &str) {
         let offered = std::fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
         let slots =
             [("memory", &mut self.memory), ("pids", &mut self.pids), ("cpu", &mut self.cpu)];
         for (name, slot) in slots {
             if offered.split_whitespace().any(|word| word == name) {
-                slot.get_or_insert(Controller { version: Version::V2, parent: own.join(PARENT) });
+                slot.get_or_insert(Controller { version: Version::V2, parent: own.join(parent) });
             }
         }
     }
@@ -207,7 +209,7 @@ mod tests {
                       32 1 0:28 / /sys/fs/cgroup/cpu rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
                       33 1 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         let own = "4:memory:/a/b\n3:pids:/\n2:cpu,cpuacct:/x\n0::/\n";
-        let layout = Layout::parse(mounts, own);
+        let layout = Layout::parse(mounts, own, PARENT);
         let parent = |c: &Option<Controller>| {
             let c = c.as_ref().unwrap();
             assert_eq!(c.version, Version::V1);
@@ -227,7 +229,7 @@ mod tests {
         std::fs::create_dir_all(&own).unwrap();
         std::fs::write(own.join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
         let mounts = format!("33 1 0:29 / {} rw - cgroup2 cgroup2 rw\n", tree.path().display());
-        let layout = Layout::parse(&mounts, "0::/system.slice/ashlar.service\n");
+        let layout = Layout::parse(&mounts, "0::/system.slice/ashlar.service\n", PARENT);
         assert_eq!(layout.unified(), Some(own.join("ashlar").as_path()));
         assert!(layout.memory.is_some() && layout.pids.is_some() && layout.cpu.is_some());
         assert_eq!(layout.devices, None);
@@ -242,7 +244,7 @@ mod tests {
     #[test]
     fn a_group_seen_from_a_container_is_found_below_its_mount() {
         let mounts = "30 1 0:26 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
-        let layout = Layout::parse(mounts, "4:memory:/docker/abc/inner\n");
+        let layout = Layout::parse(mounts, "4:memory:/docker/abc/inner\n", PARENT);
         let parent = layout.memory.unwrap().parent;
         assert_eq!(parent, Path::new("/sys/fs/cgroup/memory/inner/ashlar"));
     }

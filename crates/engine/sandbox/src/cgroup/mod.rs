@@ -9,5 +9,5 @@ mod janitor;
 mod layout;
 
 pub(crate) use group::{Cgroup, Usage};
-pub(crate) use janitor::Janitor;
-pub(crate) use layout::Layout;
+pub(crate) use janitor::{Janitor, is_running};
+pub(crate) use layout::{Layout, PARENT, RUNTIME_PARENT};

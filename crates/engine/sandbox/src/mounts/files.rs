@@ -86,8 +86,8 @@ pub(crate) fn hosts(spec: &Spec) -> String {
 /// Writes `/etc/resolv.conf` from the step's wishes, the host's file and the resolvers that its network can reach.
 pub(crate) fn resolv_conf(dns: &Dns, network: Network, host: &str, reachable: &[IpAddr]) -> String {
     let words = |key: &str| -> Vec<String> {
-        let lines = host.lines().filter_map(|line| line.trim().strip_prefix(key));
-        lines.last().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        let mut lines = host.lines().rev().filter_map(|line| line.trim().strip_prefix(key));
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
     };
     let servers: Vec<String> = match (&dns.servers[..], network) {
         ([], Network::Isolated) => reachable.iter().map(IpAddr::to_string).collect(),

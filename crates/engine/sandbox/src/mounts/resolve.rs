@@ -84,7 +84,7 @@ impl<'a> Tree<'a> {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        self.add(&OsString::from(name).into(), self.root, OsStr::new(name), Kind::Directory)?;
+        self.add(Path::new(name), self.root, OsStr::new(name), Kind::Directory)?;
         open(self.root)
     }
 
@@ -125,13 +125,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Makes one missing entry.
-    fn add(
-        &mut self,
-        path: &PathBuf,
-        parent: BorrowedFd<'_>,
-        name: &OsStr,
-        kind: Kind,
-    ) -> Result<()> {
+    fn add(&mut self, path: &Path, parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Result<()> {
         let before = statx(parent, c"", AtFlags::EMPTY_PATH, StatxFlags::MTIME)?.stx_mtime;
         let made = match kind {
             Kind::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
@@ -148,7 +142,7 @@ impl<'a> Tree<'a> {
         }
         if mount_id(parent)? == self.root_mount {
             self.created.push(CreatedMountpoint {
-                path: path.clone(),
+                path: path.to_owned(),
                 directory: kind == Kind::Directory,
                 parent_mtime: (before.tv_sec, before.tv_nsec),
             });

@@ -15,10 +15,10 @@ use crate::error::During;
 use crate::network::Attachment;
 use crate::{SandboxError, Spec};
 
-/// Makes all of them.
+/// Makes all of them; the CA bundle only in a `/dev` of ours.
 pub(crate) fn mount_all(
     tree: &mut Tree<'_>,
-    dev: &OwnedFd,
+    dev: Option<&OwnedFd>,
     spec: &Spec,
     staging: &Staging,
     network: &Attachment,
@@ -33,7 +33,7 @@ pub(crate) fn mount_all(
             source: errno.into(),
         })?;
     }
-    if let Some(bundle) = &spec.ca_bundle {
+    if let (Some(dev), Some(bundle)) = (dev, &spec.ca_bundle) {
         ca_bundle(dev, bundle).during("mounting the CA bundle")?;
     }
     for mount in &spec.mounts {

@@ -138,7 +138,7 @@ impl Plan<'_> {
     ) -> std::result::Result<std::convert::Infallible, (Stage, rustix::io::Errno)> {
         let at = |stage| move |error| (stage, error);
         for (resource, limit) in &image.rlimits {
-            rustix::process::setrlimit(*resource, limit.clone()).map_err(at(Stage::Limits))?;
+            rustix::process::setrlimit(*resource, *limit).map_err(at(Stage::Limits))?;
         }
         if !image.insecure {
             self.install_filter().map_err(at(Stage::Filter))?;

@@ -51,6 +51,14 @@ pub(crate) fn program() -> rustix::io::Result<OwnedFd> {
     Ok(file)
 }
 
+/// Writes the program to a file, for runtimes that take only paths.
+pub(crate) fn write(path: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o755).open(path)?;
+    std::io::Write::write_all(&mut file, &image())
+}
+
 /// An ELF file with one read-only executable segment.
 fn image() -> Vec<u8> {
     let size = (HEADER + PROGRAM_HEADER + CODE.len()) as u64;

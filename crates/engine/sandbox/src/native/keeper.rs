@@ -169,7 +169,7 @@ impl<'a> Inside<'a> {
         let (dev, pts) = mounts::system::dev(&mut tree, spec.shm_bytes).during("mounting /dev")?;
         mounts::system::sys(&mut tree, &shared.staging, insecure).during("mounting /sys")?;
         let proc = Proc::prepare(&mut tree, &shared.staging, insecure).during("preparing /proc")?;
-        mounts::step::mount_all(&mut tree, &dev, spec, &shared.staging, network)?;
+        mounts::step::mount_all(&mut tree, Some(&dev), spec, &shared.staging, network)?;
         let created = std::mem::take(&mut tree.created);
         let inside =
             Self { shared, spec, cgroup, root, pts, proc, host_proc, entered: Cell::new(false) };

@@ -5,17 +5,17 @@
 
 mod child;
 mod image;
-mod init;
-mod keeper;
+pub(crate) mod init;
+pub(crate) mod keeper;
 mod session;
 mod shared;
-mod supervise;
+pub(crate) mod supervise;
 pub(crate) mod sys;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::cgroup::{Janitor, Layout};
+use crate::cgroup::{Janitor, Layout, PARENT};
 use crate::error::During;
 use crate::mounts::rootfs::Staging;
 use crate::network::Isolated;
@@ -53,7 +53,7 @@ impl NativeSandbox {
     pub fn new(config: &NativeConfig) -> Result<Self, SandboxError> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").during("reading mounts")?;
         let own = std::fs::read_to_string("/proc/self/cgroup").during("reading own cgroup")?;
-        let layout = Layout::parse(&mountinfo, &own);
+        let layout = Layout::parse(&mountinfo, &own, PARENT);
         layout
             .prepare()
             .during("preparing the parent cgroup (Ashlar's native executor needs root)")?;

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::keeper::{Keeper, Streams};
+use super::keeper::{Child, Keeper, Streams};
 use super::shared::Shared;
 use super::supervise::{Ends, Watched, watch};
 use super::sys;
@@ -73,6 +73,19 @@ impl NativeSession {
         self.take_down()
     }
 
+    /// Ends a process; with pid 1 of `run` goes all of its namespace.
+    fn kill(&self, child: &Child) {
+        if self.session {
+            // It is its own group's leader and not yet reaped, so the number is still its own.
+            sys::kill_group(child.pid);
+        }
+        // Fails only when it has ended already.
+        let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+        if !self.session {
+            self.cgroup.kill();
+        }
+    }
+
     fn take_down(&mut self) -> Vec<CreatedMountpoint> {
         self.disk = None;
         let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take();
@@ -105,12 +118,10 @@ impl Session for NativeSession {
         if let Some(master) = made.terminal {
             ends.outputs.push((Stream::Stdout, master));
         }
-        for fd in ends.outputs.iter().map(|(_, fd)| fd).chain(ends.stdin.iter().map(|(fd, _)| fd)) {
-            rustix::io::ioctl_fionbio(fd, true).during("preparing the streams")?;
-        }
+        ends.nonblocking().during("preparing the streams")?;
         let watched = Watched {
             child: made.child,
-            alone: !self.session,
+            kill: &|child| self.kill(child),
             cgroup: &self.cgroup,
             limits: &self.spec.limits,
             disk: self.disk.as_ref(),

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, pidfd_send_signal};
 use rustix::termios::Winsize;
 
 use super::keeper::Child;
@@ -33,11 +32,22 @@ pub(crate) struct Ends {
     pub(crate) terminal: Option<Terminal>,
 }
 
+impl Ends {
+    /// Makes reads and writes return at once when there is nothing to do.
+    pub(crate) fn nonblocking(&self) -> rustix::io::Result<()> {
+        let outputs = self.outputs.iter().map(|(_, fd)| fd);
+        for fd in outputs.chain(self.stdin.iter().map(|(fd, _)| fd)) {
+            rustix::io::ioctl_fionbio(fd, true)?;
+        }
+        Ok(())
+    }
+}
+
 /// What the watch depends on.
 pub(crate) struct Watched<'a> {
     pub(crate) child: Child,
-    /// True when it is pid 1 of its namespace.
-    pub(crate) alone: bool,
+    /// Ends the process and, as far as it can, everything that it started.
+    pub(crate) kill: &'a dyn Fn(&Child),
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) limits: &'a Limits,
     pub(crate) disk: Option<&'a Watch>,
@@ -176,15 +186,7 @@ impl Supervisor<'_, '_> {
         self.killed = true;
         self.ends.stdin = None;
         self.ends.terminal = None;
-        if !self.watched.alone {
-            // It is its own group's leader and not yet reaped, so the number is still its own.
-            sys::kill_group(self.watched.child.pid);
-        }
-        // Fails only when it has ended already.
-        let _ = pidfd_send_signal(&self.watched.child.pidfd, Signal::KILL);
-        if self.watched.alone {
-            self.watched.cgroup.kill();
-        }
+        (self.watched.kill)(&self.watched.child);
     }
 
     /// A step that runs out of pids would mostly try for ever; the first refusal ends it.

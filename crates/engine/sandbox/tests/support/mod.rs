@@ -1,5 +1,10 @@
 //! A root file system of busybox and a sandbox to run it in.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::allow_attributes,
+    reason = "each test file uses a part of it"
+)]
 
 use std::path::{Path, PathBuf};
 
