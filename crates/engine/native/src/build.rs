@@ -1,17 +1,16 @@
 //! One build from its definition to its tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
+use ashlar_core::cache::CacheStatus;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::{Diagnostic, Plan};
-use ashlar_core::graph::{FileAction, MountKind, Network, NodeId, Op};
+use ashlar_core::graph::{NodeId, Op};
 use ashlar_core::image::ImageConfig;
-use ashlar_core::journal::{CacheEvent, Event, Level, LogLine, StepOutcome};
+use ashlar_core::journal::{Event, Level, LogLine, StepOutcome};
 use ashlar_core::state::State;
 use ashlar_core::{Digest, Hasher};
-use ashlar_files::{Context, Kind, Selection};
 use ashlar_oci::LayerRef;
 use ashlar_sandbox::Cancel;
 use ashlar_snapshots::Tree;
@@ -21,14 +20,12 @@ use crate::Engine;
 use crate::cache::FinalRecord;
 use crate::cancel::while_waiting;
 use crate::engine::Shared;
-use crate::error::{internal, step};
-use crate::job::{BuildJob, ContextKey};
+use crate::error::internal;
+use crate::final_key::FinalKey;
+use crate::job::BuildJob;
 use crate::log::Masker;
 use crate::prepare;
 use crate::request::{BuildRequest, Built};
-
-/// The most files of contexts that get a journal entry each; those beyond share one.
-const FILE_ENTRIES_MAX: usize = 1000;
 
 impl Engine {
     /// Builds one definition. Events go to the request's sink; the caller ends the journal.
@@ -42,8 +39,9 @@ impl Engine {
         let plan = prepare::lower(engine, &request)?;
         announce(&request, &plan);
         let contexts = prepare::contexts(engine, &request, &plan)?;
-        let key = final_key(&request, &plan, &contexts)?;
-        count_files(&request, &contexts, &key.selections)?;
+        let key = FinalKey::of(&request, &plan, &contexts)?;
+        key.count_files(&request);
+        contexts.values().try_for_each(|c| c.save()).map_err(internal)?;
         stop_if(cancel)?;
         if let Some(built) = look_up_final(engine, &request, &plan, &key)? {
             return Ok(built);
@@ -117,145 +115,6 @@ fn share_group(request: &BuildRequest) -> ShareGroup {
     ShareGroup(u64::from_le_bytes(bytes))
 }
 
-/// Returns the key of the final artifact: all operations with the content of all contexts. A
-/// definition with effects, unpinned sources or results as data is answered by no earlier build.
-fn final_key(
-    request: &BuildRequest,
-    plan: &Plan,
-    contexts: &BTreeMap<ContextKey, Arc<Context>>,
-) -> Result<FinalKey, Failure> {
-    let mut hasher = Hasher::new();
-    hasher.field(b"ashlar.final.v1");
-    hasher.field(serde_json::to_vec(&plan.config).map_err(internal)?);
-    hasher.field(format!("{:?}", request.epoch));
-    hasher.field(plan.graph.node(plan.target).digest.as_bytes());
-    let mut selections = Vec::new();
-    let mut usable = true;
-    let mut bypass = None;
-    let mut tenants = false;
-    for id in plan.graph.needed(plan.target) {
-        let node = plan.graph.node(id);
-        bypass = bypass.or(node.meta.bypass);
-        match &node.op {
-            Op::Exec(exec) => {
-                usable &= !exec.effect && exec.returns.is_empty() && exec.keyed_secrets.is_empty();
-                let network = match exec.network {
-                    Network::Default => request.network,
-                    said => said,
-                };
-                tenants |= network != Network::None
-                    || exec.mounts.iter().any(|m| !matches!(m.kind, MountKind::Bind { .. }));
-                for mount in &exec.mounts {
-                    if let MountKind::Bind { input, source, .. } = &mount.kind {
-                        let copy = crate::job::bind_copy(*input, source);
-                        selections.extend(select(plan, id, &copy, contexts)?);
-                    }
-                }
-            }
-            Op::File { actions } => {
-                for action in actions {
-                    if let FileAction::Copy(copy) = action {
-                        selections.extend(select(plan, id, copy, contexts)?);
-                    }
-                }
-            }
-            Op::Git { checksum, .. } => usable &= checksum.is_some(),
-            Op::Http { checksum, .. } => usable &= checksum.is_some(),
-            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Merge => {}
-        }
-    }
-    if tenants {
-        hasher.field(format!("{:?}", request.network)).field(&request.tenant);
-    }
-    selections.iter().for_each(|s| {
-        hasher.field(s.digest().as_bytes());
-    });
-    Ok(FinalKey { key: hasher.finish(), usable, bypass, selections })
-}
-
-/// Returns what a copy takes from a context, when it is a context that it copies from.
-fn select(
-    plan: &Plan,
-    id: NodeId,
-    copy: &ashlar_core::graph::Copy,
-    contexts: &BTreeMap<ContextKey, Arc<Context>>,
-) -> Result<Option<Arc<Selection>>, Failure> {
-    let node = plan.graph.node(id);
-    let Some(input) = node.inputs.get(copy.input) else { return Ok(None) };
-    let Op::Context { name, exclude } = &plan.graph.node(*input).op else { return Ok(None) };
-    let key = ContextKey { name: name.clone(), exclude: exclude.clone() };
-    let Some(context) = contexts.get(&key) else { return Ok(None) };
-    context.select(copy).map(Some).map_err(|e| Failure {
-        step: node.meta.step,
-        location: node.meta.location.clone(),
-        command: Some(node.meta.name.clone()),
-        ..step(e)
-    })
-}
-
-/// The key of the final artifact, and what was found out on the way to it.
-struct FinalKey {
-    key: Digest,
-    /// Whether an earlier build can answer this one at all.
-    usable: bool,
-    bypass: Option<Bypass>,
-    /// What the definition takes from its contexts.
-    selections: Vec<Arc<Selection>>,
-}
-
-/// Counts the files that the definition takes from its contexts: known by content already, or
-/// read for the first time.
-fn count_files(
-    request: &BuildRequest,
-    contexts: &BTreeMap<ContextKey, Arc<Context>>,
-    selections: &[Arc<Selection>],
-) -> Result<(), Failure> {
-    let mut told = BTreeSet::new();
-    let entries = selections.iter().flat_map(|s| s.entries());
-    for (path, entry) in entries.filter(|(_, e)| matches!(e.kind, Kind::File { .. })) {
-        if told.len() == FILE_ENTRIES_MAX {
-            break;
-        }
-        if !told.insert(path.clone()) {
-            continue;
-        }
-        let path = String::from_utf8_lossy(&path);
-        let status = if entry.reused { CacheStatus::Hit } else { CacheStatus::Miss };
-        request.sink.event(file_event(&path, status));
-        if !entry.reused {
-            request.sink.event(file_event(&path, CacheStatus::Store));
-        }
-    }
-    contexts.values().try_for_each(|c| c.save()).map_err(internal)
-}
-
-fn file_event(path: &str, status: CacheStatus) -> Event {
-    Event::Cache(CacheEvent {
-        cache: CacheKind::FileBlob,
-        status,
-        step: None,
-        subject: path.to_owned(),
-        key: None,
-        reason: None,
-        bypass: None,
-    })
-}
-
-fn final_event(status: CacheStatus, key: &FinalKey) -> Event {
-    Event::Cache(CacheEvent {
-        cache: CacheKind::FinalArtifact,
-        status,
-        step: None,
-        subject: "final artifact".into(),
-        key: Some(key.key),
-        reason: match (status, key.bypass) {
-            (CacheStatus::Bypass, Some(by)) => Some(MissReason::Forced { by }),
-            _ => None,
-        },
-        bypass: key.bypass.filter(|_| status == CacheStatus::Bypass),
-    })
-}
-
 fn look_up_final(
     engine: &Shared,
     request: &BuildRequest,
@@ -266,20 +125,20 @@ fn look_up_final(
         return Ok(None);
     }
     if key.bypass.is_some() {
-        request.sink.event(final_event(CacheStatus::Bypass, key));
+        request.sink.event(key.event(CacheStatus::Bypass));
         return Ok(None);
     }
     let Some(found) = engine.cache.final_artifact(&key.key).map_err(internal)? else {
-        request.sink.event(final_event(CacheStatus::Miss, key));
+        request.sink.event(key.event(CacheStatus::Miss));
         return Ok(None);
     };
     let tree = Tree(found.tree);
     learn_images(engine, request, plan)?;
     if !engine.available(&tree)? {
-        request.sink.event(final_event(CacheStatus::Miss, key));
+        request.sink.event(key.event(CacheStatus::Miss));
         return Ok(None);
     }
-    request.sink.event(final_event(CacheStatus::Hit, key));
+    request.sink.event(key.event(CacheStatus::Hit));
     for step in plan.steps.iter().filter(|s| s.node.is_some()) {
         let (outcome, step) = (StepOutcome::Cached, step.id);
         let ended = Event::StepEnded { step, outcome, peak_memory_bytes: None, cpu_nanos: None };
@@ -310,7 +169,7 @@ fn finish(engine: &Shared, job: &BuildJob, tree: &Tree, key: &FinalKey) -> Resul
         let record =
             FinalRecord { tree: tree.0.clone(), config: config.clone(), made: crate::clock::now() };
         engine.cache.put_final(&key.key, &record).map_err(internal)?;
-        job.request.sink.event(final_event(CacheStatus::Store, key));
+        job.request.sink.event(key.event(CacheStatus::Store));
     }
     let returned =
         std::mem::take(&mut *job.returned.lock().unwrap_or_else(PoisonError::into_inner));

@@ -8,6 +8,8 @@
 
 pub mod cache;
 pub mod export;
+pub mod gc;
+pub mod local;
 pub mod log;
 pub mod mounts;
 
@@ -20,6 +22,7 @@ mod detect;
 mod dir;
 mod engine;
 mod error;
+mod final_key;
 mod git;
 mod http;
 mod job;

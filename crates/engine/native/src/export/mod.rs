@@ -159,7 +159,6 @@ impl Engine {
         output: &Output,
         sink: &dyn Sink,
     ) -> Result<Option<Composed>, Failure> {
-        let blobs = self.shared.images.blobs();
         match &output.kind {
             OutputKind::Directory(dir) => {
                 self.shared.write_files(&built.tree, dir, sink)?;
@@ -174,18 +173,31 @@ impl Engine {
         }
         let for_push = matches!(output.kind, OutputKind::Registry(_));
         let (composed, origins) = self.package(image, output, for_push, sink)?;
-        let entry = || [Entry { root: composed.manifest.clone(), names: image.names.clone() }];
+        self.write_composed(&output.kind, &composed, &image.names, &origins, sink)?;
+        Ok(Some(composed))
+    }
+
+    /// Writes an image whose manifest and blobs are in the store.
+    pub(crate) fn write_composed(
+        &self,
+        kind: &OutputKind,
+        composed: &Composed,
+        names: &[Reference],
+        origins: &BlobOrigins,
+        sink: &dyn Sink,
+    ) -> Result<(), Failure> {
+        let blobs = self.shared.images.blobs();
+        let entry = || [Entry { root: composed.manifest.clone(), names: names.to_vec() }];
         let archive = |to: &Destination, kind| {
             write_to(to, |out| write_archive(out, kind, &entry(), blobs).map_err(export))
         };
-        match &output.kind {
-            OutputKind::OciArchive(to) => archive(to, ArchiveKind::Oci)?,
-            OutputKind::DockerArchive(to) => archive(to, ArchiveKind::Docker)?,
-            OutputKind::OciLayout(dir) => write_layout(dir, &entry(), blobs).map_err(export)?,
-            OutputKind::Registry(names) => self.push(names, &composed, &origins, sink)?,
-            OutputKind::Directory(_) | OutputKind::Tar(_) => {}
+        match kind {
+            OutputKind::OciArchive(to) => archive(to, ArchiveKind::Oci),
+            OutputKind::DockerArchive(to) => archive(to, ArchiveKind::Docker),
+            OutputKind::OciLayout(dir) => write_layout(dir, &entry(), blobs).map_err(export),
+            OutputKind::Registry(names) => self.push(names, composed, origins, sink),
+            OutputKind::Directory(_) | OutputKind::Tar(_) => Ok(()),
         }
-        Ok(Some(composed))
     }
 
     fn push(

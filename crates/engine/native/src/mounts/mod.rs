@@ -150,25 +150,39 @@ impl CacheMounts {
         Ok(all)
     }
 
+    /// Says whether a step uses a cache mount now.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn is_used(&self, place: &Path) -> io::Result<bool> {
+        lock_all(place).map(|locks| locks.is_none())
+    }
+
     /// Removes a cache mount that nobody uses; says whether it did.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self, place: &Path) -> io::Result<bool> {
-        let mut locks = Vec::new();
-        for entry in fs::read_dir(place)? {
-            let path = entry?.path();
-            if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"lock")) {
-                let lock = open_lock(&path)?;
-                if lock.try_lock().is_err() {
-                    return Ok(false);
-                }
-                locks.push(lock);
-            }
-        }
+        let Some(_locks) = lock_all(place)? else { return Ok(false) };
         fs::remove_dir_all(place)?;
         Ok(true)
     }
+}
+
+/// Takes all locks of a cache mount; nothing when a step has one of them.
+fn lock_all(place: &Path) -> io::Result<Option<Vec<File>>> {
+    let mut locks = Vec::new();
+    for entry in fs::read_dir(place)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"lock")) {
+            let lock = open_lock(&path)?;
+            if lock.try_lock().is_err() {
+                return Ok(None);
+            }
+            locks.push(lock);
+        }
+    }
+    Ok(Some(locks))
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {

@@ -1,0 +1,175 @@
+//! The key of the final artifact: all operations with the content of all contexts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
+use ashlar_core::failure::Failure;
+use ashlar_core::frontend::Plan;
+use ashlar_core::graph::{Copy, Exec, FileAction, MountKind, Network, NodeId, Op};
+use ashlar_core::journal::{CacheEvent, Event};
+use ashlar_core::{Digest, Hasher};
+use ashlar_files::{Context, Kind, Selection};
+
+use crate::error::{internal, step};
+use crate::job::ContextKey;
+use crate::request::BuildRequest;
+
+/// The most files of contexts that get a journal entry each.
+const FILE_ENTRIES_MAX: usize = 1000;
+
+/// The key, and what was found out on the way to it.
+pub(crate) struct FinalKey {
+    pub(crate) key: Digest,
+    /// Whether an earlier build can answer this one at all. One with effects, unpinned sources or
+    /// results as data is answered by none.
+    pub(crate) usable: bool,
+    /// Why the cache must not be asked.
+    pub(crate) bypass: Option<Bypass>,
+    /// What the definition takes from its contexts.
+    selections: Vec<Arc<Selection>>,
+}
+
+impl FinalKey {
+    /// Makes the key of a plan whose contexts are open.
+    ///
+    /// # Errors
+    /// When what a step takes from a context is missing or cannot be read.
+    pub(crate) fn of(
+        request: &BuildRequest,
+        plan: &Plan,
+        contexts: &BTreeMap<ContextKey, Arc<Context>>,
+    ) -> Result<Self, Failure> {
+        let mut survey = Survey { request, plan, contexts, found: Vec::new(), tenants: false };
+        let (mut usable, mut bypass) = (true, None);
+        for id in plan.graph.needed(plan.target) {
+            usable &= survey.visit(id)?;
+            bypass = bypass.or(plan.graph.node(id).meta.bypass);
+        }
+        let Survey { found: selections, tenants, .. } = survey;
+        let mut hasher = Hasher::new();
+        hasher.field(b"ashlar.final.v1");
+        hasher.field(serde_json::to_vec(&plan.config).map_err(internal)?);
+        hasher.field(format!("{:?}", request.epoch));
+        hasher.field(plan.graph.node(plan.target).digest.as_bytes());
+        if tenants {
+            hasher.field(format!("{:?}", request.network)).field(&request.tenant);
+        }
+        for selection in &selections {
+            hasher.field(selection.digest().as_bytes());
+        }
+        Ok(Self { key: hasher.finish(), usable, bypass, selections })
+    }
+
+    /// Tells of the files that the definition takes from its contexts: known by content already, or
+    /// read for the first time.
+    pub(crate) fn count_files(&self, request: &BuildRequest) {
+        let mut told = BTreeSet::new();
+        let entries = self.selections.iter().flat_map(|s| s.entries());
+        for (path, entry) in entries.filter(|(_, e)| matches!(e.kind, Kind::File { .. })) {
+            if told.len() == FILE_ENTRIES_MAX {
+                break;
+            }
+            if !told.insert(path.clone()) {
+                continue;
+            }
+            let path = String::from_utf8_lossy(&path);
+            let status = if entry.reused { CacheStatus::Hit } else { CacheStatus::Miss };
+            request.sink.event(file_event(&path, status));
+            if !entry.reused {
+                request.sink.event(file_event(&path, CacheStatus::Store));
+            }
+        }
+    }
+
+    /// Returns the journal entry of a look-up or store.
+    pub(crate) fn event(&self, status: CacheStatus) -> Event {
+        let bypass = self.bypass.filter(|_| status == CacheStatus::Bypass);
+        Event::Cache(CacheEvent {
+            cache: CacheKind::FinalArtifact,
+            status,
+            step: None,
+            subject: "final artifact".into(),
+            key: Some(self.key),
+            reason: bypass.map(|by| MissReason::Forced { by }),
+            bypass,
+        })
+    }
+}
+
+/// A walk over the nodes that the target needs.
+struct Survey<'a> {
+    request: &'a BuildRequest,
+    plan: &'a Plan,
+    contexts: &'a BTreeMap<ContextKey, Arc<Context>>,
+    /// What they take from contexts.
+    found: Vec<Arc<Selection>>,
+    /// Whether a secret, a volume or the network could influence one of them.
+    tenants: bool,
+}
+
+impl Survey<'_> {
+    /// Looks at one node; says whether an earlier result could stand for it.
+    fn visit(&mut self, id: NodeId) -> Result<bool, Failure> {
+        match &self.plan.graph.node(id).op {
+            Op::Exec(exec) => self.visit_exec(id, exec),
+            Op::File { actions } => {
+                for action in actions {
+                    if let FileAction::Copy(copy) = action {
+                        self.select(id, copy)?;
+                    }
+                }
+                Ok(true)
+            }
+            Op::Git { checksum, .. } => Ok(checksum.is_some()),
+            Op::Http { checksum, .. } => Ok(checksum.is_some()),
+            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Merge => Ok(true),
+        }
+    }
+
+    fn visit_exec(&mut self, id: NodeId, exec: &Exec) -> Result<bool, Failure> {
+        let network = match exec.network {
+            Network::Default => self.request.network,
+            said => said,
+        };
+        let is_bind = |kind: &MountKind| matches!(kind, MountKind::Bind { .. });
+        self.tenants |= network != Network::None || exec.mounts.iter().any(|m| !is_bind(&m.kind));
+        for mount in &exec.mounts {
+            if let MountKind::Bind { input, source, .. } = &mount.kind {
+                self.select(id, &crate::job::bind_copy(*input, source))?;
+            }
+        }
+        Ok(!exec.effect && exec.returns.is_empty() && exec.keyed_secrets.is_empty())
+    }
+
+    /// Finds what a copy takes, when it is a context that it copies from.
+    fn select(&mut self, id: NodeId, copy: &Copy) -> Result<(), Failure> {
+        let node = self.plan.graph.node(id);
+        let Some(input) = node.inputs.get(copy.input) else { return Ok(()) };
+        let Op::Context { name, exclude } = &self.plan.graph.node(*input).op else {
+            return Ok(());
+        };
+        let key = ContextKey { name: name.clone(), exclude: exclude.clone() };
+        let Some(context) = self.contexts.get(&key) else { return Ok(()) };
+        let selection = context.select(copy).map_err(|e| Failure {
+            step: node.meta.step,
+            location: node.meta.location.clone(),
+            command: Some(node.meta.name.clone()),
+            ..step(e)
+        })?;
+        self.found.push(selection);
+        Ok(())
+    }
+}
+
+fn file_event(path: &str, status: CacheStatus) -> Event {
+    Event::Cache(CacheEvent {
+        cache: CacheKind::FileBlob,
+        status,
+        step: None,
+        subject: path.to_owned(),
+        key: None,
+        reason: None,
+        bypass: None,
+    })
+}

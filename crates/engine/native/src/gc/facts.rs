@@ -1,0 +1,201 @@
+//! Gathers what the data directory holds and who needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ashlar_blobs::BlobInfo;
+use ashlar_core::Digest;
+use ashlar_core::failure::Failure;
+use ashlar_layers::LayerBlob;
+use ashlar_oci::Reference;
+
+use super::{Holder, Item, ItemKind, Usage, Use};
+use crate::Engine;
+use crate::cache::RecordDir;
+use crate::error::internal;
+
+/// Blobs and layers that images need, and by which image.
+#[derive(Default)]
+struct Needed {
+    blobs: BTreeMap<Digest, String>,
+    layers: BTreeMap<Digest, String>,
+}
+
+/// Looks at everything.
+pub(super) fn gather(engine: &Engine, busy: bool) -> Result<Usage, Failure> {
+    let needed = needed(engine)?;
+    let mut items = blobs(engine, &needed)?;
+    items.extend(layers(engine, &needed)?);
+    items.extend(cache_mounts(engine).map_err(internal)?);
+    items.extend(failed_steps(engine).map_err(internal)?);
+    items.extend(always(engine).map_err(internal)?);
+    let disk = rustix::fs::statvfs(engine.dir().root()).map_err(io::Error::from);
+    let disk = disk.map_err(internal)?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(Usage { items, free_bytes, now: SystemTime::now(), busy })
+}
+
+fn needed(engine: &Engine) -> Result<Needed, Failure> {
+    let images = engine.images();
+    let mut needed = Needed::default();
+    for (id, image) in images.store().list().map_err(internal)? {
+        let name = image.names.first().map_or_else(|| id.short(), Reference::familiar);
+        let roots = image.manifest.iter().map(|m| m.digest).chain(image.config_digest);
+        for root in roots {
+            needed.blobs.insert(root, name.clone());
+        }
+        if let Some(manifest) = &image.manifest {
+            for blob in images.blobs_below(manifest.digest).map_err(internal)? {
+                needed.blobs.insert(blob, name.clone());
+            }
+        }
+        for layer in &image.layers {
+            needed.blobs.extend(layer.blob.as_ref().map(|b| (b.digest, name.clone())));
+            // A layer with a blob can be unpacked again.
+            let only_copy = layer.tree.filter(|_| layer.blob.is_none());
+            needed.layers.extend(only_copy.map(|tree| (tree, name.clone())));
+        }
+    }
+    for named in images.store().names().map_err(internal)? {
+        let Some(index) = named.index else { continue };
+        for blob in images.blobs_below(index).map_err(internal)? {
+            needed.blobs.insert(blob, named.name.familiar());
+        }
+        needed.blobs.insert(index, named.name.familiar());
+    }
+    Ok(needed)
+}
+
+fn held_by(name: Option<&String>) -> Vec<Holder> {
+    name.map(|n| Holder::Image(n.clone())).into_iter().collect()
+}
+
+fn blobs(engine: &Engine, needed: &Needed) -> Result<Vec<Item>, Failure> {
+    let images = engine.images();
+    let mut cached: BTreeMap<Digest, String> = BTreeMap::new();
+    for tag in images.pulled_tags().map_err(internal)? {
+        for blob in images.blobs_below(tag.digest).map_err(internal)? {
+            cached.insert(blob, format!("pulled {}", tag.reference.familiar()));
+        }
+    }
+    let made = RecordDir::new(engine.dir().cache().join("layer-blobs"));
+    for (key, _) in made.list().map_err(internal)? {
+        if let Some(blob) = made.get::<LayerBlob>(&key).map_err(internal)? {
+            cached.entry(blob.digest).or_insert_with(|| "compressed layer".to_owned());
+        }
+    }
+    let listed = images.blobs().list().map_err(internal)?;
+    let item = |blob: BlobInfo| {
+        let name = needed.blobs.get(&blob.digest).or_else(|| cached.get(&blob.digest));
+        Item {
+            kind: ItemKind::Blob(blob.digest),
+            name: name.cloned().unwrap_or_default(),
+            bytes: blob.size,
+            last_used: blob.modified,
+            holders: held_by(needed.blobs.get(&blob.digest)),
+            good_for: if cached.contains_key(&blob.digest) { Use::Cache } else { Use::None },
+        }
+    };
+    Ok(listed.into_iter().map(item).collect())
+}
+
+fn layers(engine: &Engine, needed: &Needed) -> Result<Vec<Item>, Failure> {
+    let usage = engine.snapshots().usage().map_err(internal)?;
+    let item = |(meta, held): (ashlar_snapshots::LayerMeta, bool)| {
+        let mut holders = held_by(needed.layers.get(&meta.id));
+        holders.extend(held.then_some(Holder::Running));
+        Item {
+            name: meta.origin.clone(),
+            bytes: meta.disk_bytes,
+            last_used: meta.last_used,
+            kind: ItemKind::Layer(meta.id),
+            holders,
+            good_for: Use::Cache,
+        }
+    };
+    Ok(usage.layers.into_iter().map(item).collect())
+}
+
+fn cache_mounts(engine: &Engine) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for (about, place) in engine.cache_mounts().list()? {
+        let (bytes, last_used) = measure(&place)?;
+        items.push(Item {
+            name: format!("{} ({})", about.id, about.tenant),
+            bytes,
+            last_used,
+            holders: if engine.cache_mounts().is_used(&place)? {
+                vec![Holder::Running]
+            } else {
+                Vec::new()
+            },
+            kind: ItemKind::CacheMount(place),
+            good_for: Use::Cache,
+        });
+    }
+    Ok(items)
+}
+
+fn failed_steps(engine: &Engine) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for (failed, place) in engine.failed_steps()? {
+        let (bytes, last_used) = measure(&place)?;
+        let name = format!("{} of build {}", failed.name, failed.build);
+        let (holders, good_for) = (Vec::new(), Use::Cache);
+        let kind = ItemKind::FailedStep(place);
+        items.push(Item { kind, name, bytes, last_used, holders, good_for });
+    }
+    Ok(items)
+}
+
+fn always(engine: &Engine) -> io::Result<Vec<Item>> {
+    let root = engine.dir().root();
+    let mut history = 0;
+    for name in ["history.db", "history.db-wal", "history.db-shm"] {
+        history += fs::symlink_metadata(root.join(name)).map_or(0, |m| m.blocks() * 512);
+    }
+    let records = measure(&engine.dir().cache())?.0 + measure(&root.join("images"))?.0;
+    let item = |kind, name: &str, bytes| Item {
+        kind,
+        name: name.to_owned(),
+        bytes,
+        last_used: SystemTime::now(),
+        holders: vec![Holder::Always],
+        good_for: Use::Cache,
+    };
+    Ok(vec![
+        item(ItemKind::Records, "keys, image names, git repositories", records),
+        item(ItemKind::History, "history of builds", history),
+    ])
+}
+
+/// Returns the bytes on disk below a folder, each file once, and when anything in the folder
+/// itself or one level below last changed.
+fn measure(place: &Path) -> io::Result<(u64, SystemTime)> {
+    let (mut bytes, mut newest) = (0, SystemTime::UNIX_EPOCH);
+    let mut seen = BTreeSet::new();
+    let mut open = vec![(place.to_owned(), 0)];
+    while let Some((dir, depth)) = open.pop() {
+        // A folder may go away while it is measured.
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(about) = entry.metadata() else { continue };
+            if depth < 2 {
+                newest = newest.max(about.modified()?);
+            }
+            if about.nlink() > 1 && !about.is_dir() && !seen.insert((about.dev(), about.ino())) {
+                continue;
+            }
+            bytes += about.blocks() * 512;
+            if about.is_dir() {
+                open.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    Ok((bytes, newest))
+}

@@ -1,0 +1,71 @@
+//! Removes what a plan names.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use ashlar_core::Digest;
+use ashlar_core::failure::Failure;
+use ashlar_layers::LayerBlob;
+use ashlar_snapshots::Removal;
+
+use super::{ItemKind, Plan, Usage};
+use crate::Engine;
+use crate::cache::{FinalRecord, LayerRecord, RecordDir};
+use crate::error::internal;
+
+/// Removes what the plan names; what turned out to be in use is taken off the plan.
+pub(super) fn apply(engine: &Engine, usage: &Usage, plan: &mut Plan) -> Result<(), Failure> {
+    let mut gone = BTreeSet::new();
+    let mut done = Vec::new();
+    for &(index, why) in &plan.remove {
+        let item = &usage.items[index];
+        if remove(engine, &item.kind)? {
+            if let ItemKind::Blob(id) | ItemKind::Layer(id) = &item.kind {
+                gone.insert(*id);
+            }
+            done.push((index, why));
+        }
+    }
+    plan.freed_bytes = done.iter().map(|(i, _)| usage.items[*i].bytes).sum();
+    plan.remove = done;
+    engine.snapshots().empty_trash().map_err(internal)?;
+    forget_records(engine, &gone)
+}
+
+fn remove(engine: &Engine, kind: &ItemKind) -> Result<bool, Failure> {
+    match kind {
+        ItemKind::Blob(digest) => engine.images().blobs().remove(digest).map_err(internal),
+        ItemKind::Layer(id) => {
+            let removal = engine.snapshots().remove(id).map_err(internal)?;
+            Ok(removal != Removal::InUse)
+        }
+        ItemKind::CacheMount(place) => engine.cache_mounts().remove(place).map_err(internal),
+        ItemKind::FailedStep(place) => fs::remove_dir_all(place).map(|()| true).map_err(internal),
+        ItemKind::Records | ItemKind::History => Ok(false),
+    }
+}
+
+/// Forgets results whose layers or blobs are gone. The keys of steps stay, so that the next miss
+/// says that the result was removed.
+fn forget_records(engine: &Engine, gone: &BTreeSet<Digest>) -> Result<(), Failure> {
+    let lost = |ids: &[Digest]| ids.iter().any(|id| gone.contains(id));
+    let results = engine.results();
+    prune::<LayerRecord>(results.layer_records(), |r| lost(&r.layers))?;
+    prune::<FinalRecord>(results.final_records(), |r| lost(&r.tree))?;
+    let blobs = RecordDir::new(engine.dir().cache().join("layer-blobs"));
+    prune::<LayerBlob>(&blobs, |r| gone.contains(&r.digest))
+}
+
+fn prune<T: serde::de::DeserializeOwned>(
+    records: &RecordDir,
+    goes: impl Fn(&T) -> bool,
+) -> Result<(), Failure> {
+    for (key, _) in records.list().map_err(internal)? {
+        if let Some(record) = records.get::<T>(&key).map_err(internal)?
+            && goes(&record)
+        {
+            records.remove(&key).map_err(internal)?;
+        }
+    }
+    Ok(())
+}
