@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use ashlar_core::graph::Network;
 use ashlar_frontend_dockerfile::Request;
 use ashlar_layers::Compression;
-use ashlar_native::{Built, Destination, Image, Output, OutputKind};
+use ashlar_native::Built;
+use ashlar_native::export::{Destination, Image, Output, OutputKind};
 use ashlar_sandbox::Cancel;
 use support::{Done, Quiet, World};
 
@@ -125,7 +126,7 @@ impl Bench {
         let image = Image::of(built, Vec::new(), None).unwrap();
         let to = self.world.data().join("out.tar");
         let kind = OutputKind::OciArchive(Destination::File(to));
-        let compression = Compression::default();
+        let compression = Compression::GZIP;
         let output = Output { kind, compression, annotations: Default::default() };
         self.world.engine.export(built, &image, &output, &Quiet).unwrap();
     }
