@@ -1,6 +1,7 @@
 //! One build from its definition to its tree.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ashlar_core::cache::CacheStatus;
@@ -26,6 +27,7 @@ use crate::job::BuildJob;
 use crate::log::Masker;
 use crate::prepare;
 use crate::request::{BuildRequest, Built};
+use crate::watch::Watch;
 
 impl Engine {
     /// Builds one definition. Events go to the request's sink; the caller ends the journal.
@@ -34,16 +36,28 @@ impl Engine {
     /// With the reason, when the build fails; when `cancel` was called, the failure says so and the
     /// caller looks at the token.
     pub fn build(&self, request: BuildRequest, cancel: &Cancel) -> Result<Built, Failure> {
+        let stop = Arc::new(AtomicBool::new(cancel.is_cancelled()));
+        let stopped = || stop.store(true, Ordering::Relaxed);
+        while_waiting(cancel, stopped, || self.build_watched(request, cancel, &stop))?
+    }
+
+    fn build_watched(
+        &self,
+        request: BuildRequest,
+        cancel: &Cancel,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Built, Failure> {
         let engine = &self.shared;
+        let watch = Watch { sink: &*request.sink.clone(), stop };
         warn_short_secrets(&request);
-        let plan = prepare::lower(engine, &request)?;
+        let plan = prepare::lower(engine, &request, stop)?;
         announce(&request, &plan);
         let contexts = prepare::contexts(engine, &request, &plan)?;
         let key = FinalKey::of(&request, &plan, &contexts)?;
         key.count_files(&request);
         contexts.values().try_for_each(|c| c.save()).map_err(internal)?;
-        stop_if(cancel)?;
-        if let Some(built) = look_up_final(engine, &request, &plan, &key)? {
+        watch.check()?;
+        if let Some(built) = look_up_final(engine, &request, &plan, &key, watch)? {
             return Ok(built);
         }
         request.sink.event(Event::State { to: State::Running });
@@ -55,18 +69,12 @@ impl Engine {
             outputs: Mutex::default(),
             notes: Mutex::default(),
             returned: Mutex::default(),
+            stop: stop.clone(),
             request,
         });
         let target = run(engine, &job, cancel)?;
         finish(engine, &job, &target, &key)
     }
-}
-
-fn stop_if(cancel: &Cancel) -> Result<(), Failure> {
-    if cancel.is_cancelled() {
-        return Err(Failure::new(FailureKind::Step, "the build was cancelled"));
-    }
-    Ok(())
 }
 
 fn warn_short_secrets(request: &BuildRequest) {
@@ -120,6 +128,7 @@ fn look_up_final(
     request: &BuildRequest,
     plan: &Plan,
     key: &FinalKey,
+    watch: Watch<'_>,
 ) -> Result<Option<Built>, Failure> {
     if !key.usable {
         return Ok(None);
@@ -133,7 +142,7 @@ fn look_up_final(
         return Ok(None);
     };
     let tree = Tree(found.tree);
-    learn_images(engine, request, plan)?;
+    learn_images(engine, plan, watch)?;
     if !engine.available(&tree)? {
         request.sink.event(key.event(CacheStatus::Miss));
         return Ok(None);
@@ -150,10 +159,10 @@ fn look_up_final(
 }
 
 /// Learns where the layers of the plan's images are, without fetching any.
-fn learn_images(engine: &Shared, request: &BuildRequest, plan: &Plan) -> Result<(), Failure> {
+fn learn_images(engine: &Shared, plan: &Plan, watch: Watch<'_>) -> Result<(), Failure> {
     for id in plan.graph.needed(plan.target) {
         if let Op::Image { reference, manifest, platform } = &plan.graph.node(id).op {
-            engine.image_tree(reference, *manifest, platform, &*request.sink)?;
+            engine.image_tree(reference, *manifest, platform, watch)?;
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ mod error;
 mod final_key;
 mod git;
 mod http;
+mod images;
 mod job;
 mod keyfile;
 mod output;
@@ -33,6 +34,7 @@ mod repair;
 mod request;
 mod scheduler;
 mod user;
+mod watch;
 
 pub use checkout::Checkout;
 pub use debug::FailedRoot;

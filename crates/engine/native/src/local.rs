@@ -23,8 +23,10 @@ use ashlar_snapshots::Tree;
 
 use crate::Engine;
 use crate::error::{internal, source};
+use crate::export::NEVER;
 use crate::export::{Image, Output, OutputKind};
 use crate::request::{BuildLimits, Built};
+use crate::watch::Watch;
 
 /// Bytes of an archive that are read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -125,7 +127,7 @@ impl Engine {
     ) -> Result<Exit, Failure> {
         let exec = exec_of(&local.config, options)?;
         let snapshots = self.snapshots();
-        self.shared.materialise(&local.tree.0, sink)?;
+        self.shared.materialise(&local.tree.0, Watch { sink, stop: &NEVER })?;
         let draft = snapshots.begin(&local.tree).map_err(internal)?;
         let lowers = snapshots.lowers(&local.tree).map_err(internal)?;
         let (upper, work) = (draft.upper().to_owned(), draft.work().to_owned());

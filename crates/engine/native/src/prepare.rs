@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::{Answer, Answers, Lowered, Plan, Question};
@@ -14,6 +15,7 @@ use crate::engine::Shared;
 use crate::error::{internal, source};
 use crate::job::{ContextKey, check_context};
 use crate::request::BuildRequest;
+use crate::watch::Watch;
 
 /// A frontend that asks for more rounds than this goes in circles.
 const ROUNDS_MAX: usize = 64;
@@ -22,13 +24,18 @@ const ROUNDS_MAX: usize = 64;
 const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Lowers the definition, answering the frontend's questions.
-pub(crate) fn lower(engine: &Arc<Shared>, request: &BuildRequest) -> Result<Plan, Failure> {
+pub(crate) fn lower(
+    engine: &Arc<Shared>,
+    request: &BuildRequest,
+    stop: &AtomicBool,
+) -> Result<Plan, Failure> {
     let mut answers = Answers::new();
     for _ in 0..ROUNDS_MAX {
+        Watch { sink: &*request.sink, stop }.check()?;
         match request.frontend.lower(&answers).map_err(|d| Failure::from(*d))? {
             Lowered::Plan(plan) => return Ok(*plan),
             Lowered::Questions(questions) => {
-                for (question, answer) in answer_all(engine, request, questions) {
+                for (question, answer) in answer_all(engine, request, questions, stop) {
                     record(request, &question, &answer)?;
                     answers.put(question, answer);
                 }
@@ -50,9 +57,10 @@ fn answer_all(
     engine: &Arc<Shared>,
     request: &BuildRequest,
     questions: Vec<Question>,
+    stop: &AtomicBool,
 ) -> Vec<(Question, Answer)> {
     let answer_one = |question: &Question| {
-        answer(engine, request, question)
+        answer(engine, request, question, stop)
             .unwrap_or_else(|failure| Answer::Failed { message: failure.to_string() })
     };
     if let [one] = questions.as_slice() {
@@ -77,10 +85,11 @@ fn answer(
     engine: &Arc<Shared>,
     request: &BuildRequest,
     question: &Question,
+    stop: &AtomicBool,
 ) -> Result<Answer, Failure> {
     match question {
         Question::Image { reference, platform } => {
-            engine.resolve_image(reference, platform, &*request.sink)
+            engine.resolve_image(reference, platform, Watch { sink: &*request.sink, stop })
         }
         Question::File { context, path } => {
             let content = whole_context(engine, request, context)?.read(path, FILE_BYTES_MAX);

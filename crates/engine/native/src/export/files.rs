@@ -12,16 +12,17 @@ use ashlar_files::ops::{self, Base, Input, Options};
 use ashlar_layers::{KnownFiles, ScanOptions, TarOptions, scan, write_tar};
 use ashlar_snapshots::{Mounted, Tree};
 
-use super::export;
+use super::{NEVER, export};
 use crate::engine::Shared;
 use crate::error::internal;
+use crate::watch::Watch;
 
 /// How much of a tar is written at once, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
 impl Shared {
     fn mounted(&self, tree: &Tree, sink: &dyn Sink) -> Result<Mounted, Failure> {
-        self.materialise(&tree.0, sink)?;
+        self.materialise(&tree.0, Watch { sink, stop: &NEVER })?;
         self.snapshots.mount(tree, None).map_err(internal)
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use ashlar_core::Digest;
 use ashlar_core::failure::{Failure, FailureKind};
@@ -24,6 +25,9 @@ use ashlar_oci::{
 use crate::Engine;
 use crate::error::{chain, internal};
 use crate::request::Built;
+
+/// Exports are not stopped half-way by a build's cancel: the build is done by then.
+pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq)]

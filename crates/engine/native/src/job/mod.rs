@@ -14,6 +14,7 @@ mod sources;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +35,7 @@ use crate::log::Masker;
 use crate::output::{NodeOutput, Output};
 use crate::request::BuildRequest;
 use crate::scheduler::{Found, Worker};
+use crate::watch::Watch;
 
 pub(crate) use exec::{process, sandbox_failure};
 pub(crate) use file::root_of;
@@ -52,6 +54,8 @@ pub(crate) struct BuildJob {
     pub(crate) outputs: Mutex<HashMap<NodeId, Output>>,
     pub(crate) notes: Mutex<HashMap<VertexId, Note>>,
     pub(crate) returned: Mutex<BTreeMap<String, Vec<u8>>>,
+    /// Ends transfers when the build is cancelled.
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// What is known of a vertex besides its output.
@@ -64,6 +68,10 @@ pub(crate) struct Note {
 }
 
 impl BuildJob {
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch { sink: &*self.request.sink, stop: &self.stop }
+    }
+
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         self.plan.graph.node(id)
     }

@@ -37,8 +37,8 @@ impl BuildJob {
         match &node.op {
             Op::Scratch => Ok(NodeOutput::tree(Tree::scratch(), Vec::new(), None)),
             Op::Image { reference, manifest, platform } => {
-                let sink = &*self.request.sink;
-                let tree = self.engine.image_tree(reference, *manifest, platform, sink)?;
+                let watch = self.watch();
+                let tree = self.engine.image_tree(reference, *manifest, platform, watch)?;
                 Ok(image_output(tree))
             }
             Op::Context { name, exclude } => {

@@ -17,7 +17,7 @@ use crate::output::{NodeOutput, Output};
 impl BuildJob {
     /// Brings all layers of a tree into the snapshot store.
     pub(crate) fn materialise(&self, tree: &Tree) -> Result<(), Failure> {
-        self.engine.materialise(&tree.0, &*self.request.sink)
+        self.engine.materialise(&tree.0, self.watch())
     }
 
     /// Commits what was written and returns the base tree with it. A draft in which nothing
