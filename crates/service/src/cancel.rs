@@ -46,7 +46,9 @@ impl Service {
             let row = self.store().row(build).await?;
             if row.state == State::Queued || external {
                 match self.store().append(build, Writer::Service, both).await {
-                    Err(Store::Refused(Refusal::Ended(_))) => return Ok(self.store().row(build).await?),
+                    Err(Store::Refused(Refusal::Ended(_))) => {
+                        return Ok(self.store().row(build).await?);
+                    }
                     other => return Ok(other?),
                 }
             }

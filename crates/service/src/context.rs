@@ -141,7 +141,8 @@ mod tests {
     use super::*;
 
     fn manifest(files: Vec<(&str, EntryKind)>) -> ContextManifest {
-        let file = |(path, kind): (&str, EntryKind)| ContextFile { path: path.into(), kind, mode: None };
+        let file =
+            |(path, kind): (&str, EntryKind)| ContextFile { path: path.into(), kind, mode: None };
         ContextManifest { files: files.into_iter().map(file).collect() }
     }
 

@@ -1,9 +1,7 @@
 //! A dialect's own objects: names, counters, documents. No SQL, and nothing of another dialect.
 
 use ashlar_core::{BuildId, TenantId};
-use ashlar_records::{
-    Document, DocumentType, Namespace, NewAlias, NewDocument, Store, now,
-};
+use ashlar_records::{Document, DocumentType, Namespace, NewAlias, NewDocument, Store, now};
 use uuid::Uuid;
 
 use crate::{Error, Service};

@@ -133,9 +133,9 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSuchBuild(build) => Self::not_found("build", build),
-            StoreError::Taken { .. }
-            | StoreError::KeyReused(_)
-            | StoreError::ScopeBusy(_) => Self::Conflict(error.to_string()),
+            StoreError::Taken { .. } | StoreError::KeyReused(_) | StoreError::ScopeBusy(_) => {
+                Self::Conflict(error.to_string())
+            }
             StoreError::Refused(refusal) => Self::Conflict(refusal.to_string()),
             StoreError::TooLarge { what, max, unit } => {
                 Self::TooLarge { what: what.to_owned(), max, unit }

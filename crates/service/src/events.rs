@@ -30,7 +30,12 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub async fn follow(&self, actor: &Actor, build: BuildId, from: u64) -> Result<Follower, Error> {
+    pub async fn follow(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        from: u64,
+    ) -> Result<Follower, Error> {
         self.row(actor, build).await?;
         Ok(self.store().follow(build, from))
     }

@@ -69,9 +69,9 @@ pub use ashlar_core::journal::{BuildKind, Mode, OnLost, Record};
 pub use ashlar_records::{
     At, AuditEntry, Cursor, Document, DocumentType, Filter, Follower, Listed, Namespace, NewAlias,
     NewDocument, NumberedAlias, Order, Page, Policy, ScopeEntry, Secret, TimeRange, Token,
-    TokenText, now,
+    TokenText, new_build_id, now,
 };
-pub use config::{ServiceConfig, SLOTS_DEFAULT};
+pub use config::{SLOTS_DEFAULT, ServiceConfig};
 pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
 pub use dialect::DialectStore;
@@ -79,6 +79,7 @@ pub use error::{Error, ErrorKind};
 pub use executor::{Executor, Finished};
 pub use logs::{Found, LogLineAt};
 pub use metrics::Metrics;
+pub use promote::BUILDS;
 pub use query::{Query, QueryError};
 pub use retry::RetryRequest;
 pub use service::Service;

@@ -12,12 +12,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the page's size is out of bounds.
-    pub async fn list(
-        &self,
-        actor: &Actor,
-        filter: &Filter,
-        page: &Page,
-    ) -> Result<Listed, Error> {
+    pub async fn list(&self, actor: &Actor, filter: &Filter, page: &Page) -> Result<Listed, Error> {
         let mut filter = filter.clone();
         if actor.role != Role::Admin {
             filter.tenant = Some(actor.tenant.id);

@@ -143,7 +143,8 @@ impl Service {
             Some(build) => build,
             None => new_build_id(now())?,
         };
-        let seal = |(id, value): &(String, Secret)| Sealed::for_build(self.keys(), build, id, value);
+        let seal =
+            |(id, value): &(String, Secret)| Sealed::for_build(self.keys(), build, id, value);
         let secrets = request.secrets.iter().map(seal).collect::<Result<Vec<_>, _>>()?;
         let mut definition = request.definition;
         definition.secrets = request.secrets.iter().map(|(id, _)| id.clone()).collect();

@@ -20,16 +20,20 @@ impl Service {
     pub fn put_context_tar(
         self: &Arc<Self>,
         actor: &Actor,
-        archive: &mut dyn Read,
+        archive: &mut (dyn Read + Send),
     ) -> Result<Digest, Error> {
         actor.needs(Role::Developer)?;
         let manifest = self.unpack(actor.tenant.id, archive)?;
         self.keep_context(actor.tenant.id, manifest)
     }
 
-    fn unpack(&self, tenant: TenantId, archive: &mut dyn Read) -> Result<ContextManifest, Error> {
+    fn unpack(
+        &self,
+        tenant: TenantId,
+        archive: &mut (dyn Read + Send),
+    ) -> Result<ContextManifest, Error> {
         let broken = |e: io::Error| Error::invalid("context", format!("broken archive: {e}"));
-        let plain = ashlar_layers::decompressed(archive).map_err(broken)?;
+        let (_, plain) = ashlar_layers::decompress(archive).map_err(broken)?;
         let mut archive = tar::Archive::new(plain);
         let mut files: std::collections::BTreeMap<String, ContextFile> = Default::default();
         let mut room = UNPACKED_BYTES_MAX;

@@ -47,7 +47,8 @@ pub(crate) fn load(data_dir: &Path, given: Option<TokenText>) -> Result<TokenTex
 
 fn checked(text: &str, place: &str) -> Result<TokenText, Error> {
     if text.len() < TOKEN_BYTES_MIN || text.contains(char::is_whitespace) {
-        let why = format!("the admin token in {place} needs {TOKEN_BYTES_MIN} bytes without blanks");
+        let why =
+            format!("the admin token in {place} needs {TOKEN_BYTES_MIN} bytes without blanks");
         return Err(Error::internal(why));
     }
     Ok(TokenText::new(text.to_owned()))

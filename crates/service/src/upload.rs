@@ -127,7 +127,11 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Forbidden`].
-    pub fn begin_blob(self: &Arc<Self>, actor: &Actor, digest: Digest) -> Result<BlobUpload, Error> {
+    pub fn begin_blob(
+        self: &Arc<Self>,
+        actor: &Actor,
+        digest: Digest,
+    ) -> Result<BlobUpload, Error> {
         actor.needs(Role::Developer)?;
         let tenant = actor.tenant.id;
         let dir = self.config().data_dir.join("uploads").join(tenant.to_string());

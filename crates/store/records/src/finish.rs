@@ -4,10 +4,13 @@ use ashlar_core::journal::Record;
 use ashlar_core::{BuildId, Timestamp, WorkerId};
 use uuid::Uuid;
 
-use crate::aliases::{NewAlias, or_all};
+use crate::aliases::{Namespace, NewAlias, or_all};
 use crate::db::{Tx, args};
 use crate::journal::Stamped;
 use crate::{Error, Store, builds, journal};
+
+/// Names that one look returns at most.
+pub const ALIASES_MAX: u32 = 1000;
 
 async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
     let n = &new.namespace;
@@ -53,6 +56,28 @@ impl Store {
             put_alias(&mut tx, name, target).await?;
         }
         tx.commit().await
+    }
+
+    /// Lists names that begin with a text, with what they stand for, in order, after a name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn aliases_from(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, Uuid)>, Error> {
+        let n = namespace;
+        let sql = "SELECT alias, target FROM aliases \
+                   WHERE dialect = $1 AND tenant = $2 AND kind = $3 AND alias > $4 \
+                   AND SUBSTR(alias, 1, $5) = $6 ORDER BY alias LIMIT $7";
+        let length = prefix.chars().count() as u64;
+        let limit = limit.min(ALIASES_MAX);
+        let values = args![&n.dialect, or_all(n.tenant), &n.kind, after, length, prefix, limit];
+        let rows = self.db.all(sql, values).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, row.uuid(1)?))).collect()
     }
 
     /// Declares a worker lost at once, when its process is known to be dead: the next

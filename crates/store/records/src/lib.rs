@@ -36,6 +36,7 @@ pub use builds::{DEFINITION_BYTES_MAX, FIRST_FENCE, FOUND_MAX};
 pub use db::{Durability, Options};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;
+pub use finish::ALIASES_MAX;
 pub use follow::{Follower, POLL};
 pub use journal::{ScopeEntry, Stamped, TimeRange, Writer};
 pub use leases::{HEARTBEAT, Held, LEASE};

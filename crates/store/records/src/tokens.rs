@@ -75,7 +75,11 @@ impl TokenText {
         &self.0
     }
 
-    fn random() -> Result<Self, Error> {
+    /// Draws a new text.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn random() -> Result<Self, Error> {
         Ok(Self(format!("{PREFIX}{}", Digest::from_bytes(random::bytes()?).hex())))
     }
 }

@@ -1,0 +1,229 @@
+//! What builds made: images as manifests, blobs and archives.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use ashlar_core::image::ImageConfig;
+use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_layers::Compression;
+use ashlar_native::export::{Image, Output, OutputKind};
+use ashlar_oci::{ArchiveKind, Entry, LocalImage, Transfer, write_archive};
+use serde_json::json;
+
+use crate::recipe::image_name;
+use crate::{Actor, Error, Service};
+
+/// The largest manifest or config that is read into memory, in bytes.
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// Forms in which an image can be downloaded as one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archive {
+    /// An OCI layout.
+    Oci,
+    /// What `docker load` takes.
+    Docker,
+}
+
+/// An image that has a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packaged {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The manifest's media type.
+    pub media_type: String,
+    /// The manifest.
+    pub manifest: Vec<u8>,
+}
+
+/// Returns the local id of a build's image.
+pub(crate) fn image_of(record: &Record) -> Option<Digest> {
+    record.artifacts.iter().find(|a| a.kind == "image").map(|a| a.digest)
+}
+
+/// Progress of packaging interests nobody.
+struct Quiet;
+
+impl Sink for Quiet {
+    fn event(&self, _: Event) {}
+}
+
+impl Service {
+    /// Returns the config of a build's image: variables, user, labels, health check.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such build, or it has no image (any more).
+    pub async fn image(
+        self: &Arc<Self>,
+        actor: &Actor,
+        build: BuildId,
+    ) -> Result<ImageConfig, Error> {
+        let record = self.row(actor, build).await?;
+        self.blocking(move |service| {
+            let image = service.local_image(&record)?;
+            serde_json::from_value(image.config).map_err(Error::internal)
+        })
+        .await
+    }
+
+    /// Returns a build's image with manifest, config and layers as blobs, making those that are
+    /// not there yet. The tenant may read them from then on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such build, or it has no image (any more).
+    pub async fn package(
+        self: &Arc<Self>,
+        actor: &Actor,
+        build: BuildId,
+    ) -> Result<Packaged, Error> {
+        let record = self.row(actor, build).await?;
+        self.blocking(move |service| service.make_package(&record)).await
+    }
+
+    /// Writes a build's image as one file, under the names given.
+    ///
+    /// # Errors
+    /// As [`Service::package`]; [`Error::Invalid`] when a name is none.
+    pub async fn export(
+        self: &Arc<Self>,
+        actor: &Actor,
+        build: BuildId,
+        archive: Archive,
+        names: Vec<String>,
+        mut out: File,
+    ) -> Result<File, Error> {
+        let record = self.row(actor, build).await?;
+        let name = |n: &String| n.parse().map_err(|e| Error::invalid("name", e));
+        let names = names.iter().map(name).collect::<Result<Vec<_>, Error>>()?;
+        self.blocking(move |service| {
+            let packaged = service.make_package(&record)?;
+            let size = packaged.manifest.len() as u64;
+            let root = ashlar_oci::Descriptor::new(packaged.media_type, packaged.digest, size);
+            let kind = match archive {
+                Archive::Oci => ArchiveKind::Oci,
+                Archive::Docker => ArchiveKind::Docker,
+            };
+            let blobs = service.engine().images().blobs();
+            write_archive(&mut out, kind, &[Entry { root, names }], blobs)
+                .map_err(Error::internal)?;
+            Ok(out)
+        })
+        .await
+    }
+
+    /// Opens a blob that the actor's tenant may read; returns it with its size.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn open_blob(
+        self: &Arc<Self>,
+        actor: &Actor,
+        digest: Digest,
+    ) -> Result<(File, u64), Error> {
+        let tenant = actor.tenant.id;
+        self.blocking(move |service| {
+            if !service.tenant_has(tenant, &digest)? {
+                return Err(Error::not_found("blob", digest));
+            }
+            let file = service.engine().images().blobs().open_read(&digest)?;
+            let size = file.metadata().map_err(Error::internal)?.len();
+            Ok((file, size))
+        })
+        .await
+    }
+
+    /// Removes an artifact of a build that has ended: its name leads nowhere from then on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] while the build runs.
+    pub async fn remove_artifact(
+        self: &Arc<Self>,
+        actor: &Actor,
+        build: BuildId,
+        name: &str,
+    ) -> Result<Record, Error> {
+        let record = self.own(actor, build).await?;
+        if !record.state.is_terminal() {
+            return Err(Error::Conflict("the build has not ended".into()));
+        }
+        let artifact = record.artifacts.iter().find(|a| a.name == name);
+        let artifact = artifact.ok_or_else(|| Error::not_found("artifact", name))?;
+        if artifact.kind == "image" {
+            let reference = image_name(record.submission.tenant, build)?;
+            let gone =
+                move |s: &Self| match s.engine().images().store().remove(&reference.to_string()) {
+                    Err(ashlar_oci::ImageStoreError::Unknown(_)) | Ok(_) => Ok(()),
+                    Err(e) => Err(Error::internal(e)),
+                };
+            self.blocking(gone).await?;
+        }
+        let reason = format!("removed by {}", actor.principal.name);
+        let event = Event::ArtifactRemoved { name: name.to_owned(), reason };
+        let stamped = [ashlar_records::Stamped::new(ashlar_records::now(), event)];
+        let row = self.store().append(build, ashlar_records::Writer::Service, stamped).await?;
+        self.audit(actor, "artifact.remove", build, json!({ "name": name })).await?;
+        Ok(row)
+    }
+
+    fn local_image(&self, record: &Record) -> Result<LocalImage, Error> {
+        let build = record.submission.build;
+        let none = || Error::not_found("image of build", build);
+        let id = image_of(record).ok_or_else(none)?;
+        let store = self.engine().images().store();
+        store.record(&id).map_err(Error::internal)?.ok_or_else(none)
+    }
+
+    fn make_package(&self, record: &Record) -> Result<Packaged, Error> {
+        let local = self.local_image(record)?;
+        let tenant = record.submission.tenant;
+        self.fetch_layers(&local)?;
+        let image =
+            Image { config: local.config, layers: local.layers, names: Vec::new(), epoch: None };
+        let output = Output {
+            kind: OutputKind::Registry(Vec::new()),
+            compression: Compression::GZIP,
+            annotations: Default::default(),
+        };
+        let made = self.engine().package(&image, &output, false, &Quiet);
+        let (made, _) = made.map_err(Error::internal)?;
+        let blobs = self.engine().images().blobs();
+        blobs.sync()?;
+        let manifest = blobs.read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
+        self.grant_image(tenant, &made.manifest.digest, &manifest)?;
+        let (digest, media_type) = (made.manifest.digest, made.manifest.media_type);
+        Ok(Packaged { digest, media_type, manifest })
+    }
+
+    /// Fetches the layers of the base that were never needed: after a restart the engine no longer
+    /// knows where they are, the image's record does.
+    fn fetch_layers(&self, local: &LocalImage) -> Result<(), Error> {
+        let images = self.engine().images();
+        let Some(repository) = &local.repository else { return Ok(()) };
+        for blob in local.layers.iter().filter_map(|l| l.blob.as_ref()) {
+            if !images.blobs().has(&blob.digest)? {
+                images
+                    .registry()
+                    .fetch_blob(repository, blob, images.blobs(), &Transfer::quiet())
+                    .map_err(|e| {
+                        tracing::warn!(error = crate::error::chain(&e), "cannot fetch a layer");
+                        Error::Unavailable("a layer of the base image cannot be fetched now".into())
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn grant_image(&self, tenant: TenantId, digest: &Digest, manifest: &[u8]) -> Result<(), Error> {
+        let document: serde_json::Value =
+            serde_json::from_slice(manifest).map_err(Error::internal)?;
+        self.grants().add(tenant, digest)?;
+        let layers = document["layers"].as_array().into_iter().flatten();
+        for blob in layers.chain([&document["config"]]) {
+            let digest = blob["digest"].as_str().and_then(|d| d.parse().ok());
+            let digest = digest.ok_or_else(|| Error::internal("a manifest without digests"))?;
+            self.grants().add(tenant, &digest)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Ends gracefully.
+
+use tokio::time::timeout;
+
+use crate::Service;
+
+/// How long stopped builds may take to end.
+const STOP_MAX: std::time::Duration = std::time::Duration::from_secs(15);
+
+impl Service {
+    /// Takes no more builds, lets those that run go on for the configured time, and stops the
+    /// rest, which then wait to run again where their submission allows that.
+    pub async fn drain(&self) {
+        self.workers().begin_drain();
+        let running = self.workers().running_count();
+        if running > 0 {
+            tracing::info!(builds = running, "waiting for running builds");
+        }
+        if timeout(self.config().drain, self.workers().idle()).await.is_err() {
+            self.workers().give_up();
+            if timeout(STOP_MAX, self.workers().idle()).await.is_err() {
+                tracing::warn!("some builds did not stop; they run again when their leases end");
+            }
+        }
+        self.store().close().await;
+    }
+}

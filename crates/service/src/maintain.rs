@@ -1,0 +1,76 @@
+//! Upkeep: lost workers, wake-ups of other processes, keys that are too old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::Timestamp;
+use ashlar_records::now;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::Service;
+use crate::error::chain;
+
+/// How often leases are looked at.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+/// How often old keys and audit entries are removed.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+/// How long an idempotency key is remembered.
+const KEYS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long the audit log is kept.
+const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// How long to wait before PostgreSQL is listened to again.
+const RELAY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Service {
+    pub(crate) fn start_upkeep(self: &Arc<Self>) {
+        tokio::spawn(Arc::clone(self).expire_leases());
+        tokio::spawn(Arc::clone(self).relay());
+        tokio::spawn(Arc::clone(self).forget_old());
+    }
+
+    async fn expire_leases(self: Arc<Self>) {
+        let mut every = interval(EXPIRE_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.workers().is_draining() {
+            every.tick().await;
+            match self.store().expire(now()).await {
+                Ok(changed) if changed.is_empty() => {}
+                Ok(changed) => {
+                    tracing::warn!(builds = changed.len(), "leases ended");
+                    changed.iter().for_each(|b| self.workers().cancel(*b));
+                    self.workers().wake();
+                }
+                Err(error) => tracing::warn!(error = chain(&error), "cannot look at leases"),
+            }
+        }
+    }
+
+    async fn relay(self: Arc<Self>) {
+        while !self.workers().is_draining() {
+            match self.store().relay_wakeups().await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "not woken by other servers");
+                    sleep(RELAY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn forget_old(self: Arc<Self>) {
+        let mut every = interval(FORGET_EVERY);
+        while !self.workers().is_draining() {
+            every.tick().await;
+            let keys = self.store().forget_keys(ago(KEYS_KEPT)).await;
+            let audit = self.store().forget_audit(ago(AUDIT_KEPT)).await;
+            if let Err(error) = keys.and(audit) {
+                tracing::warn!(error = chain(&error), "cannot remove what is too old");
+            }
+        }
+    }
+}
+
+fn ago(time: Duration) -> Timestamp {
+    let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    Timestamp::from_nanos(now().nanos().saturating_sub(nanos))
+}

@@ -1,0 +1,145 @@
+//! Tags: names such as `app:latest` that lead to a build and can be moved.
+
+use ashlar_core::journal::Record;
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, TenantId};
+use ashlar_records::{Namespace, NewAlias};
+use serde_json::json;
+
+use crate::{Actor, Error, Service};
+
+/// Tags that one request may set.
+const TAGS_MAX: usize = 100;
+/// The longest name of a repository, in bytes.
+const NAME_MAX: usize = 200;
+/// The longest tag, in bytes.
+const TAG_MAX: usize = 128;
+/// The repository that has every build under its id.
+pub const BUILDS: &str = "builds";
+
+fn namespace(tenant: TenantId) -> Namespace {
+    Namespace::new("native", Some(tenant), "tag")
+}
+
+pub(crate) fn alias(tenant: TenantId, tag: &str) -> NewAlias {
+    NewAlias { namespace: namespace(tenant), alias: tag.to_owned() }
+}
+
+/// Checks a tag of the form `name:tag`, as the distribution spec has them.
+pub(crate) fn check_tag(text: &str) -> Result<(), Error> {
+    let shown: String = text.chars().take(100).collect();
+    let bad = |why: &str| Err(Error::invalid("tags", format!("'{shown}' {why}")));
+    let Some((name, tag)) = text.split_once(':') else { return bad("must be NAME:TAG") };
+    let part = |p: &str| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let fits = |b: u8| plain(b) || matches!(b, b'.' | b'_' | b'-');
+        !p.is_empty()
+            && p.bytes().all(fits)
+            && p.bytes().next().is_some_and(plain)
+            && p.bytes().last().is_some_and(plain)
+    };
+    if name.len() > NAME_MAX || !name.split('/').all(part) {
+        return bad("has a name that is no repository's: lower-case letters, digits, . _ - /");
+    }
+    if name == BUILDS {
+        return bad("takes the place of the builds themselves; choose another name");
+    }
+    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    if tag.is_empty()
+        || tag.len() > TAG_MAX
+        || !tag.bytes().all(word)
+        || tag.starts_with(['.', '-'])
+    {
+        return bad("has a tag that is none: letters, digits, _ . -");
+    }
+    Ok(())
+}
+
+impl Service {
+    /// Lets tags lead to a build, wherever they led before; all or none.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] unless the build has succeeded and its image is still there.
+    pub async fn promote(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        tags: &[String],
+    ) -> Result<Record, Error> {
+        let record = self.own(actor, build).await?;
+        if tags.is_empty() || tags.len() > TAGS_MAX {
+            return Err(Error::invalid("tags", format!("1 to {TAGS_MAX} tags can be set")));
+        }
+        tags.iter().try_for_each(|t| check_tag(t))?;
+        if record.state != State::Succeeded || crate::artifacts::image_of(&record).is_none() {
+            return Err(Error::Conflict("the build has no image to promote".into()));
+        }
+        let tenant = record.submission.tenant;
+        let names: Vec<NewAlias> = tags.iter().map(|t| alias(tenant, t)).collect();
+        self.store().move_aliases(&names, build.uuid()).await?;
+        self.audit(actor, "build.promote", build, json!({ "tags": tags })).await?;
+        Ok(record)
+    }
+
+    /// Takes a tag away.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn remove_tag(&self, actor: &Actor, tag: &str) -> Result<(), Error> {
+        actor.needs(crate::Role::Developer)?;
+        if !self.store().remove_alias(&namespace(actor.tenant.id), tag).await? {
+            return Err(Error::not_found("tag", tag));
+        }
+        self.audit(actor, "tag.remove", tag, serde_json::Value::Null).await
+    }
+
+    /// Returns the build that a tag of the actor's tenant leads to.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn resolve_tag(&self, actor: &Actor, tag: &str) -> Result<BuildId, Error> {
+        let found = self.store().resolve(&namespace(actor.tenant.id), tag).await?;
+        found.map(BuildId::from_uuid).ok_or_else(|| Error::not_found("tag", tag))
+    }
+
+    /// Returns the tags that lead to a build.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn tags_of(&self, actor: &Actor, build: BuildId) -> Result<Vec<String>, Error> {
+        self.row(actor, build).await?;
+        let names = self.store().aliases_of("native", build.uuid()).await?;
+        Ok(names.into_iter().filter(|(kind, _)| kind == "tag").map(|(_, tag)| tag).collect())
+    }
+
+    /// Lists tags of the actor's tenant that begin with a text, with their builds, after a tag.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tags(
+        &self,
+        actor: &Actor,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<(String, BuildId)>, Error> {
+        let tags =
+            self.store().aliases_from(&namespace(actor.tenant.id), prefix, after, limit).await?;
+        Ok(tags.into_iter().map(|(tag, id)| (tag, BuildId::from_uuid(id))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_tag;
+
+    #[test]
+    fn tags_are_those_of_registries() {
+        for good in ["app:latest", "team/app-1:v1.2_3", "a:1"] {
+            assert!(check_tag(good).is_ok(), "{good}");
+        }
+        for bad in ["app", "App:x", "app:", ":x", "a//b:x", "../x:1", "a:.x", "builds:x", "a:b:c"] {
+            assert!(check_tag(bad).is_err(), "{bad}");
+        }
+    }
+}
