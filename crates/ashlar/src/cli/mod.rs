@@ -1,8 +1,13 @@
 //! What can be typed.
 
 pub(crate) mod build;
+pub(crate) mod builds;
+pub(crate) mod cache;
+pub(crate) mod disk;
+pub(crate) mod images;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::settings::Settings;
 
@@ -21,4 +26,43 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Look at builds, stop them, make them again
+    #[command(subcommand)]
+    Builds(builds::BuildsCommand),
+    /// Work with local images
+    #[command(subcommand)]
+    Images(images::ImagesCommand),
+    /// Work with cache mounts (RUN --mount=type=cache)
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+    /// Say what each step of a build took from the cache, and why it did not
+    Why(builds::WhyArgs),
+    /// Open a shell in a failed step, or run a command there
+    Debug(builds::DebugArgs),
+    /// Show what takes up space, and who needs it
+    Du(disk::DuArgs),
+    /// Remove what nothing needs, and old results
+    Gc(disk::GcArgs),
+    /// Print a completion script
+    #[command(after_help = "Example: ashlar completions bash >/etc/bash_completion.d/ashlar")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one page a command to a directory
+    Man {
+        /// Directory for the pages
+        #[arg(long, value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
+    },
+    /// Print the version
+    Version(JsonArgs),
+}
+
+/// Whether records are printed for programs.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }

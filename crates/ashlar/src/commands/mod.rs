@@ -1,7 +1,13 @@
 //! The commands, one module a family.
 
 mod build;
+mod builds;
+mod cache;
+pub(crate) mod console;
+mod disk;
+mod images;
 pub(crate) mod running;
+mod shell;
 
 use std::io;
 use std::process::ExitCode;
@@ -34,6 +40,16 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let settings = cli.settings;
     match cli.command {
         Command::Build(args) => build::run(&settings, *args),
+        Command::Builds(command) => builds::run(&settings, command),
+        Command::Images(command) => images::run(&settings, command),
+        Command::Cache(command) => cache::run(&settings, command),
+        Command::Why(args) => builds::why(&settings, &args),
+        Command::Debug(args) => builds::debug(&settings, &args),
+        Command::Du(args) => disk::du(&settings, &args),
+        Command::Gc(args) => disk::gc(&settings, &args),
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { dir } => shell::man(dir.as_deref()),
+        Command::Version(args) => shell::version(args.json),
     }
 }
 

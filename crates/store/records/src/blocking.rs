@@ -166,6 +166,15 @@ impl LocalHistory {
         self.run(async move { store.append(build, crate::Writer::Service, [event]).await })
     }
 
+    /// Forgets builds, as [`Store::forget`] does.
+    ///
+    /// # Errors
+    /// When the database fails; what was forgotten before stays so.
+    pub fn forget(&self, builds: &[BuildId]) -> Result<Vec<BuildId>, Error> {
+        let (store, builds) = (self.store.clone(), builds.to_vec());
+        self.run(async move { store.forget(&builds).await })
+    }
+
     /// Returns the store, for what has no blocking form.
     pub const fn store(&self) -> &Store {
         &self.store

@@ -18,8 +18,10 @@ use crate::cli::build::{Backend, BuildArgs};
 use crate::progress::ProgressKind;
 use crate::settings::Settings;
 
+pub(crate) use context::Inputs;
 pub(crate) use definition::Definition;
-pub(crate) use run::{Job, build};
+pub(crate) use report::short;
+pub(crate) use run::{Job, LOCAL, build};
 
 /// Runs `ashlar build`.
 pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {

@@ -18,8 +18,8 @@ use crate::progress::{Ended, Made, ProgressKind};
 const EXCERPT_CHARS: usize = 160;
 /// The longest Dockerfile that is read again for a message, in bytes.
 const DOCKERFILE_BYTES_MAX: u64 = 4 << 20;
-/// Characters of a build's id that commands need.
-const SHORT_ID_CHARS: usize = 8;
+/// Characters of a build's id that tell it from others: the time of its start, in milliseconds.
+const SHORT_ID_CHARS: usize = 13;
 
 /// Writes `--iidfile` and `--metadata-file`.
 ///
@@ -98,10 +98,9 @@ fn success(end: &Ended<'_>) -> String {
     text
 }
 
-/// Returns the start of an id that is enough to name it. The first digits of a UUIDv7 are its time,
-/// which builds of one minute share; its last ones are random.
+/// Returns the start of an id that is enough to name it.
 pub(crate) fn short(build: &str) -> &str {
-    build.len().checked_sub(SHORT_ID_CHARS).and_then(|at| build.get(at..)).unwrap_or(build)
+    build.get(..SHORT_ID_CHARS).unwrap_or(build)
 }
 
 /// Returns the whole message about a failure.
@@ -121,11 +120,15 @@ fn failed(definition: &Definition, failure: &Failure, build: &str) -> String {
     if let Some(command) = &failure.command {
         let _ = write!(text, "\n step: {}", clean(command));
     }
+    if let Some(code) = failure.exit_code {
+        let _ = write!(text, "\n exit code: {code}");
+    }
     if !failure.last_lines.is_empty() {
         text += "\n last lines:";
         failure.last_lines.iter().for_each(|l| text += &format!("\n   | {}", clean(l)));
     }
-    if let Some(hint) = &failure.hint {
+    // The next command is written out below.
+    if let Some(hint) = failure.hint.as_ref().filter(|h| !h.contains("ashlar debug")) {
         let _ = write!(text, "\nhint: {hint}");
     }
     let id = short(build);
@@ -140,6 +143,9 @@ fn excerpt(number: u32, column: u32, end: u32, line: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let shown: String = line.chars().take(EXCERPT_CHARS).map(clean).collect();
     let start = column.max(1) as usize - 1;
+    if column == 0 {
+        return format!("\n{number:>5} | {}", shown.trim_end());
+    }
     let width = shown.trim_end().chars().count();
     if start >= width.max(1) {
         return format!("\n{number:>5} | {}", shown.trim_end());
@@ -177,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_cut_to_their_random_end() {
-        assert_eq!(short("0194a1b2-0000-7000-8000-1234567890ab"), "567890ab");
+    fn ids_are_cut_to_their_time() {
+        assert_eq!(short("0194a1b2-0000-7000-8000-1234567890ab"), "0194a1b2-0000");
     }
 }

@@ -36,6 +36,7 @@ pub(crate) struct Job {
     /// What.
     pub(crate) definition: Definition,
     /// Temporary directories that it reads.
+    #[expect(dead_code, reason = "held for their end only")]
     pub(crate) inputs: Inputs,
     /// How it is shown.
     pub(crate) progress: ProgressKind,
@@ -59,6 +60,7 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let mut settings = settings.clone();
     settings.plain_http.extend(outputs::insecure_hosts(&job.definition));
     let engine = settings.engine(pull)?;
+    let _lease = engine.work_lease()?;
     let history = settings.history()?;
     let writer = history.begin(submission(&history, &job)?)?;
     let build = writer.build().to_string();

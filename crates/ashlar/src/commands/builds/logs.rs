@@ -1,0 +1,98 @@
+//! `ashlar builds logs`.
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use ashlar_core::graph::StepId;
+use ashlar_core::journal::{Entry, Event, LogLine, Stream};
+use serde_json::json;
+
+use super::{each_entry, find};
+use crate::cli::builds::LogsArgs;
+use crate::output::{JSON_VERSION, clean};
+use crate::settings::Settings;
+
+/// How often a running build's journal is read.
+const POLL: Duration = Duration::from_millis(200);
+
+pub(super) fn run(settings: &Settings, args: &LogsArgs) -> Result<ExitCode> {
+    let history = settings.history()?;
+    let build = find(&history, &args.build)?;
+    let mut printer = Printer { args, names: Vec::new(), out: BufWriter::new(io::stdout()) };
+    let mut next = 0;
+    loop {
+        // Asked before reading, so that what came just before the end is not missed.
+        let ended = history.get(build)?.is_none_or(|r| r.state.is_terminal());
+        next = each_entry(&history, build, next, |entry| printer.entry(entry))?;
+        printer.out.flush()?;
+        if ended || !args.follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+struct Printer<'a, W> {
+    args: &'a LogsArgs,
+    names: Vec<String>,
+    out: W,
+}
+
+impl<W: Write> Printer<'_, W> {
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        match &entry.event {
+            Event::Steps { names } => self.names.clone_from(names),
+            Event::StepStarted { step } if !self.args.json.json && self.wants(Some(*step)) => {
+                let name = self.names.get((step.0 as usize).wrapping_sub(1));
+                let name = clean(name.map_or("", String::as_str));
+                writeln!(self.out, "#{} {name}", step.0)?;
+            }
+            Event::Log(line) if self.wants(line.step) => self.line(entry, line)?,
+            Event::Failed(failure) if !self.args.json.json && self.args.step.is_none() => {
+                writeln!(self.out, "failed: {}", clean(&failure.message))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn wants(&self, step: Option<StepId>) -> bool {
+        self.args.step.is_none_or(|wanted| step == Some(StepId(wanted)))
+    }
+
+    fn line(&mut self, entry: &Entry, line: &LogLine) -> Result<()> {
+        if self.args.json.json {
+            let document = json!({
+                "version": JSON_VERSION,
+                "number": entry.number,
+                "time": entry.time,
+                "step": line.step,
+                "stream": line.stream,
+                "level": line.level,
+                "text": line.text,
+            });
+            writeln!(self.out, "{document}")?;
+            return Ok(());
+        }
+        if self.args.timestamps {
+            write!(self.out, "{} ", entry.time)?;
+        }
+        match (line.step, line.stream) {
+            (Some(step), Stream::Stdout | Stream::Stderr) => write!(self.out, "#{} ", step.0)?,
+            _ => write!(self.out, "{}: ", level(line))?,
+        }
+        writeln!(self.out, "{}", clean(&line.text))?;
+        Ok(())
+    }
+}
+
+fn level(line: &LogLine) -> &'static str {
+    match line.level {
+        ashlar_core::journal::Level::Debug => "debug",
+        ashlar_core::journal::Level::Info => "info",
+        ashlar_core::journal::Level::Warn => "warning",
+        ashlar_core::journal::Level::Error => "error",
+    }
+}
