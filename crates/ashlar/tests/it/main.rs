@@ -1,0 +1,11 @@
+//! The real binary, on a base image that is imported from Debian's package busybox-static.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod builds;
+mod crashes;
+mod disk;
+mod images;
+mod outputs;
+mod progress;
+mod usage;
+mod world;
