@@ -1,0 +1,144 @@
+//! What can be done to one build.
+
+use std::collections::BTreeMap;
+
+use ashlar_service::{RetryRequest, Secret};
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::view::BuildView;
+use crate::{Problem, params};
+
+pub(crate) async fn show(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+) -> Result<Json<BuildView>, Problem> {
+    let record = shared.service.show(&actor, params::build(&build)?).await?;
+    Ok(Json(BuildView::whole(&record)))
+}
+
+/// Why a build is cancelled.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cancel {
+    reason: Option<String>,
+}
+
+pub(crate) async fn cancel(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    body: bytes::Bytes,
+) -> Result<(StatusCode, Json<BuildView>), Problem> {
+    let build = params::build(&build)?;
+    let asked: Cancel = optional(&body)?;
+    let record = shared.service.cancel(&actor, build, asked.reason.as_deref()).await?;
+    Ok((StatusCode::ACCEPTED, Json(BuildView::row(&record))))
+}
+
+/// How a build is repeated.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retry {
+    #[serde(default)]
+    newest: bool,
+    tags: Option<Vec<String>>,
+    #[serde(default)]
+    secrets: BTreeMap<String, String>,
+    idempotency_key: Option<String>,
+}
+
+pub(crate) async fn retry(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    body: bytes::Bytes,
+) -> Result<(StatusCode, Json<BuildView>), Problem> {
+    let build = params::build(&build)?;
+    let asked: Retry = optional(&body)?;
+    let secret = |(id, value): (String, String)| (id, Secret::new(value.into_bytes()));
+    let request = RetryRequest {
+        newest: asked.newest,
+        tags: asked.tags,
+        secrets: asked.secrets.into_iter().map(secret).collect(),
+        idempotency_key: asked.idempotency_key,
+        ..RetryRequest::default()
+    };
+    let accepted = shared.service.retry(&actor, build, request).await?;
+    Ok((StatusCode::CREATED, Json(BuildView::whole(&accepted.record))))
+}
+
+/// Which tags shall lead to the build.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Promote {
+    tags: Vec<String>,
+}
+
+pub(crate) async fn promote(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    asked: Result<Json<Promote>, JsonRejection>,
+) -> Result<Json<BuildView>, Problem> {
+    let record = shared.service.promote(&actor, params::build(&build)?, &asked?.tags).await?;
+    Ok(Json(BuildView::row(&record)))
+}
+
+/// What shall change about a build's record.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Change {
+    name: Option<String>,
+    pinned: Option<bool>,
+    bookmarked: Option<bool>,
+    #[serde(default)]
+    labels: BTreeMap<String, Option<String>>,
+}
+
+pub(crate) async fn change(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    asked: Result<Json<Change>, JsonRejection>,
+) -> Result<Json<BuildView>, Problem> {
+    let (build, asked) = (params::build(&build)?, asked?.0);
+    let service = &shared.service;
+    let mut record = service.row(&actor, build).await?;
+    if !asked.labels.is_empty() {
+        record = service.set_labels(&actor, build, asked.labels).await?;
+    }
+    if let Some(name) = asked.name {
+        record = service.rename(&actor, build, &name).await?;
+    }
+    if let Some(pinned) = asked.pinned {
+        record = service.pin(&actor, build, pinned).await?;
+    }
+    if let Some(bookmarked) = asked.bookmarked {
+        record = service.bookmark(&actor, build, bookmarked).await?;
+    }
+    Ok(Json(BuildView::row(&record)))
+}
+
+pub(crate) async fn delete(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+) -> Result<StatusCode, Problem> {
+    shared.service.delete(&actor, params::build(&build)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads a body that may be missing.
+fn optional<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|e| Problem::invalid("body", e))
+}

@@ -1,0 +1,109 @@
+//! `GET /api/v1/builds/{build}/events`: the journal, as JSON or as a stream.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use ashlar_core::journal::Entry;
+use ashlar_service::Follower;
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::{Problem, params};
+
+/// Entries of one answer when the client does not say.
+const LIMIT_DEFAULT: usize = 1000;
+/// Entries that a stream reads at once.
+const PIECE: usize = 500;
+/// How long a stream may be silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Range {
+    /// The first entry's number.
+    from: Option<u64>,
+    /// Entries from this time on, instead of `from`.
+    since: Option<String>,
+    limit: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+#[derive(Serialize)]
+struct Entries {
+    entries: Vec<Entry>,
+    next: u64,
+}
+
+pub(crate) async fn events(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    headers: HeaderMap,
+    range: Result<Query<Range>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (build, range) = (params::build(&build)?, range?.0);
+    let from = match (&range.since, last_event(&headers)?) {
+        (_, Some(last)) => last.saturating_add(1),
+        (Some(time), None) => {
+            let time = params::time("since", time)?;
+            shared.service.number_at(&actor, build, time).await?
+        }
+        (None, None) => range.from.unwrap_or(0),
+    };
+    let wants_stream = headers
+        .get("accept")
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.contains("text/event-stream"));
+    if range.follow || wants_stream {
+        let follower = shared.service.follow(&actor, build, from).await?;
+        return Ok(Sse::new(frames(follower)).keep_alive(keep_alive()).into_response());
+    }
+    let limit = range.limit.unwrap_or(LIMIT_DEFAULT);
+    let entries = shared.service.journal(&actor, build, from, limit).await?;
+    let next = entries.last().map_or(from, |e| e.number + 1);
+    Ok(Json(Entries { entries, next }).into_response())
+}
+
+/// Returns the number in `Last-Event-ID`, where a broken stream goes on.
+pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|v| v.parse().ok());
+    number.map(Some).ok_or_else(|| Problem::invalid("Last-Event-ID", "is not an entry's number"))
+}
+
+pub(crate) fn keep_alive() -> KeepAlive {
+    KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")
+}
+
+/// Returns a follower's entries as they come; ends with the build, or when the database fails:
+/// the client then goes on from the last number that it saw.
+pub(crate) fn entries(follower: Follower) -> impl Stream<Item = Entry> {
+    let pieces = stream::unfold(follower, |mut follower| async {
+        match follower.next(PIECE).await {
+            Ok(entries) if entries.is_empty() => None,
+            Ok(entries) => Some((entries, follower)),
+            Err(error) => {
+                tracing::warn!(%error, "a stream of events ends early");
+                None
+            }
+        }
+    });
+    pieces.flat_map(stream::iter)
+}
+
+fn frames(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
+    entries(follower).map(|entry| {
+        let json = serde_json::to_value(&entry).unwrap_or_default();
+        let word = json["event"].as_str().unwrap_or("event").to_owned();
+        Ok(Event::default().id(entry.number.to_string()).event(word).data(json.to_string()))
+    })
+}

@@ -1,0 +1,147 @@
+//! Log lines with terminal colours as HTML: classes and no styles, so that a strict content
+//! security policy holds. All else that terminals understand is dropped.
+
+use std::fmt::Write as _;
+
+/// How a piece of text looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Look {
+    bold: bool,
+    faint: bool,
+    /// 0 to 7 usual, 8 to 15 bright.
+    colour: Option<u8>,
+}
+
+/// Returns a line as HTML.
+pub(crate) fn to_html(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for (look, piece) in pieces(text) {
+        let classes = look.classes();
+        if !classes.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "<span class=\"{classes}\">");
+        }
+        escape(piece, &mut out);
+        if !classes.is_empty() {
+            out.push_str("</span>");
+        }
+    }
+    out
+}
+
+impl Look {
+    fn classes(self) -> String {
+        let mut classes = Vec::new();
+        if self.bold {
+            classes.push("b".to_owned());
+        }
+        if self.faint {
+            classes.push("f".to_owned());
+        }
+        classes.extend(self.colour.map(|c| format!("c{c}")));
+        classes.join(" ")
+    }
+
+    /// Applies the numbers of a "select graphic rendition" sequence (ECMA-48, 8.3.117).
+    fn apply(&mut self, numbers: &str) {
+        let mut numbers = numbers.split(';').map(|n| n.parse::<u16>().unwrap_or(0));
+        while let Some(n) = numbers.next() {
+            match n {
+                0 => *self = Self::default(),
+                1 => self.bold = true,
+                2 => self.faint = true,
+                22 => (self.bold, self.faint) = (false, false),
+                30..=37 => self.colour = u8::try_from(n - 30).ok(),
+                90..=97 => self.colour = u8::try_from(n - 82).ok(),
+                39 => self.colour = None,
+                // Colours of larger palettes: their parameters are no codes.
+                38 | 48 => match numbers.next() {
+                    Some(5) => drop(numbers.next()),
+                    Some(2) => drop(numbers.by_ref().take(3).count()),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Cuts a line into pieces of one look each, without control characters.
+pub(crate) fn pieces(text: &str) -> impl Iterator<Item = (Look, &str)> {
+    let (mut rest, mut look) = (text, Look::default());
+    std::iter::from_fn(move || {
+        loop {
+            if rest.is_empty() {
+                return None;
+            }
+            let end = rest.find(|c: char| c.is_control() && c != '\t').unwrap_or(rest.len());
+            if end > 0 {
+                let (piece, after) = rest.split_at(end);
+                rest = after;
+                return Some((look, piece));
+            }
+            rest = skip(rest, &mut look);
+        }
+    })
+}
+
+/// Skips one control character or escape sequence.
+fn skip<'a>(text: &'a str, look: &mut Look) -> &'a str {
+    let mut chars = text.chars();
+    let first = chars.next();
+    let rest = chars.as_str();
+    if first != Some('\u{1b}') {
+        return rest;
+    }
+    if let Some(body) = rest.strip_prefix('[') {
+        let end = body.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c));
+        let Some(end) = end else { return "" };
+        if body[end..].starts_with('m') {
+            look.apply(&body[..end]);
+        }
+        return &body[end + 1..];
+    }
+    if let Some(body) = rest.strip_prefix(']') {
+        // A title or link: up to BEL or ESC \.
+        let end = body.find(['\u{7}', '\u{1b}']).unwrap_or(body.len());
+        return body[end..].trim_start_matches(['\u{7}', '\u{1b}', '\\']);
+    }
+    let mut chars = rest.chars();
+    chars.next();
+    chars.as_str()
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '&' => out.push_str("&amp;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_become_classes_and_markup_is_escaped() {
+        let html = to_html("a\u{1b}[1;31m<b>\u{1b}[0m&\u{1b}[92mok\u{1b}[39m");
+        assert_eq!(
+            html,
+            "a<span class=\"b c1\">&lt;b&gt;</span>&amp;<span class=\"c10\">ok</span>"
+        );
+    }
+
+    #[test]
+    fn other_sequences_are_dropped_and_broken_ones_end_the_line() {
+        assert_eq!(to_html("x\u{1b}[2Ky\u{1b}]0;title\u{7}z\rw\u{8}"), "xyzw");
+        assert_eq!(to_html("x\u{1b}[38;5;196mred"), "xred");
+        assert_eq!(to_html("x\u{1b}["), "x");
+        assert_eq!(to_html("x\u{1b}"), "x");
+    }
+}

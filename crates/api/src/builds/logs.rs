@@ -1,0 +1,196 @@
+//! `GET /api/v1/builds/{build}/logs`: the log as JSON, text, HTML, raw bytes or a stream.
+
+use std::convert::Infallible;
+
+use ashlar_core::journal::{LogLine, Stream as Origin};
+use ashlar_service::LogLineAt;
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt as _, future};
+use serde::{Deserialize, Serialize};
+
+use super::events::{entries, keep_alive, last_event};
+use super::html::to_html;
+use crate::app::Shared;
+use crate::auth::Caller;
+use crate::{Problem, params};
+
+/// Lines of one JSON answer when the client does not say.
+const LIMIT_DEFAULT: usize = 1000;
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Asked {
+    from: Option<u64>,
+    since: Option<String>,
+    limit: Option<usize>,
+    /// Only lines of this step.
+    step: Option<u32>,
+    /// Only lines with this text.
+    search: Option<String>,
+    format: Option<Format>,
+    #[serde(default)]
+    follow: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    Json,
+    Text,
+    Html,
+    Raw,
+    Sse,
+}
+
+#[derive(Serialize)]
+struct Lines {
+    lines: Vec<Line>,
+    /// Where to go on; absent when nothing more can come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+}
+
+/// A line as JSON shows it.
+#[derive(Serialize)]
+struct Line {
+    number: u64,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<u32>,
+    stream: &'static str,
+    level: ashlar_core::journal::Level,
+    text: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
+}
+
+impl From<LogLineAt> for Line {
+    fn from(at: LogLineAt) -> Self {
+        Self {
+            number: at.number,
+            time: at.time.rfc3339(),
+            step: at.line.step.map(|s| s.0),
+            stream: origin(at.line.stream),
+            level: at.line.level,
+            text: at.line.text,
+            partial: at.line.partial,
+        }
+    }
+}
+
+const fn origin(stream: Origin) -> &'static str {
+    match stream {
+        Origin::Stdout => "stdout",
+        Origin::Stderr => "stderr",
+        Origin::Service => "service",
+    }
+}
+
+pub(crate) async fn logs(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(build): Path<String>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (build, asked) = (params::build(&build)?, asked?.0);
+    let service = &shared.service;
+    let from = match (&asked.since, last_event(&headers)?) {
+        (_, Some(last)) => last.saturating_add(1),
+        (Some(time), None) => {
+            service.number_at(&actor, build, params::time("since", time)?).await?
+        }
+        (None, None) => asked.from.unwrap_or(0),
+    };
+    let format = asked.format.unwrap_or_else(|| accepted(&headers));
+    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
+    if let (Some(text), Format::Json) = (&asked.search, format) {
+        let found = service.search_log(&actor, build, text, from, limit).await?;
+        let lines = found.lines.into_iter().map(Line::from).collect();
+        return Ok(Json(Lines { lines, next: found.next }).into_response());
+    }
+    if format == Format::Json {
+        let (lines, next) = service.log(&actor, build, from, limit).await?;
+        let lines = lines.into_iter().filter(|l| asked.wants(&l.line)).map(Line::from).collect();
+        return Ok(Json(Lines { lines, next: Some(next) }).into_response());
+    }
+    let row = service.row(&actor, build).await?;
+    // Without `follow` a stream ends with what there is now.
+    let end = if asked.follow || format == Format::Sse { u64::MAX } else { row.next_number };
+    if from >= end {
+        return Ok(streamed(format, futures_util::stream::empty()));
+    }
+    let follower = service.follow(&actor, build, from).await?;
+    let lines = entries(follower)
+        .take_while(move |e| future::ready(e.number < end))
+        .scan(false, move |done, entry| {
+            // The entry before the end is the last: nobody waits for one that may never come.
+            let last = entry.number + 1 >= end;
+            let out = if *done { None } else { Some(entry) };
+            *done = last;
+            future::ready(out)
+        })
+        .filter_map(|e| future::ready(LogLineAt::of(e)))
+        .filter(move |l| future::ready(asked.wants(&l.line)));
+    Ok(streamed(format, lines))
+}
+
+impl Asked {
+    fn wants(&self, line: &LogLine) -> bool {
+        self.step.is_none_or(|step| line.step.is_some_and(|s| s.0 == step))
+    }
+}
+
+fn accepted(headers: &HeaderMap) -> Format {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match accept.split([',', ';']).next().unwrap_or("").trim() {
+        "text/plain" => Format::Text,
+        "text/html" => Format::Html,
+        "text/event-stream" => Format::Sse,
+        "application/octet-stream" => Format::Raw,
+        _ => Format::Json,
+    }
+}
+
+fn streamed(
+    format: Format,
+    lines: impl futures_util::Stream<Item = LogLineAt> + Send + 'static,
+) -> Response {
+    if format == Format::Sse {
+        let frames = lines.map(|line| {
+            let id = line.number.to_string();
+            let data = serde_json::to_string(&Line::from(line)).unwrap_or_default();
+            Ok::<_, Infallible>(Event::default().id(id).event("log").data(data))
+        });
+        return Sse::new(frames).keep_alive(keep_alive()).into_response();
+    }
+    let kind = match format {
+        Format::Html => "text/html; charset=utf-8",
+        Format::Raw => "application/octet-stream",
+        _ => "text/plain; charset=utf-8",
+    };
+    let bytes = lines.map(move |line| Ok::<_, Infallible>(written(format, line.line)));
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response()
+}
+
+fn written(format: Format, line: LogLine) -> Vec<u8> {
+    let end = if line.partial { "" } else { "\n" };
+    let mut bytes = match format {
+        Format::Raw => line.raw.unwrap_or_else(|| line.text.into_bytes()),
+        Format::Html => to_html(&line.text).into_bytes(),
+        _ => plain(&line.text).into_bytes(),
+    };
+    bytes.extend_from_slice(end.as_bytes());
+    bytes
+}
+
+/// Removes terminal sequences.
+fn plain(text: &str) -> String {
+    super::html::pieces(text).map(|(_, piece)| piece).collect()
+}

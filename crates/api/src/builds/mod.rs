@@ -1,0 +1,15 @@
+//! Builds.
+
+mod actions;
+mod events;
+mod html;
+mod list;
+mod logs;
+mod submit;
+
+pub(crate) use actions::{cancel, change, delete, promote, retry, show};
+pub(crate) use events::events;
+pub(crate) use html::to_html;
+pub(crate) use list::list;
+pub(crate) use logs::logs;
+pub(crate) use submit::submit;

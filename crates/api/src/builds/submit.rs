@@ -1,0 +1,221 @@
+//! `POST /api/v1/builds`: JSON, or a form with the JSON and the context as a tar archive.
+
+use std::collections::BTreeMap;
+
+use ashlar_core::graph::Network;
+use ashlar_core::{BuildId, Digest, Platform};
+use ashlar_service::frontends::declarative::{self, Base, CacheUse};
+use ashlar_service::frontends::dockerfile::{self, NoCache, Source};
+use ashlar_service::{Actor, Definition, Limits, Recipe, Secret, StartCommand, SubmitRequest};
+use axum::Json;
+use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::app::{BODY_BYTES_MAX, Shared};
+use crate::auth::Caller;
+use crate::view::BuildView;
+use crate::{Problem, contexts};
+
+/// What is asked for. Exactly one of `dockerfile`, `dockerfile_path`, `steps` and `image` says what
+/// is to be done; `steps` need a `base` or `base_build`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ask {
+    name: Option<String>,
+    scope: Option<String>,
+    dockerfile: Option<String>,
+    dockerfile_path: Option<String>,
+    steps: Option<Value>,
+    base: Option<String>,
+    base_build: Option<BuildId>,
+    image: Option<String>,
+    /// Digest of the main context.
+    context: Option<Digest>,
+    #[serde(default)]
+    contexts: BTreeMap<String, Digest>,
+    target: Option<String>,
+    #[serde(default)]
+    build_args: BTreeMap<String, String>,
+    #[serde(default)]
+    build_envs: BTreeMap<String, String>,
+    #[serde(default)]
+    image_labels: BTreeMap<String, String>,
+    #[serde(default)]
+    runtime: declarative::Runtime,
+    platform: Option<Platform>,
+    #[serde(default)]
+    no_cache: bool,
+    #[serde(default)]
+    network: Network,
+    #[serde(default)]
+    limits: Limits,
+    start: Option<StartCommand>,
+    source_date_epoch: Option<i64>,
+    #[serde(default)]
+    tags: Vec<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    secrets: BTreeMap<String, String>,
+    backend: Option<String>,
+    #[serde(default)]
+    priority: i32,
+    idempotency_key: Option<String>,
+}
+
+pub(crate) async fn submit(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    let mut ask = read(&shared, &actor, &headers, request).await?;
+    if let Some(key) = headers.get("idempotency-key") {
+        let key = key.to_str().map_err(|e| Problem::invalid("Idempotency-Key", e))?;
+        ask.idempotency_key = Some(key.to_owned());
+    }
+    let accepted = shared.service.submit(&actor, ask.request()?).await?;
+    let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    let mut response = (status, Json(BuildView::whole(&accepted.record))).into_response();
+    let place = format!("/api/v1/builds/{}", accepted.record.submission.build);
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    Ok(response)
+}
+
+async fn read(
+    shared: &Shared,
+    actor: &Actor,
+    headers: &HeaderMap,
+    request: Request,
+) -> Result<Ask, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if !kind.starts_with("multipart/form-data") {
+        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+        let body = body.map_err(|_| too_large())?;
+        return serde_json::from_slice(&body).map_err(|e| Problem::invalid("body", e));
+    }
+    actor.needs(ashlar_service::Role::Developer)?;
+    let form = Multipart::from_request(request, shared).await;
+    form_of(shared, actor, form.map_err(|e| Problem::invalid("body", e.body_text()))?).await
+}
+
+fn too_large() -> Problem {
+    let max = BODY_BYTES_MAX as u64;
+    ashlar_service::Error::TooLarge { what: "the body".into(), max, unit: "bytes" }.into()
+}
+
+/// Reads a form: a field `request` with the JSON, a field `context` with a tar archive.
+async fn form_of(shared: &Shared, actor: &Actor, mut form: Multipart) -> Result<Ask, Problem> {
+    let bad = |e: axum::extract::multipart::MultipartError| Problem::invalid("body", e.body_text());
+    let (mut ask, mut context) = (None, None);
+    while let Some(mut field) = form.next_field().await.map_err(bad)? {
+        match field.name() {
+            Some("request") => {
+                let mut bytes = Vec::new();
+                while let Some(chunk) = field.chunk().await.map_err(bad)? {
+                    bytes.extend_from_slice(&chunk);
+                    if bytes.len() > BODY_BYTES_MAX {
+                        return Err(too_large());
+                    }
+                }
+                let read = serde_json::from_slice::<Ask>(&bytes);
+                ask = Some(read.map_err(|e| Problem::invalid("request", e))?);
+            }
+            Some("context") => {
+                context = Some(contexts::take_tar(shared, actor, field).await?);
+            }
+            _ => return Err(Problem::invalid("body", "fields are 'request' and 'context'")),
+        }
+    }
+    let mut ask = ask.ok_or_else(|| Problem::invalid("request", "the field is missing"))?;
+    ask.context = context.or(ask.context);
+    Ok(ask)
+}
+
+impl Ask {
+    fn request(self) -> Result<SubmitRequest, Problem> {
+        let recipe = self.recipe()?;
+        let mut definition = Definition::new(recipe);
+        definition.contexts = self.contexts;
+        definition.contexts.extend(self.context.map(|digest| ("context".to_owned(), digest)));
+        definition.limits = self.limits;
+        definition.network = self.network;
+        definition.start = self.start;
+        definition.epoch = self.source_date_epoch;
+        definition.tags = self.tags;
+        let scope = self.scope.unwrap_or_else(|| "default".into());
+        let name = self.name.unwrap_or_else(|| scope.clone());
+        let mut request = SubmitRequest::new("native", &scope, &name, definition);
+        request.labels = self.labels;
+        request.backend = self.backend;
+        request.priority = self.priority;
+        request.idempotency_key = self.idempotency_key;
+        let secret = |(id, value): (String, String)| (id, Secret::new(value.into_bytes()));
+        request.secrets = self.secrets.into_iter().map(secret).collect();
+        Ok(request)
+    }
+
+    fn recipe(&self) -> Result<Recipe, Problem> {
+        let one = "give exactly one of 'dockerfile', 'dockerfile_path', 'steps' and 'image'";
+        match (&self.dockerfile, &self.dockerfile_path, &self.steps, &self.image) {
+            (Some(text), path, None, None) => {
+                let mut request = dockerfile::Request::text(text.clone());
+                request.file_name = path.clone().unwrap_or(request.file_name);
+                Ok(Recipe::Dockerfile(self.dockerfile(request)))
+            }
+            (None, Some(path), None, None) => {
+                let source = Source::Context { context: "context".into(), path: path.clone() };
+                Ok(Recipe::Dockerfile(self.dockerfile(dockerfile::Request::new(source))))
+            }
+            (None, None, Some(steps), None) => self.steps(steps),
+            (None, None, None, Some(reference)) => Ok(Recipe::Image {
+                reference: reference.clone(),
+                platform: self.platform.clone().unwrap_or_else(Platform::host),
+            }),
+            _ => Err(Problem::invalid("dockerfile", one)),
+        }
+    }
+
+    fn dockerfile(&self, mut request: dockerfile::Request) -> dockerfile::Request {
+        request.target.clone_from(&self.target);
+        request.build_args.clone_from(&self.build_args);
+        request.build_envs = self.build_envs.clone().into_iter().collect();
+        request.labels.clone_from(&self.image_labels);
+        request.platform.clone_from(&self.platform);
+        request.network = self.network;
+        request.source_date_epoch = self.source_date_epoch;
+        if self.no_cache {
+            request.no_cache = NoCache::All;
+        }
+        let named = self.contexts.keys().filter(|n| *n != "context");
+        let directory = |n: &String| (n.clone(), dockerfile::NamedContext::Directory(n.clone()));
+        request.named_contexts = named.map(directory).collect();
+        request
+    }
+
+    fn steps(&self, steps: &Value) -> Result<Recipe, Problem> {
+        let parsed = declarative::parse_steps(steps).map_err(|errors| {
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Problem::invalid("steps", texts.join("; "))
+        })?;
+        let base = Base::Image(self.base.clone().unwrap_or_else(|| "scratch".into()));
+        let mut definition = declarative::Definition::new(base, parsed.steps);
+        definition.build_envs.clone_from(&self.build_envs);
+        definition.runtime.clone_from(&self.runtime);
+        definition.network = self.network;
+        definition.platform = self.platform.clone().unwrap_or_else(Platform::host);
+        if self.no_cache {
+            definition.cache = CacheUse::Skip;
+        }
+        match (&self.base, self.base_build) {
+            (Some(_), None) => Ok(Recipe::Declarative(definition)),
+            (None, Some(base)) => Ok(Recipe::OnBuild { base, steps: definition }),
+            _ => Err(Problem::invalid("base", "steps need exactly one of 'base' and 'base_build'")),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The native HTTP API under `/api/v1`, the read-only OCI registry under `/v2`, health and
+//! metrics, and the web UI. Start with [`app`].
+//!
+//! Nothing here decides anything about builds: every handler reads a request, calls one use case
+//! of [`ashlar_service::Service`] and writes the answer down. [`routes::ROUTES`] lists all of them
+//! once; the OpenAPI document and the test of access rights are made from it.
+
+mod app;
+mod artifacts;
+mod auth;
+mod blobs;
+mod builds;
+mod contexts;
+mod files;
+mod health;
+mod openapi;
+mod params;
+mod problem;
+mod rate;
+mod registry;
+pub mod routes;
+mod server;
+mod tags;
+mod tenants;
+mod tokens;
+mod view;
+mod web;
+
+pub use app::{ApiOptions, app};
+pub use openapi::document;
+pub use problem::Problem;
+pub use server::serve;

@@ -1,0 +1,119 @@
+//! The OpenAPI 3.1 document: made from the table of routes and the schemas beside this file.
+
+use axum::Json;
+use serde_json::{Map, Value, json};
+
+use crate::routes::{ROUTES, Route};
+
+/// The schemas of bodies.
+const SCHEMAS: &str = include_str!("schemas.json");
+
+pub(crate) async fn show() -> Json<Value> {
+    Json(document())
+}
+
+/// Returns the whole document.
+pub fn document() -> Value {
+    // The file is part of the program, and a test reads it.
+    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ashlar",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": "Builds in sandboxes, from cache, with their whole history.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "security": [{ "token": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "schemas": schemas,
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let mut operation = json!({
+        "operationId": operation_id(route),
+        "summary": route.summary,
+        "parameters": parameters(route),
+        "responses": responses(route),
+    });
+    if let Some(body) = route.body {
+        operation["requestBody"] = request_body(body);
+    }
+    match route.role {
+        Some(role) => operation["x-role"] = json!(role.as_str()),
+        None => operation["security"] = json!([]),
+    }
+    operation
+}
+
+fn operation_id(route: &Route) -> String {
+    let plain = route.path.trim_start_matches("/api").trim_start_matches("/v1");
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let path: String = plain.chars().filter(|c| !matches!(c, '{' | '}')).map(word).collect();
+    format!("{}{path}", route.method)
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let in_path = route.path.split('{').skip(1).filter_map(|p| p.split_once('}'));
+    let in_path = in_path.map(|(name, _)| {
+        json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+    });
+    let in_query = route
+        .query
+        .iter()
+        .map(|(name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }));
+    in_path.chain(in_query).collect()
+}
+
+fn request_body(schema: &str) -> Value {
+    let of = |schema: Value| json!({ "schema": schema });
+    let bytes = || of(json!({ "type": "string", "format": "binary" }));
+    let json_of = of(json!({ "$ref": format!("#/components/schemas/{schema}") }));
+    let content = match schema {
+        "Bytes" => json!({ "application/octet-stream": bytes() }),
+        "Context" => json!({ "application/json": json_of, "application/x-tar": bytes() }),
+        "Submission" => json!({
+            "application/json": json_of,
+            "multipart/form-data": of(json!({
+                "type": "object",
+                "required": ["request"],
+                "properties": {
+                    "request": { "$ref": "#/components/schemas/Submission" },
+                    "context": { "type": "string", "format": "binary" },
+                },
+            })),
+        }),
+        _ => json!({ "application/json": json_of }),
+    };
+    let required = !matches!(schema, "Cancel" | "Retry");
+    json!({ "required": required, "content": content })
+}
+
+fn responses(route: &Route) -> Value {
+    let mut ok = json!({ "description": "Done." });
+    if let Some(schema) = route.answer {
+        let schema = format!("#/components/schemas/{schema}");
+        ok["content"] = json!({ "application/json": { "schema": { "$ref": schema } } });
+    }
+    json!({
+        route.status.to_string(): ok,
+        "default": {
+            "description": "A problem (RFC 9457).",
+            "content": {
+                "application/problem+json": {
+                    "schema": { "$ref": "#/components/schemas/Problem" },
+                },
+            },
+        },
+    })
+}

@@ -1,0 +1,112 @@
+//! Errors in the registry's own form (distribution spec, "Error codes").
+
+use ashlar_service::{Error, ErrorKind};
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::Problem;
+
+/// Why a registry client gets nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: &'static str, message: &str) -> Self {
+        Self { status, code, message: message.to_owned() }
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+    }
+
+    pub(super) fn unsupported() -> Self {
+        let text = "this registry is read-only; images get here by building them";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", text)
+    }
+
+    pub(super) fn no_name() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such repository")
+    }
+
+    pub(super) fn no_manifest() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such manifest")
+    }
+
+    pub(super) fn no_blob() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob")
+    }
+
+    /// Turns "not found" into a refusal of the wanted kind.
+    pub(super) fn of(error: Error, missing: fn() -> Self) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => missing(),
+            _ => error.into(),
+        }
+    }
+
+    /// Answers; whoever has no good token is told where to get one.
+    pub(super) fn with(self, request: &HeaderMap) -> Response {
+        let unauthorized = self.status == StatusCode::UNAUTHORIZED;
+        let mut response = self.into_response();
+        if unauthorized {
+            let host = request.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
+            let https = request.get("x-forwarded-proto").is_some_and(|p| p == "https");
+            let scheme = if https { "https" } else { "http" };
+            let text = format!("Bearer realm=\"{scheme}://{host}/v2/token\",service=\"ashlar\"");
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+            }
+        }
+        response
+    }
+
+    /// Answers; whoever has no good token is asked for a password.
+    pub(super) fn basic(self) -> Response {
+        let mut response = self.into_response();
+        let value = HeaderValue::from_static("Basic realm=\"ashlar\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        response
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let message = error.public();
+        let (status, code) = match error.kind() {
+            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+            ErrorKind::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "DENIED"),
+            ErrorKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+            ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
+            ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::TooLarge => {
+                (StatusCode::BAD_REQUEST, "UNSUPPORTED")
+            }
+            ErrorKind::Internal => {
+                tracing::error!(error = error.internal_text(), "the registry failed");
+                (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
+            }
+        };
+        Self { status, code, message }
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, code: "UNKNOWN", message: problem.detail }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let error = json!({ "code": self.code, "message": self.message });
+        (self.status, Json(json!({ "errors": [error] }))).into_response()
+    }
+}

@@ -1,0 +1,189 @@
+//! The read-only registry: built images for `docker pull`, `skopeo copy` and other registries.
+//!
+//! Source: OCI distribution spec 1.1, "Pull"; the token flow of Docker's registry clients. Images
+//! lie under `TENANT/NAME:TAG` where `NAME:TAG` is a tag of the native API, and under
+//! `TENANT/builds:BUILD`. A manifest is made when it is first asked for.
+
+mod errors;
+mod names;
+
+use ashlar_core::Digest;
+use ashlar_service::{Actor, BUILDS, Error, Packaged};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::Shared;
+use crate::{auth, files};
+use errors::Refusal;
+use names::Target;
+
+/// The largest manifest that is answered with, in bytes.
+const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// Seconds after which a client asks for its token again.
+const TOKEN_SECONDS: u64 = 3600;
+
+/// `GET /v2/`: says that this is a registry, to those who may read.
+pub(crate) async fn hello(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    match caller(&shared, &headers).await {
+        Ok(_) => (version(), Json(json!({}))).into_response(),
+        Err(refusal) => refusal.with(&headers),
+    }
+}
+
+fn version() -> [(HeaderName, HeaderValue); 1] {
+    let name = HeaderName::from_static("docker-distribution-api-version");
+    [(name, HeaderValue::from_static("registry/2.0"))]
+}
+
+/// `GET /v2/token`: gives a client that came with a password the token to go on with, which is
+/// the password: Ashlar's tokens are bearer tokens already.
+pub(crate) async fn token(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let answer = async {
+        let token = auth::token(&headers).ok_or(Refusal::unauthorized())?;
+        shared.service.authenticate(&token).await.map_err(Refusal::from)?;
+        Ok::<_, Refusal>(Json(json!({
+            "token": token,
+            "access_token": token,
+            "expires_in": TOKEN_SECONDS,
+        })))
+    };
+    match answer.await {
+        Ok(json) => json.into_response(),
+        // Here the client has to send a password, not to fetch a token.
+        Err(refusal) => refusal.basic(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    n: Option<u32>,
+    #[serde(default)]
+    last: String,
+}
+
+/// `GET` and `HEAD` of manifests, blobs and lists of tags.
+pub(crate) async fn read(
+    State(shared): State<Shared>,
+    Path(path): Path<String>,
+    Query(page): Query<Page>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        let actor = caller(&shared, &headers).await?;
+        if method != Method::GET && method != Method::HEAD {
+            return Err(Refusal::unsupported());
+        }
+        let (tenant, target) = names::parse(&path).ok_or_else(Refusal::no_name)?;
+        let actor = shared.service.act_for(&actor, tenant).await?;
+        let with_body = method == Method::GET;
+        match target {
+            Target::Manifest { name, reference } => {
+                let packaged = manifest(&shared, &actor, name, reference).await?;
+                Ok(manifest_response(packaged, with_body))
+            }
+            Target::Blob { digest } => {
+                let digest: Digest = digest.parse().map_err(|_| Refusal::no_blob())?;
+                let (file, size) = shared
+                    .service
+                    .open_blob(&actor, digest)
+                    .await
+                    .map_err(|e| Refusal::of(e, Refusal::no_blob))?;
+                let kind = "application/octet-stream";
+                let mut response = files::answer(file, size, kind, &headers, with_body)?;
+                put_digest(&mut response, &digest);
+                Ok(response)
+            }
+            Target::Tags { name } => tags(&shared, &actor, name, &page).await,
+        }
+    };
+    match answer.await {
+        Ok(response) => (version(), response).into_response(),
+        Err(refusal) => refusal.with(&headers),
+    }
+}
+
+async fn caller(shared: &Shared, headers: &HeaderMap) -> Result<Actor, Refusal> {
+    let token = auth::token(headers).ok_or(Refusal::unauthorized())?;
+    let actor = shared.service.authenticate(&token).await?;
+    shared.rates.check(actor.tenant.id)?;
+    Ok(actor)
+}
+
+async fn manifest(
+    shared: &Shared,
+    actor: &Actor,
+    name: &str,
+    reference: &str,
+) -> Result<Packaged, Refusal> {
+    let none = |e: Error| Refusal::of(e, Refusal::no_manifest);
+    let service = &shared.service;
+    if let Ok(digest) = reference.parse::<Digest>() {
+        let manifest = service.read_blob(actor, digest, MANIFEST_BYTES_MAX).await.map_err(none)?;
+        let document: Value =
+            serde_json::from_slice(&manifest).map_err(|_| Refusal::no_manifest())?;
+        let media_type = document["mediaType"].as_str().ok_or_else(Refusal::no_manifest)?;
+        return Ok(Packaged { digest, media_type: media_type.to_owned(), manifest });
+    }
+    let build = match name {
+        BUILDS => reference.parse().map_err(|_| Refusal::no_manifest())?,
+        name => service.resolve_tag(actor, &format!("{name}:{reference}")).await.map_err(none)?,
+    };
+    let record = service.row(actor, build).await.map_err(none)?;
+    if record.submission.tenant != actor.tenant.id {
+        return Err(Refusal::no_manifest());
+    }
+    service.package(actor, build).await.map_err(none)
+}
+
+fn manifest_response(packaged: Packaged, with_body: bool) -> Response {
+    let length = packaged.manifest.len();
+    let body = if with_body { Body::from(packaged.manifest) } else { Body::empty() };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    if let Ok(kind) = HeaderValue::from_str(&packaged.media_type) {
+        headers.insert(header::CONTENT_TYPE, kind);
+    }
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    put_digest(&mut response, &packaged.digest);
+    response
+}
+
+fn put_digest(response: &mut Response, digest: &Digest) {
+    if let Ok(value) = HeaderValue::from_str(&digest.to_string()) {
+        let headers = response.headers_mut();
+        headers.insert(HeaderName::from_static("docker-content-digest"), value.clone());
+        headers.insert(header::ETAG, value);
+    }
+}
+
+async fn tags(
+    shared: &Shared,
+    actor: &Actor,
+    name: &str,
+    page: &Page,
+) -> Result<Response, Refusal> {
+    let prefix = format!("{name}:");
+    let after = if page.last.is_empty() { String::new() } else { format!("{prefix}{}", page.last) };
+    let limit = page.n.unwrap_or(1000);
+    let found = shared.service.tags(actor, &prefix, &after, limit).await?;
+    if found.is_empty() && page.last.is_empty() {
+        return Err(Refusal::no_name());
+    }
+    let tags: Vec<&str> = found.iter().filter_map(|(t, _)| t.strip_prefix(&prefix)).collect();
+    let full = format!("{}/{name}", actor.tenant.name);
+    let mut response = Json(json!({ "name": full, "tags": tags })).into_response();
+    if let (Some(last), true) = (tags.last(), page.n.is_some_and(|n| n as usize == tags.len())) {
+        let link = format!("</v2/{full}/tags/list?n={limit}&last={last}>; rel=\"next\"");
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+    }
+    *response.status_mut() = StatusCode::OK;
+    Ok(response)
+}

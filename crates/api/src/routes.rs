@@ -1,0 +1,168 @@
+//! Every route of the native API once: what it is for and who may use it.
+
+use ashlar_core::identity::Role;
+
+/// One method of one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The method, in lower case.
+    pub method: &'static str,
+    /// The path, with parameters in braces.
+    pub path: &'static str,
+    /// What it does, one sentence.
+    pub summary: &'static str,
+    /// The least role; none for routes that need no token.
+    pub role: Option<Role>,
+    /// The status of success.
+    pub status: u16,
+    /// Names and types of the query's parameters.
+    pub query: &'static [(&'static str, &'static str)],
+    /// The body that is taken: a schema of the document.
+    pub body: Option<&'static str>,
+    /// The body that is answered: a schema of the document.
+    pub answer: Option<&'static str>,
+}
+
+const fn route(
+    method: &'static str,
+    path: &'static str,
+    role: Option<Role>,
+    status: u16,
+    summary: &'static str,
+) -> Route {
+    Route { method, path, summary, role, status, query: &[], body: None, answer: None }
+}
+
+impl Route {
+    const fn query(self, query: &'static [(&'static str, &'static str)]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn takes(self, body: &'static str) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    const fn answers(self, answer: &'static str) -> Self {
+        Self { answer: Some(answer), ..self }
+    }
+}
+
+const READ: Option<Role> = Some(Role::Reader);
+const WRITE: Option<Role> = Some(Role::Developer);
+const MANAGE: Option<Role> = Some(Role::Owner);
+const ADMIN: Option<Role> = Some(Role::Admin);
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    route("get", "/api/v1/builds", READ, 200, "Lists builds.")
+        .query(&[
+            ("q", "string"),
+            ("state", "string"),
+            ("scope", "string"),
+            ("dialect", "string"),
+            ("backend", "string"),
+            ("executor", "string"),
+            ("source", "string"),
+            ("kind", "string"),
+            ("parent", "string"),
+            ("label", "string"),
+            ("created", "string"),
+            ("limit", "integer"),
+            ("cursor", "string"),
+            ("page", "integer"),
+            ("order", "string"),
+        ])
+        .answers("BuildList"),
+    route("post", "/api/v1/builds", WRITE, 201, "Submits a build.")
+        .takes("Submission")
+        .answers("Build"),
+    route("get", "/api/v1/builds/{build}", READ, 200, "Shows a build with its definition.")
+        .answers("Build"),
+    route("patch", "/api/v1/builds/{build}", WRITE, 200, "Changes name, labels, pin, bookmark.")
+        .takes("Change")
+        .answers("Build"),
+    route("delete", "/api/v1/builds/{build}", WRITE, 204, "Forgets a build that has ended."),
+    route("get", "/api/v1/builds/{build}/events", READ, 200, "Reads or follows the journal.")
+        .query(&[
+            ("from", "integer"),
+            ("since", "string"),
+            ("limit", "integer"),
+            ("follow", "boolean"),
+        ])
+        .answers("Entries"),
+    route("get", "/api/v1/builds/{build}/logs", READ, 200, "Reads, searches or follows the log.")
+        .query(&[
+            ("from", "integer"),
+            ("since", "string"),
+            ("limit", "integer"),
+            ("step", "integer"),
+            ("search", "string"),
+            ("format", "string"),
+            ("follow", "boolean"),
+        ])
+        .answers("Lines"),
+    route("post", "/api/v1/builds/{build}/cancel", WRITE, 202, "Asks a build to stop.")
+        .takes("Cancel")
+        .answers("Build"),
+    route("post", "/api/v1/builds/{build}/retry", WRITE, 201, "Builds again.")
+        .takes("Retry")
+        .answers("Build"),
+    route("post", "/api/v1/builds/{build}/promote", WRITE, 200, "Moves tags to a build.")
+        .takes("Promote")
+        .answers("Build"),
+    route("get", "/api/v1/builds/{build}/artifacts", READ, 200, "Lists artifacts and tags.")
+        .answers("Artifacts"),
+    route(
+        "get",
+        "/api/v1/builds/{build}/artifacts/{name}",
+        READ,
+        200,
+        "Downloads an artifact; an image as an archive.",
+    )
+    .query(&[("format", "string"), ("name", "string")]),
+    route("delete", "/api/v1/builds/{build}/artifacts/{name}", WRITE, 200, "Removes an artifact.")
+        .answers("Build"),
+    route("get", "/api/v1/builds/{build}/image", READ, 200, "Shows the image's config.")
+        .answers("Any"),
+    route("post", "/api/v1/blobs/missing", WRITE, 200, "Says which blobs have to be uploaded.")
+        .takes("Digests")
+        .answers("Missing"),
+    route("get", "/api/v1/blobs/{digest}", READ, 200, "Downloads a blob."),
+    route("put", "/api/v1/blobs/{digest}", WRITE, 201, "Uploads a blob, or the rest of one.")
+        .takes("Bytes"),
+    route("get", "/api/v1/uploads/{digest}", WRITE, 200, "Says where an upload goes on.")
+        .answers("Progress"),
+    route("post", "/api/v1/contexts", WRITE, 201, "Keeps a context: a list of files, or a tar.")
+        .takes("Context")
+        .answers("Kept"),
+    route("get", "/api/v1/tags", READ, 200, "Lists tags.")
+        .query(&[("prefix", "string"), ("after", "string"), ("limit", "integer")])
+        .answers("Tags"),
+    route("delete", "/api/v1/tags/{tag}", WRITE, 204, "Takes a tag away."),
+    route("get", "/api/v1/whoami", READ, 200, "Says whose token it is.").answers("Whoami"),
+    route("get", "/api/v1/tokens", MANAGE, 200, "Lists tokens, without their texts.")
+        .query(&[("after", "string"), ("limit", "integer")])
+        .answers("Tokens"),
+    route("post", "/api/v1/tokens", MANAGE, 201, "Makes a token; its text is shown once.")
+        .takes("NewToken")
+        .answers("Token"),
+    route("delete", "/api/v1/tokens/{token}", MANAGE, 204, "Revokes a token."),
+    route("get", "/api/v1/principals", READ, 200, "Lists the tenant's principals.")
+        .query(&[("after", "string"), ("limit", "integer")])
+        .answers("Any"),
+    route("get", "/api/v1/tenants", READ, 200, "Lists the tenants that the caller may know of.")
+        .query(&[("after", "string"), ("limit", "integer")])
+        .answers("Any"),
+    route("post", "/api/v1/tenants", ADMIN, 201, "Makes a tenant.")
+        .takes("NewTenant")
+        .answers("Tenant"),
+    route("put", "/api/v1/scopes/{scope}/policy", WRITE, 204, "Sets how builds of a scope queue.")
+        .takes("NewPolicy"),
+    route("get", "/api/v1/audit", MANAGE, 200, "Reads the audit log, newest first.")
+        .query(&[("before", "integer"), ("limit", "integer")])
+        .answers("Any"),
+    route("get", "/api/openapi.json", None, 200, "Shows this document.").answers("Any"),
+    route("get", "/healthz", None, 200, "Says that the process answers.").answers("Any"),
+    route("get", "/readyz", None, 200, "Says that the process can take builds.").answers("Any"),
+    route("get", "/metrics", None, 200, "Shows numbers in Prometheus' text format."),
+];

@@ -1,0 +1,232 @@
+//! The list of builds, and one build with its steps and its log.
+
+use std::collections::BTreeMap;
+
+use ashlar_core::cache::{CacheKind, CacheStatus};
+use ashlar_core::journal::{Entry, Event, Record, StepOutcome};
+use ashlar_core::{BuildId, Timestamp};
+use ashlar_service::{Error, LogLineAt, Page, Query as ListQuery};
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::session::{Visitor, failed, page};
+use crate::app::Shared;
+use crate::builds::to_html;
+use crate::params;
+
+/// Builds on one page.
+const PAGE_SIZE: u32 = 50;
+/// Entries of a build that its page shows; the rest is for the API.
+const ENTRIES_MAX: usize = 10_000;
+/// Seconds after which the page of a running build is loaded again.
+const REFRESH_SECONDS: &str = "2";
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default)]
+    q: String,
+    cursor: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "builds.html")]
+struct Builds {
+    who: String,
+    q: String,
+    error: Option<String>,
+    rows: Vec<Row>,
+    next: Option<String>,
+}
+
+/// One build in the list.
+struct Row {
+    id: String,
+    name: String,
+    scope: String,
+    dialect: String,
+    state: &'static str,
+    created: String,
+    took: String,
+    steps: String,
+}
+
+impl Row {
+    fn of(record: &Record) -> Self {
+        let s = &record.submission;
+        let steps = record.steps;
+        Self {
+            id: s.build.to_string(),
+            name: record.name.clone(),
+            scope: s.scope.clone(),
+            dialect: s.dialect.clone(),
+            state: record.state.as_str(),
+            created: time(record.created_at),
+            took: record
+                .duration()
+                .map(|d| format!("{:.1} s", d.as_secs_f64()))
+                .unwrap_or_default(),
+            steps: format!("{}/{} ({} cached)", steps.ended, steps.total, steps.cached),
+        }
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.rfc3339().chars().take(19).collect::<String>().replace('T', " ")
+}
+
+pub(super) async fn builds(
+    State(shared): State<Shared>,
+    Visitor(actor): Visitor,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let who = format!("{} / {}", actor.tenant.name, actor.principal.name);
+    let list = async {
+        let query = ListQuery::parse(&asked.q).map_err(|e| Error::invalid("q", e))?;
+        let mut filter = query.filter;
+        filter.tenant = Some(actor.tenant.id);
+        let page = params::page(Some(PAGE_SIZE), asked.cursor.as_deref(), None, None);
+        let page: Page = page.map_err(|p| Error::invalid("cursor", p.detail))?;
+        shared.service.list(&actor, &filter, &page).await
+    };
+    let (status, rows, next, error) = match list.await {
+        Ok(listed) => {
+            let next = listed.next.map(|c| c.to_string());
+            (StatusCode::OK, listed.records.iter().map(Row::of).collect(), next, None)
+        }
+        Err(error @ Error::Invalid { .. }) => {
+            (StatusCode::BAD_REQUEST, Vec::new(), None, Some(error.public()))
+        }
+        Err(error) => return failed(error),
+    };
+    page(status, &Builds { who, q: asked.q, error, rows, next })
+}
+
+#[derive(Template)]
+#[template(path = "build.html")]
+struct Build {
+    who: String,
+    row: Row,
+    attempt: u32,
+    executor: String,
+    failure: Option<String>,
+    hint: Option<String>,
+    artifacts: Vec<String>,
+    tags: Vec<String>,
+    steps: Vec<Step>,
+    log: String,
+    cut: bool,
+}
+
+/// One step with its times.
+struct Step {
+    number: u32,
+    name: String,
+    outcome: &'static str,
+    took: String,
+    why: String,
+}
+
+pub(super) async fn build(
+    State(shared): State<Shared>,
+    Visitor(actor): Visitor,
+    Path(build): Path<String>,
+) -> Response {
+    let look = async {
+        let build: BuildId = build.parse().map_err(|_| Error::not_found("build", &build))?;
+        let record = shared.service.row(&actor, build).await?;
+        let entries = shared.service.journal(&actor, build, 0, ENTRIES_MAX).await?;
+        let tags = shared.service.tags_of(&actor, build).await?;
+        Ok::<_, Error>((record, entries, tags))
+    };
+    let (record, entries, tags) = match look.await {
+        Ok(found) => found,
+        Err(error) => return failed(error),
+    };
+    let shown = Build {
+        who: format!("{} / {}", actor.tenant.name, actor.principal.name),
+        attempt: record.attempt,
+        executor: record.executor.clone().unwrap_or_default(),
+        failure: record.failure.as_ref().map(|f| f.message.clone()),
+        hint: record.failure.as_ref().and_then(|f| f.hint.clone()),
+        artifacts: record.artifacts.iter().map(|a| format!("{} {}", a.name, a.digest)).collect(),
+        tags,
+        steps: steps(&entries),
+        cut: (entries.len() as u64) < record.next_number,
+        log: log(entries),
+        row: Row::of(&record),
+    };
+    let mut response = page(StatusCode::OK, &shown);
+    if !record.state.is_terminal() {
+        let after = HeaderValue::from_static(REFRESH_SECONDS);
+        response.headers_mut().insert(HeaderName::from_static("refresh"), after);
+    }
+    response
+}
+
+/// Puts together what the journal says of the current attempt's steps.
+fn steps(entries: &[Entry]) -> Vec<Step> {
+    let (mut steps, mut begun): (Vec<Step>, BTreeMap<u32, Timestamp>) = Default::default();
+    for entry in entries {
+        match &entry.event {
+            Event::Steps { names } => {
+                begun.clear();
+                let step = |(i, name): (usize, &String)| Step {
+                    number: u32::try_from(i + 1).unwrap_or(u32::MAX),
+                    name: name.clone(),
+                    outcome: "waiting",
+                    took: String::new(),
+                    why: String::new(),
+                };
+                steps = names.iter().enumerate().map(step).collect();
+            }
+            Event::StepStarted { step } => {
+                begun.insert(step.0, entry.time);
+                if let Some(step) = steps.iter_mut().find(|s| s.number == step.0) {
+                    step.outcome = "running";
+                }
+            }
+            Event::StepEnded { step, outcome, .. } => {
+                let took = begun.get(&step.0).map(|at| entry.time.since(*at));
+                if let Some(step) = steps.iter_mut().find(|s| s.number == step.0) {
+                    step.outcome = word(*outcome);
+                    step.took =
+                        took.map(|t| format!("{:.1} s", t.as_secs_f64())).unwrap_or_default();
+                }
+            }
+            Event::Cache(cache) if cache.cache == CacheKind::Layer => {
+                let missed = matches!(cache.status, CacheStatus::Miss | CacheStatus::Bypass);
+                let step = cache.step.and_then(|n| steps.iter_mut().find(|s| s.number == n.0));
+                if let (Some(step), Some(reason), true) = (step, &cache.reason, missed) {
+                    step.why = reason.sentence();
+                }
+            }
+            _ => {}
+        }
+    }
+    steps
+}
+
+const fn word(outcome: StepOutcome) -> &'static str {
+    match outcome {
+        StepOutcome::Ran => "ran",
+        StepOutcome::Cached => "cached",
+        StepOutcome::Failed => "failed",
+        StepOutcome::Cancelled => "cancelled",
+    }
+}
+
+/// Returns the log as HTML: each line escaped, with its step's number.
+fn log(entries: Vec<Entry>) -> String {
+    let mut out = String::new();
+    for at in entries.into_iter().filter_map(LogLineAt::of) {
+        let step = at.line.step.map(|s| format!("#{} ", s.0)).unwrap_or_default();
+        out += &format!("<span class=\"n\">{step}</span>{}", to_html(&at.line.text));
+        if !at.line.partial {
+            out.push('\n');
+        }
+    }
+    out
+}
