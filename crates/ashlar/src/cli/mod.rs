@@ -5,6 +5,7 @@ pub(crate) mod builds;
 pub(crate) mod cache;
 pub(crate) mod disk;
 pub(crate) mod images;
+pub(crate) mod serve;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Du(disk::DuArgs),
     /// Remove what nothing needs, and old results
     Gc(disk::GcArgs),
+    /// Run the build service
+    Serve(Box<serve::ServeArgs>),
     /// Print a completion script
     #[command(after_help = "Example: ashlar completions bash >/etc/bash_completion.d/ashlar")]
     Completions {

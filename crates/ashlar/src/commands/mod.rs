@@ -7,6 +7,7 @@ pub(crate) mod console;
 mod disk;
 mod images;
 pub(crate) mod running;
+mod serve;
 mod shell;
 
 use std::io;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let settings = cli.settings;
     match cli.command {
         Command::Build(args) => build::run(&settings, *args),
+        Command::Serve(args) => serve::run(&settings, *args),
         Command::Builds(command) => builds::run(&settings, command),
         Command::Images(command) => images::run(&settings, command),
         Command::Cache(command) => cache::run(&settings, command),

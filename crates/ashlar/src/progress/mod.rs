@@ -11,9 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ashlar_core::failure::Failure;
-use ashlar_core::journal::{Event, Progress, Sink};
+use ashlar_core::journal::{Event, Progress};
 use ashlar_core::state::State;
-use ashlar_records::blocking::BuildWriter;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -135,24 +134,5 @@ impl Display {
     pub(crate) fn end(&self, end: &Ended<'_>) {
         self.stop.store(true, Ordering::Relaxed);
         self.lock().ended(end);
-    }
-}
-
-/// Passes what happens on to the history and to the view.
-pub(crate) struct Hub {
-    /// The history's side.
-    pub(crate) writer: BuildWriter,
-    /// The user's side.
-    pub(crate) display: Display,
-}
-
-impl Sink for Hub {
-    fn event(&self, event: Event) {
-        self.display.lock().event(&event);
-        self.writer.event(event);
-    }
-
-    fn progress(&self, progress: Progress) {
-        self.display.lock().progress(&progress);
     }
 }

@@ -67,7 +67,11 @@ impl Model {
 
     pub(super) fn event(&mut self, event: &Event) {
         match event {
-            Event::Steps { names } => self.names = names.iter().map(|n| clean(n)).collect(),
+            Event::Steps { names } => {
+                self.names = names.iter().map(|n| clean(n)).collect();
+                // What has no end of its own, like finding images, is over by now.
+                self.bars.retain(|_, (_, total)| *total > 0);
+            }
             Event::StepStarted { step } => drop(self.step(*step)),
             Event::StepEnded { step, outcome, .. } => {
                 let outcome = *outcome;

@@ -1,11 +1,12 @@
 //! `ashlar build`: from arguments to a [`Definition`], and from that to a result.
 //!
 //! `definition` is what is kept of a build to do it again, `context` finds the files, `run` drives
-//! the engine, `outputs` writes results, `report` tells people.
+//! the engine, `recorder` writes the history, `outputs` writes results, `report` tells people.
 
 mod context;
 mod definition;
 mod outputs;
+mod recorder;
 mod report;
 mod run;
 

@@ -14,13 +14,14 @@ use ashlar_core::{BuildId, Digest};
 use ashlar_frontend_dockerfile::DockerfileFrontend;
 use ashlar_native::{BuildRequest, Engine};
 use ashlar_oci::PullPolicy;
-use ashlar_records::blocking::{BuildWriter, LocalHistory};
+use ashlar_records::blocking::LocalHistory;
 use ashlar_sandbox::Cancel;
 
 use super::context::Inputs;
+use super::recorder::{Hub, Recorder};
 use super::{Definition, outputs, report};
 use crate::commands::{FAILED, usage};
-use crate::progress::{self, Display, Ended, Hub, Made, ProgressKind};
+use crate::progress::{self, Display, Ended, Made, ProgressKind};
 use crate::settings::Settings;
 use crate::signals;
 use crate::values::SecretSource;
@@ -59,21 +60,24 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let pull = if job.definition.pull { PullPolicy::Pull } else { PullPolicy::Default };
     let mut settings = settings.clone();
     settings.plain_http.extend(outputs::insecure_hosts(&job.definition));
+    let id = ashlar_records::new_build_id(ashlar_records::now())?;
+    let build = id.to_string();
+    let display = Display::new(progress::view(job.progress));
     let engine = settings.engine(pull)?;
     let _lease = engine.work_lease()?;
-    let history = settings.history()?;
-    let writer = history.begin(submission(&history, &job)?)?;
-    let build = writer.build().to_string();
-    let _running = super::super::running::Running::register(&settings.dir()?, &build)?;
-    let display = Display::new(progress::view(job.progress));
+    let dir = settings.dir()?;
+    let _running = super::super::running::Running::register(&dir, &build)?;
+    let submission = submission(id, &job)?;
+    let recorder =
+        Recorder::begin(dir.join("history.db"), submission, display.clone(), cancel.clone());
     display.lock().started(&build, &job.definition.name());
     let ticking = (job.progress == ProgressKind::Auto).then(|| display.start_ticking());
-    let hub = Arc::new(Hub { writer: writer.clone(), display: display.clone() });
+    let hub = recorder.sink();
     let work = Work { job: &job, engine: &engine, hub, cancel: &cancel, build: &build };
     let mut made = Made::default();
     let failure = work.run(secrets, &mut made).err();
     let (state, failure) = end_of(failure, &cancel);
-    let ended = finish(&writer, state, failure.as_ref());
+    let ended = recorder.finish(state, failure.as_ref());
     let end = Ended {
         build: &build,
         state,
@@ -107,29 +111,24 @@ fn end_of(failure: Option<Failure>, cancel: &Cancel) -> (State, Option<Failure>)
     }
 }
 
-fn finish(
-    writer: &BuildWriter,
-    state: State,
-    failure: Option<&Failure>,
-) -> Result<ashlar_core::journal::Record> {
-    if state == State::Cancelled {
-        writer.event(Event::CancelRequested { by: "user".into(), reason: None });
-    }
-    Ok(writer.finish(state, failure.cloned())?)
-}
-
-fn submission(history: &LocalHistory, job: &Job) -> Result<Submission> {
+/// Returns what the history shall hold of a job, but for whose it is.
+fn submission(
+    build: BuildId,
+    job: &Job,
+) -> Result<impl FnOnce(&LocalHistory) -> Submission + Send + 'static> {
     let definition = serde_json::to_value(&job.definition)?;
-    Ok(Submission {
-        build: history.new_build_id()?,
+    let (retry_of, name) = (job.retry_of, job.definition.name());
+    let labels = job.definition.request.labels.clone();
+    Ok(move |history: &LocalHistory| Submission {
+        build,
         tenant: history.tenant(),
         scope: LOCAL.into(),
         principal: history.principal(),
         dialect: LOCAL.into(),
         kind: BuildKind::Build,
         parent: None,
-        retry_of: job.retry_of,
-        name: job.definition.name(),
+        retry_of,
+        name,
         source: "dockerfile".into(),
         definition_digest: Digest::of(definition.to_string()),
         definition,
@@ -137,7 +136,7 @@ fn submission(history: &LocalHistory, job: &Job) -> Result<Submission> {
         on_lost: OnLost::Fail,
         mode: Mode::Managed,
         priority: 0,
-        labels: job.definition.request.labels.clone(),
+        labels,
     })
 }
 

@@ -1,0 +1,154 @@
+//! `ashlar serve`: the build service until a signal ends it.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use ashlar_api::{ApiOptions, app, serve};
+use ashlar_oci::RegistrySettings;
+use ashlar_service::{Service, ServiceConfig, TokenText};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing_subscriber::EnvFilter;
+
+use super::usage;
+use crate::cli::serve::{Expose, File, LogFormat, ServeArgs};
+use crate::output::note;
+use crate::settings::Settings;
+
+/// What the server writes about itself unless `RUST_LOG` says otherwise.
+const LOG_DEFAULT: &str = "info";
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
+    let (args, file) = args.with_file()?;
+    start_log(args.log_format.unwrap_or(LogFormat::Pretty));
+    let config = config(settings, &args, &file)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run_until_signal(config, args))
+}
+
+/// The dialects by the word of their prefix: one line each.
+fn dialects(_service: &Arc<Service>) -> Vec<(&'static str, Router)> {
+    Vec::new()
+}
+
+async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
+    let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
+    let dialects = dialects(&service);
+    let exposed = args.expose.iter().map(|e| exposed(&dialects, e)).collect::<Result<Vec<_>>>()?;
+    let options = ApiOptions { requests_per_second: args.requests_per_second, dialects };
+    let listener = listen(args.address()?).await?;
+    let (stop, stopped) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    announce(&service, &listener)?;
+    listeners.spawn(serve(listener, app(service.clone(), options), ended(stopped.clone())));
+    for (address, router) in exposed {
+        let listener = listen(address).await?;
+        listeners.spawn(serve(listener, router, ended(stopped.clone())));
+    }
+    service.start();
+    wait_for_signal().await?;
+    note("stopping: no new builds, running ones may end");
+    // Builds first: those who follow them then see how they ended.
+    service.drain().await;
+    stop.send_replace(true);
+    while let Some(served) = listeners.join_next().await {
+        served??;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(service: &Service, listener: &TcpListener) -> Result<()> {
+    note(format!("listening on http://{}", listener.local_addr()?));
+    match service.token_path() {
+        Some(path) => note(format!("the admin token is in {}", path.display())),
+        None => note("the admin token is the one in ASHLAR_TOKEN"),
+    }
+    Ok(())
+}
+
+fn exposed(
+    dialects: &[(&'static str, Router)],
+    expose: &Expose,
+) -> Result<(SocketAddr, Router)> {
+    match dialects.iter().find(|(word, _)| *word == expose.dialect) {
+        Some((_, router)) => Ok((expose.address, router.clone())),
+        None => {
+            let known: Vec<&str> = dialects.iter().map(|(word, _)| *word).collect();
+            let (asked, known) = (&expose.dialect, known.join(", "));
+            usage(format!("--expose: there is no dialect '{asked}'; there are: {known}"))
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the end too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    // A second signal ends the process at once; what runs is found again at the next start.
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        std::process::exit(i32::from(crate::signals::INTERRUPTED));
+    });
+    Ok(())
+}
+
+fn config(settings: &Settings, args: &ServeArgs, file: &File) -> Result<ServiceConfig> {
+    let mut settings = settings.clone();
+    settings.data_dir = settings.data_dir.or(file.data_dir.clone());
+    // A server lends no tenant the credentials of the user that it runs as.
+    let mut registries = RegistrySettings::default();
+    registries.mirrors = match settings.mirrors.is_empty() {
+        true => file.mirrors()?,
+        false => settings.mirrors.clone(),
+    };
+    registries.plain_http = match settings.plain_http.is_empty() {
+        true => file.plain_http.clone(),
+        false => settings.plain_http.clone(),
+    };
+    let ca_bundle = settings.ca_bundle.clone().or(file.ca_bundle.clone());
+    registries.ca_bundle.clone_from(&ca_bundle);
+    let mut config = ServiceConfig::new(settings.dir()?);
+    config.registries = registries;
+    config.ca_bundle = ca_bundle;
+    config.git_file_root = settings.git_file_root.clone().or(file.git_file_root.clone());
+    config.database.clone_from(&args.database);
+    config.slots = args.slots.unwrap_or(config.slots);
+    config.drain = args.drain.unwrap_or(config.drain);
+    config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
+    config.secrets_key = variable("ASHLAR_SECRETS_KEY");
+    Ok(config)
+}
+
+/// Secrets come from the environment only: command lines are seen by everybody.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|v| !v.is_empty())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Pretty => log.compact().init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
