@@ -108,8 +108,20 @@ fn steps_run_as_their_user_with_its_home() {
     assert_eq!(world.read(&done.built, "/tmp/id"), "1000\n");
     assert_eq!(world.read(&done.built, "/tmp/home"), "/\n");
     assert_eq!(world.read(&done.built, "/tmp/dir"), "/tmp\n");
+    let done = world.build("FROM base\nUSER 12:34\nRUN id -G >/tmp/groups\n").unwrap();
+    assert_eq!(world.read(&done.built, "/tmp/groups"), "34\n");
     let unknown = world.build("FROM base\nUSER nobody-here\nRUN true\n").unwrap_err().failure;
     assert!(unknown.message.contains("nobody-here"), "{unknown}");
+}
+
+#[test]
+fn an_owner_that_the_tree_lacks_is_root_and_said() {
+    let world = World::new();
+    world.file("f", "x");
+    let done = world.build("FROM base\nCOPY --chown=ghost f /f\nRUN stat -c %u /f >/u\n").unwrap();
+    assert_eq!(world.read(&done.built, "/u"), "0\n");
+    let said = logged(&done.events);
+    assert!(said.iter().any(|line| line.contains("no 'ghost'")), "{said:?}");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use ashlar_core::Digest;
 
+use crate::walk::join;
+
 /// Content digests of regular files by their path relative to a layer's root.
 ///
 /// A wrong digest gives a layer a wrong identity: insert only what was computed from the very bytes
@@ -35,6 +37,13 @@ impl KnownFiles {
     /// Takes over everything that `other` knows.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    /// Takes over everything that `other` knows, whose paths count from the directory `dir`.
+    pub fn extend_below(&mut self, dir: &[u8], other: Self) {
+        let dir = trim(dir);
+        let moved = other.0.into_iter().map(|(path, digest)| (join(dir, &path), digest));
+        self.0.extend(moved);
     }
 
     /// Returns the number of known files.

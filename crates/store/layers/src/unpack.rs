@@ -25,6 +25,8 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const MEMBERS_MAX: u64 = 2_000_000;
 /// The most directories above a member.
 const DEPTH_MAX: usize = 512;
+/// The longest name of a file, in bytes (Linux, `NAME_MAX`).
+const NAME_BYTES_MAX: usize = 255;
 
 /// What the members of an archive mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,8 +214,8 @@ impl<R: BufRead> Unpacker<'_, R> {
         if path.split(|&b| b == b'/').count() > limits.depth {
             return Err(LayerError::limit("components of a path", limits.depth as u64, path));
         }
-        if path.split(|&b| b == b'/').any(|part| part.len() > 255) {
-            return Err(LayerError::limit("bytes of a name", 255, path));
+        if path.split(|&b| b == b'/').any(|part| part.len() > NAME_BYTES_MAX) {
+            return Err(LayerError::limit("bytes of a name", NAME_BYTES_MAX as u64, path));
         }
         Ok(())
     }

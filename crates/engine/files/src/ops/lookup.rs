@@ -1,5 +1,6 @@
 //! Users and groups of a tree: `/etc/passwd` and `/etc/group`, never those of this machine.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use ashlar_core::graph::{Owner, OwnerPart};
@@ -21,7 +22,7 @@ pub struct Ids {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Supplementary groups, sorted; empty when a group was named.
+    /// Supplementary groups, sorted: `gid`, and when no group was named those that list the user.
     pub groups: Vec<u32>,
     /// The user's home directory, if `/etc/passwd` has the user.
     pub home: Option<String>,
@@ -126,6 +127,11 @@ impl Accounts {
             ("", None) => {}
             (group, _) => ids.gid = self.gid(group)?,
         }
+        // As runtimes do it: a process without its own group here could leave it, and with that
+        // what is forbidden to the group.
+        if let Err(at) = ids.groups.binary_search(&ids.gid) {
+            ids.groups.insert(at, ids.gid);
+        }
         Ok(ids)
     }
 
@@ -145,21 +151,32 @@ impl Accounts {
     }
 
     /// Returns user and group of `--chown`: a name without a group brings its own group, a number
-    /// is the group's number too.
-    pub(crate) fn owner(&self, owner: &Owner) -> Result<(u32, u32), LookupError> {
+    /// is the group's number too. Names that the tree does not know are added to `unknown`.
+    ///
+    /// As in BuildKit, an unknown user is root, and an unknown group is that of the user: real
+    /// Dockerfiles name users that only a later image has.
+    pub(crate) fn owner(&self, owner: &Owner, unknown: &mut BTreeSet<String>) -> (u32, u32) {
         let (uid, own_gid) = match &owner.user {
             OwnerPart::Id(id) => (*id, *id),
-            OwnerPart::Name(name) => {
-                let user = self.users.iter().find(|u| u.name == *name);
-                let user = user.ok_or_else(|| LookupError::UnknownUser(shown(name.as_bytes())))?;
-                (user.uid, user.gid)
-            }
+            OwnerPart::Name(name) => match self.users.iter().find(|u| u.name == *name) {
+                Some(user) => (user.uid, user.gid),
+                None => {
+                    // `:group` names no user.
+                    let named = (!name.is_empty()).then(|| shown(name.as_bytes()));
+                    unknown.extend(named);
+                    (0, 0)
+                }
+            },
         };
-        Ok(match &owner.group {
-            None => (uid, own_gid),
-            Some(OwnerPart::Id(gid)) => (uid, *gid),
-            Some(OwnerPart::Name(name)) => (uid, self.gid(name)?),
-        })
+        let gid = match &owner.group {
+            None => own_gid,
+            Some(OwnerPart::Id(gid)) => *gid,
+            Some(OwnerPart::Name(name)) => self.gid(name).unwrap_or_else(|_| {
+                unknown.insert(shown(name.as_bytes()));
+                own_gid
+            }),
+        };
+        (uid, gid)
     }
 }
 
@@ -238,15 +255,15 @@ mod tests {
             home: home.map(str::to_owned),
         };
         let table = [
-            ("", ids(0, 0, &[], Some("/root"))),
-            ("root", ids(0, 0, &[], Some("/root"))),
-            ("app", ids(1000, 1001, &[44, 50], Some("/home/app"))),
-            ("1000", ids(1000, 1001, &[44, 50], Some("/home/app"))),
-            ("app:staff", ids(1000, 50, &[], Some("/home/app"))),
-            ("app:7", ids(1000, 7, &[], Some("/home/app"))),
-            ("4242", ids(4242, 0, &[], None)),
-            ("4242:video", ids(4242, 44, &[], None)),
-            ("77", ids(5, 6, &[], Some("/seven"))),
+            ("", ids(0, 0, &[0], Some("/root"))),
+            ("root", ids(0, 0, &[0], Some("/root"))),
+            ("app", ids(1000, 1001, &[44, 50, 1001], Some("/home/app"))),
+            ("1000", ids(1000, 1001, &[44, 50, 1001], Some("/home/app"))),
+            ("app:staff", ids(1000, 50, &[50], Some("/home/app"))),
+            ("app:7", ids(1000, 7, &[7], Some("/home/app"))),
+            ("4242", ids(4242, 0, &[0], None)),
+            ("4242:video", ids(4242, 44, &[44], None)),
+            ("77", ids(5, 6, &[6], Some("/seven"))),
         ];
         for (text, want) in table {
             assert_eq!(resolve_user(&root, text).unwrap(), want, "{text}");
@@ -261,11 +278,22 @@ mod tests {
         let (_dir, root) = tree();
         let accounts = Accounts::load(|_| &root).unwrap();
         let name = |n: &str| OwnerPart::Name(n.into());
-        let owner = |user, group| accounts.owner(&Owner { user, group });
-        assert_eq!(owner(name("app"), None).unwrap(), (1000, 1001));
-        assert_eq!(owner(OwnerPart::Id(5), None).unwrap(), (5, 5));
-        assert_eq!(owner(OwnerPart::Id(5), Some(name("staff"))).unwrap(), (5, 50));
-        assert!(owner(name("gone"), None).unwrap_err().to_string().contains("'gone'"));
+        let owner = |user, group| {
+            let mut unknown = BTreeSet::new();
+            let ids = accounts.owner(&Owner { user, group }, &mut unknown);
+            (ids, unknown.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let table = [
+            (name("app"), None, (1000, 1001), ""),
+            (OwnerPart::Id(5), None, (5, 5), ""),
+            (OwnerPart::Id(5), Some(name("staff")), (5, 50), ""),
+            (name(""), Some(name("staff")), (0, 50), ""),
+            (name("gone"), None, (0, 0), "gone"),
+            (name("app"), Some(name("lost")), (1000, 1001), "lost"),
+        ];
+        for (user, group, ids, unknown) in table {
+            assert_eq!(owner(user, group), (ids, unknown.to_owned()));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod tree;
 mod unpack;
 mod xattrs;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -52,7 +53,7 @@ pub struct Options<'a> {
 }
 
 /// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Applied {
     /// Files that were written.
     pub files: u64,
@@ -60,14 +61,17 @@ pub struct Applied {
     pub linked: u64,
     /// Bytes of the files of both kinds.
     pub bytes: u64,
+    /// Names of owners that the tree's accounts lack; what they should own is root's, or its user's
+    /// own group's.
+    pub unknown_owners: BTreeSet<String>,
 }
 
 /// Carries `actions` out in order on the tree `base`; they see each other's results. The digests of
 /// all files that are written come to lie in `known`, by their paths in the tree.
 ///
 /// # Errors
-/// When a source is missing, something stands in the way, an owner is unknown, or the system
-/// refuses. The tree is then in between and to be thrown away.
+/// When a source is missing, something stands in the way, or the system refuses. The tree is then in
+/// between and to be thrown away.
 pub fn apply(
     actions: &[FileAction],
     base: &Base,
@@ -76,7 +80,8 @@ pub fn apply(
     options: &Options<'_>,
 ) -> Result<Applied, FileOpError> {
     let counts = Counts::default();
-    let mut run = Run { tree: Tree::new(base), inputs, known, options, counts: &counts };
+    let unknown = BTreeSet::new();
+    let mut run = Run { tree: Tree::new(base), inputs, known, options, counts: &counts, unknown };
     for action in actions {
         options.stop.check().map_err(|_| FileOpError::Stopped)?;
         run.action(action)?;
@@ -85,6 +90,7 @@ pub fn apply(
         files: counts.files.load(Ordering::Relaxed),
         linked: counts.linked.load(Ordering::Relaxed),
         bytes: counts.bytes.load(Ordering::Relaxed),
+        unknown_owners: run.unknown,
     })
 }
 
@@ -94,6 +100,7 @@ struct Run<'a> {
     known: &'a mut KnownFiles,
     options: &'a Options<'a>,
     counts: &'a Counts,
+    unknown: BTreeSet<String>,
 }
 
 /// Sources of a context are shared with whoever made the key of them.
@@ -134,9 +141,10 @@ impl Run<'_> {
         let input = self.inputs.get(copy.input);
         let input = *input.ok_or(FileOpError::Input { index: copy.input })?;
         let (from, sources) = self.sources(input, copy)?;
+        let owner = copy.owner.as_ref().map(|o| self.owner(o)).transpose()?;
         let copier = Copier {
             from,
-            owner: copy.owner.as_ref().map(|o| self.owner(o)).transpose()?,
+            owner,
             mode: copy.mode.as_ref().map(ModeChange::new).transpose()?,
             whole_directory: copy.whole_directory,
             keep_xattrs: matches!(input, Input::Tree(_)),
@@ -166,12 +174,12 @@ impl Run<'_> {
         })
     }
 
-    fn owner(&self, owner: &Owner) -> Result<(u32, u32)> {
+    fn owner(&mut self, owner: &Owner) -> Result<(u32, u32)> {
         // Without names nothing needs to be read: a tree may have no /etc at all.
         let accounts = match lookup::has_names(owner) {
             true => self.tree.accounts()?,
             false => lookup::Accounts::default(),
         };
-        Ok(accounts.owner(owner)?)
+        Ok(accounts.owner(owner, &mut self.unknown))
     }
 }

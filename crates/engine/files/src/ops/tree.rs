@@ -172,11 +172,6 @@ impl<'a> Tree<'a> {
     pub(super) fn forget(&mut self, path: &[u8]) {
         self.fresh.retain(|dir| !path::is_within(dir, path));
     }
-
-    /// Returns the root through which everything can be seen.
-    pub(super) fn merged(&self) -> &'a Root {
-        &self.base.root
-    }
 }
 
 /// Sets owner, then permission bits: changing the owner takes setuid away.

@@ -47,13 +47,18 @@ pub(super) fn try_unpack(
     tree.make_dirs(&dest, copier.of_parents_of_archive())?;
     tree.forget_fresh();
     let (_, plain) = decompress(open().map_err(fail)?).map_err(fail)?;
-    let mut options = UnpackOptions::archive(dest);
+    // As in BuildKit, the destination is the archive's root: its links don't lead to elsewhere in
+    // the tree. Devices are as harmless as those of image layers: nothing is mounted with them.
+    let root = tree.open_dir(&dest)?;
+    let mut options = UnpackOptions::archive(Vec::new());
+    options.devices = true;
     options.owner = copier.owner;
     options.stop = copier.stop.clone();
+    options.limits.path_bytes = options.limits.path_bytes.saturating_sub(dest.len() + 1);
     let input = BufReader::with_capacity(BUFFER_BYTES, plain);
-    let unpacked = unpack_tar(input, tree.merged().as_fd(), &options)
+    let unpacked = unpack_tar(input, root.fd.as_fd(), &options)
         .map_err(|error| FileOpError::Unpack { path: shown(&source.path), source: error })?;
-    known.extend(unpacked.known);
+    known.extend_below(&dest, unpacked.known);
     Ok(true)
 }
 

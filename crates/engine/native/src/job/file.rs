@@ -1,10 +1,12 @@
 //! Running file operations.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ashlar_core::failure::Failure;
 use ashlar_core::graph::FileAction;
+use ashlar_core::journal::{Level, LogLine};
 use ashlar_files::Root;
 use ashlar_files::ops::{self, Base, FileOpError, Input, Options, Reuse};
 use ashlar_layers::{Entries, KnownFiles, Stop};
@@ -62,9 +64,15 @@ impl BuildJob {
         let stop = Stop::default();
         let options = Options { reuse, stop: stop.clone() };
         let apply = || ops::apply(actions, &target, &inputs, &mut known, &options);
-        while_waiting(cancel, || stop.stop(), apply)?.map_err(|e| file_failure(&e))?;
+        let done = while_waiting(cancel, || stop.stop(), apply)?.map_err(|e| file_failure(&e))?;
+        self.warn_of_unknown(job, &done.unknown_owners);
         drop((target, mounted));
         self.commit(&job.inputs, draft, &known)
+    }
+
+    fn warn_of_unknown(&self, job: &Job<Output>, owners: &BTreeSet<String>) {
+        let lines: Vec<_> = owners.iter().map(|name| unknown_owner(name)).collect();
+        self.tell_log(job.node, &lines);
     }
 
     /// Finds the layer that this step made the last time: most of its files will be the same, and
@@ -103,6 +111,14 @@ impl EarlierLayer {
         let layer = Root::open(&self.fs).map_err(internal)?;
         Ok(Reuse { layer, entries: &self.entries })
     }
+}
+
+fn unknown_owner(name: &str) -> LogLine {
+    let text = format!(
+        "the tree's /etc/passwd and /etc/group have no '{name}', so root takes its place: add it in \
+         an earlier step, or use its number"
+    );
+    LogLine::service(Level::Warn, text)
 }
 
 /// What the definition or the context is to blame for is the step's failure, all else ours.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::UnpackMode;
+use super::{DEPTH_MAX, NAME_BYTES_MAX, UnpackMode};
 use crate::archive::Member;
 use crate::error::{LayerError, Result};
 use crate::walk::join;
@@ -59,6 +59,9 @@ impl<'a> Dirs<'a> {
             Err(Errno::LOOP) => {
                 return Err(LayerError::refused(path, "symbolic links go round in a circle there"));
             }
+            Err(Errno::NAMETOOLONG) => {
+                return Err(LayerError::refused(path, "a link on the way is too long to follow"));
+            }
             Err(error) => return Err(LayerError::io("open the directory", path, error)),
         };
         if self.open.len() >= OPEN_DIRS_MAX {
@@ -97,15 +100,18 @@ impl<'a> Dirs<'a> {
 
     /// Makes the last component of `path`, and before it its parents.
     fn make(&mut self, path: &[u8]) -> Result<Dir> {
-        let (parent, name) = split(path);
-        let parent = self.open(parent)?;
+        let (parent_path, name) = split(path);
+        let parent = self.open(parent_path)?;
         match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
             Err(Errno::EXIST) if self.is_whiteout(&parent, name) => {
                 return self.replace_whiteout(&parent, name, path);
             }
             Err(Errno::EXIST) => {
-                return Err(LayerError::refused(path, "its parent is no directory"));
+                let target = dangling_target(&parent, parent_path, name);
+                let refused = || LayerError::refused(path, "its parent is no directory");
+                self.open(&target.ok_or_else(refused)?)?;
+                return self.resolve(path).map_err(|_| refused());
             }
             Err(error) => return Err(LayerError::io("make the directory", path, error)),
         }
@@ -181,6 +187,38 @@ impl<'a> Dirs<'a> {
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
         if is_dir { set_time(&parent, name, mtime, path) } else { Ok(()) }
     }
+}
+
+/// Returns where the link at `name` leads, as a path from the root, when that can be told from its
+/// text alone: other unpackers make the directory that it lacks.
+fn dangling_target(parent: &Dir, parent_path: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    if parent.through_link {
+        return None;
+    }
+    let target = rustix::fs::readlinkat(parent, name, Vec::new()).ok()?;
+    let target = target.as_bytes();
+    let absolute = target.starts_with(b"/");
+    let mut parts: Vec<&[u8]> = match absolute {
+        true => Vec::new(),
+        false => parent_path.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect(),
+    };
+    let mut down = false;
+    for part in target.split(|&b| b == b'/').filter(|p| !matches!(*p, b"" | b".")) {
+        match part {
+            // What is above a name depends on whether that is a link.
+            b".." if down => return None,
+            b".." => drop(parts.pop()),
+            part => {
+                down = true;
+                parts.push(part);
+            }
+        }
+    }
+    if parts.len() > DEPTH_MAX || parts.iter().any(|part| part.len() > NAME_BYTES_MAX) {
+        return None;
+    }
+    let target = parts.join(&b'/');
+    (target != join(parent_path, name)).then_some(target)
 }
 
 fn set_opaque(dir: &Dir, path: &[u8]) -> Result<()> {

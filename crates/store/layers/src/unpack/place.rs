@@ -176,6 +176,10 @@ impl<R: BufRead> Unpacker<'_, R> {
             _ if !self.options.devices => {
                 return Err(LayerError::refused(path, "device nodes are not allowed here"));
             }
+            // The kernel would take it for the mark of a removed file.
+            Kind::CharDevice if (major, minor) == (0, 0) => {
+                return Err(LayerError::refused(path, "a device 0:0 stands for a removed file"));
+            }
             Kind::CharDevice => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
             _ => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
         };

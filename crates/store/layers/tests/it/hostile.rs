@@ -52,7 +52,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Expect)> {
         (
             "parent is an absolute link",
             tar().symlink("a", "/outside").file("a/evil", "x").end(),
-            Refused,
+            Inside("outside/evil", "x"),
         ),
         (
             "parent is a link that climbs",
@@ -72,6 +72,44 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Expect)> {
         (
             "parent is a magic link",
             tar().symlink("a", "/proc/self/root").file("a/evil", "x").end(),
+            Inside("proc/self/root/evil", "x"),
+        ),
+        (
+            "parent is a link that climbs to nothing",
+            tar().dir("d").symlink("d/a", "../../../b/c").file("d/a/evil", "x").end(),
+            Inside("b/c/evil", "x"),
+        ),
+        (
+            "parent is a link to below a link",
+            tar().symlink("a", "/c/./d").symlink("c", "e").file("a/evil", "x").end(),
+            Inside("e/d/evil", "x"),
+        ),
+        (
+            "parent is a link down and up",
+            tar().symlink("a", "c/../d").file("a/evil", "x").end(),
+            Refused,
+        ),
+        (
+            "parent is a link that grows",
+            tar().symlink("a", "a/b").file("a/evil", "x").end(),
+            Refused,
+        ),
+        (
+            "parent is a deep link",
+            tar()
+                .pax(&[("linkpath", "d/".repeat(1000).as_bytes())])
+                .symlink("a", "-")
+                .file("a/evil", "x")
+                .end(),
+            Refused,
+        ),
+        (
+            "parent is a link with a long name",
+            tar()
+                .pax(&[("linkpath", "d".repeat(300).as_bytes())])
+                .symlink("a", "-")
+                .file("a/evil", "x")
+                .end(),
             Refused,
         ),
         ("file over a link", tar().symlink("f", "/outside").file("f", "x").end(), Inside("f", "x")),

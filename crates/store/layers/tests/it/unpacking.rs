@@ -138,9 +138,13 @@ fn devices_are_made_only_where_allowed() {
     let dir = tempfile::tempdir().unwrap();
     unpack(&device(1, 3), dir.path(), &UnpackOptions::layer()).unwrap();
     assert!(fs::metadata(dir.path().join("dev/x")).unwrap().file_type().is_char_device());
-    for (major, minor) in [(1, 3), (0, 0)] {
+    let archive = UnpackOptions::archive("");
+    let with_devices = UnpackOptions { devices: true, ..UnpackOptions::archive("") };
+    unpack(&device(1, 3), &dir.path().join("dev"), &with_devices).unwrap();
+    assert!(fs::metadata(dir.path().join("dev/dev/x")).unwrap().file_type().is_char_device());
+    for (number, options) in [((1, 3), &archive), ((0, 0), &archive), ((0, 0), &with_devices)] {
         let dir = tempfile::tempdir().unwrap();
-        let error = unpack(&device(major, minor), dir.path(), &UnpackOptions::archive(""));
+        let error = unpack(&device(number.0, number.1), dir.path(), options);
         assert!(matches!(error, Err(LayerError::Refused { .. })));
     }
     let dir = tempfile::tempdir().unwrap();
