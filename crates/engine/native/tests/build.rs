@@ -35,6 +35,20 @@ fn a_dockerfile_becomes_a_tree_and_hits_its_cache() {
 }
 
 #[test]
+fn a_step_that_changes_nothing_has_an_empty_layer_as_with_buildkit() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN mkdir /a\nWORKDIR /a\nWORKDIR /a\nRUN pwd >/a/out\n";
+    let done = world.build(dockerfile).unwrap();
+    let history = &done.built.config.history;
+    assert_eq!(history.iter().filter(|h| !h.empty_layer).count(), done.built.tree.0.len());
+    let is_workdir = |text: &String| text.starts_with("WORKDIR");
+    let workdirs: Vec<_> =
+        history.iter().filter(|h| h.created_by.as_ref().is_some_and(is_workdir)).collect();
+    assert!(workdirs.len() == 2 && workdirs.iter().all(|h| !h.empty_layer), "{history:?}");
+    assert_eq!(world.read(&done.built, "/a/out"), "/a\n");
+}
+
+#[test]
 fn a_step_that_makes_the_same_tree_again_cuts_off_what_follows() {
     let world = World::new();
     let dockerfile =

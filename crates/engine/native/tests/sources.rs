@@ -87,6 +87,7 @@ fn an_address_is_fetched_once_while_it_does_not_change() {
     );
     let failed = world.build(&wrong).unwrap_err().failure;
     assert!(failed.message.contains("digest"), "{failed}");
+    assert_eq!(failed.location.unwrap().line, 2);
 }
 
 #[test]

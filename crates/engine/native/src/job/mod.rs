@@ -179,7 +179,8 @@ fn merged(inputs: &[Output]) -> Result<Output, Failure> {
 
 impl Worker for BuildJob {
     fn resolve(&self, job: &Job<Output>, cancel: &Cancel) -> Result<Output, Failure> {
-        self.resolve_source(self.node(job.node), cancel)
+        let node = self.node(job.node);
+        self.resolve_source(node, cancel).map_err(|failure| self.place_failure(node, failure))
     }
 
     fn look_up(&self, job: &Job<Output>) -> Result<Found, Failure> {

@@ -29,9 +29,6 @@ impl BuildJob {
         known: &KnownFiles,
     ) -> Result<Output, Failure> {
         let commit = draft.commit(known).map_err(internal)?;
-        if commit.meta.entries == 0 {
-            return self.extended(inputs, Vec::new(), None);
-        }
         self.extended(inputs, vec![commit.id], Some(commit.lease))
     }
 
