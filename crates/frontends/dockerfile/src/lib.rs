@@ -23,7 +23,7 @@ use ashlar_core::frontend::{Answers, Diagnostic, Frontend, Lowered};
 
 pub use ignore::IgnoreMatcher;
 pub use lint::Rule;
-pub use outline::{ArgOutline, Outline, SecretOutline, StageOutline, outline};
+pub use outline::{ArgOutline, Outline, SecretOutline, StageOutline, outline, read};
 pub use request::{Entitlement, NamedContext, NoCache, Request, Source};
 
 /// Lowers one Dockerfile.

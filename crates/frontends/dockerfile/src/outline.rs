@@ -86,6 +86,15 @@ pub fn outline(file_name: &str, text: &str) -> Result<Outline, Box<Diagnostic>> 
     Ok(outline)
 }
 
+/// Reads a Dockerfile's instructions as they are written: no variable is filled in.
+///
+/// # Errors
+/// When the file is malformed.
+pub fn read(file_name: &str, text: &str) -> Result<parse::ast::File, Box<Diagnostic>> {
+    let source = SourceText::new(file_name, text);
+    parse::file(text, &source, &mut Lint::default())
+}
+
 impl Outline {
     fn add(&mut self, instruction: &Instruction) {
         let line = instruction.line.first;

@@ -64,18 +64,19 @@ impl Lowering<'_> {
         let instruction = &step.instruction;
         let mut expand = |text: &str| self.word(work, instruction, &Word::new(text, word.span));
         let mount = mount::parse(word, &mut expand)?;
+        let workdir = work.at.config.config.working_dir.as_str();
         match mount.kind {
             Kind::Secret => {
-                secret(&mount, mounted);
+                secret(&mount, workdir, mounted);
                 return Ok(());
             }
             Kind::Ssh => {
-                ssh(&mount, mounted);
+                ssh(&mount, workdir, mounted);
                 return Ok(());
             }
             Kind::Bind | Kind::Cache | Kind::Tmpfs => {}
         }
-        let destination = target(&mount.target, &work.at.config.config.working_dir)?;
+        let destination = target(&mount.target, workdir)?;
         let kind = match mount.kind {
             Kind::Tmpfs => MountKind::Tmpfs { size: mount.size.filter(|s| *s > 0) },
             Kind::Cache => self.cache(&mount, source, mounted)?,
@@ -136,8 +137,7 @@ impl Lowering<'_> {
 }
 
 fn target(target: &str, workdir: &str) -> Checked<String> {
-    let path =
-        if target.starts_with('/') { paths::clean(target) } else { paths::join(workdir, target) };
+    let path = paths::below(workdir, target);
     if path == "/" || target.is_empty() {
         let problem = Problem::new(format!("invalid mount target {target:?}"));
         return Err(problem.hint("name a directory below / with target="));
@@ -145,7 +145,7 @@ fn target(target: &str, workdir: &str) -> Checked<String> {
     Ok(path)
 }
 
-fn secret(mount: &mount::Mount, mounted: &mut Mounted) {
+fn secret(mount: &mount::Mount, workdir: &str, mounted: &mut Mounted) {
     let given = if mount.source.is_empty() { &mount.id } else { &mount.source };
     let id = if given.is_empty() { paths::base(&mount.target) } else { given.as_str() };
     let env = mount.env.clone().map(|name| if name.is_empty() { id.to_owned() } else { name });
@@ -153,7 +153,7 @@ fn secret(mount: &mount::Mount, mounted: &mut Mounted) {
     let destination = if mount.target.is_empty() {
         format!("/run/secrets/{}", paths::base(id))
     } else {
-        paths::clean(&mount.target)
+        paths::below(workdir, &mount.target)
     };
     mounted.secret_variables.extend(env.clone());
     mounted.mounts.push(Mount {
@@ -170,12 +170,12 @@ fn secret(mount: &mount::Mount, mounted: &mut Mounted) {
     });
 }
 
-fn ssh(mount: &mount::Mount, mounted: &mut Mounted) {
+fn ssh(mount: &mount::Mount, workdir: &str, mounted: &mut Mounted) {
     let agents = mounted.mounts.iter().filter(|m| matches!(m.kind, MountKind::Ssh { .. })).count();
     let destination = if mount.target.is_empty() {
         format!("/run/buildkit/ssh_agent.{agents}")
     } else {
-        paths::clean(&mount.target)
+        paths::below(workdir, &mount.target)
     };
     mounted.ssh_socket.get_or_insert_with(|| destination.clone());
     mounted.mounts.push(Mount {

@@ -18,6 +18,11 @@ pub(super) fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// Returns a clean path that counts from the working directory unless it is absolute.
+pub(super) fn below(workdir: &str, path: &str) -> String {
+    if path.starts_with('/') { clean(path) } else { join(workdir, path) }
+}
+
 /// Returns a new working directory; an absolute one stays as it is written.
 pub(super) fn workdir(current: &str, path: &str) -> String {
     let current = if current.is_empty() { "/" } else { current };
@@ -31,7 +36,7 @@ pub(super) fn workdir(current: &str, path: &str) -> String {
 /// Returns where a copy goes: absolute and clean, with a trailing `/` where it names a directory.
 pub(super) fn destination(workdir: &str, path: &str) -> String {
     let directory = matches!(path, "" | ".") || path.ends_with('/') || path.ends_with("/.");
-    let full = if path.starts_with('/') { clean(path) } else { join(workdir, path) };
+    let full = below(workdir, path);
     if directory && full != "/" { format!("{full}/") } else { full }
 }
 

@@ -165,6 +165,11 @@ fn mounts_have_their_defaults() {
                    "file": true, "mode": 0o400, "uid": 0, "gid": 0, "required": false}),
         ),
         (
+            "type=secret,id=tok,target=rel/./tok",
+            json!({"destination": "/w/rel/tok", "mount": "secret", "id": "tok", "env": null,
+                   "file": true, "mode": 0o400, "uid": 0, "gid": 0, "required": false}),
+        ),
+        (
             "type=ssh",
             json!({"destination": "/run/buildkit/ssh_agent.0", "mount": "ssh", "id": "default",
                    "mode": 0o600, "uid": 0, "gid": 0, "required": false}),
