@@ -1,0 +1,281 @@
+//! Builds: accepted, cancelled, repeated, promoted.
+
+use ashlar_core::BuildId;
+use ashlar_core::state::State;
+use ashlar_service::{
+    Actor, ErrorKind, NewDocument, RetryRequest, Role, Secret, SubmitRequest,
+};
+use axum::http::StatusCode;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::DIALECT;
+use crate::app::App;
+use crate::context::{Bound, Context};
+use crate::documents::{Attempt, AttemptFiles, FileUse, NamedBlob};
+use crate::errors::{Answer, ApiError, code};
+use crate::failure::{detail_of, message_of};
+use crate::fields::Fields;
+use crate::ids;
+use crate::logs::Owned;
+use crate::prepare::Prepared;
+use crate::request::{
+    Source, check_tags, read_base_auth, read_registries, read_secret_list, read_tags,
+};
+use crate::templates::Found;
+use crate::views;
+use crate::wire::{StatusSnapshot, TemplateBuild, TemplateInfo};
+
+/// How often a submission is tried again because another one has noted the same files first.
+const NOTE_TRIES_MAX: usize = 8;
+
+impl App {
+    /// Accepts a build.
+    pub(crate) async fn accept(&self, actor: &Actor, body: &Value) -> Answer<Owned> {
+        actor.needs(Role::Developer)?;
+        let mut prepared = self.prepare(actor, body).await?;
+        let name = match prepared.request.name.clone() {
+            Some(name) => name,
+            None => format!("template-{}", Uuid::now_v7().simple()),
+        };
+        self.check_claim(actor, &name, prepared.request.claim_token.as_deref()).await?;
+        let context = match (prepared.context.take(), &prepared.request.source) {
+            // Copies of a Dockerfile without context find nothing, which is the step's failure.
+            (None, Source::Dockerfile { .. }) => Some(Context::default()),
+            (context, _) => context,
+        };
+        let bound = match context {
+            Some(context) => self.bind(actor, context).await?,
+            None => Bound::default(),
+        };
+        let (found, new) = self.ensure(actor, &name).await?;
+        match self.submit(actor, &found, &prepared, bound).await {
+            Ok(owned) => {
+                self.use_claim(actor, &name).await?;
+                Ok(owned)
+            }
+            Err(error) => {
+                // A name with no build behind it was never taken.
+                if new {
+                    self.forget(&found).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn submit(
+        &self,
+        actor: &Actor,
+        found: &Found,
+        prepared: &Prepared,
+        bound: Bound,
+    ) -> Answer<Owned> {
+        let request = &prepared.request;
+        let definition = prepared.definition(bound.manifest);
+        let scope = ids::template(found.id);
+        let mut submit = SubmitRequest::new(DIALECT, &scope, &found.template.name, definition);
+        submit.source = Some(prepared.source_type.to_owned());
+        submit.backend = Some(request.backend.as_str().to_owned());
+        submit.secrets = secrets_of(&request.secrets);
+        let attempt = Attempt {
+            template: found.id,
+            tags: request.tags.clone(),
+            original: None,
+            triggered_by: actor.principal.name.clone(),
+            build_config: request.build_config.clone(),
+            source_digest: prepared.source_digest.clone(),
+            context_digest: prepared.context_digest.clone(),
+            dockerfile_digest: prepared.dockerfile_digest.clone(),
+            files: bound.files.counts(),
+            start_cmd: request.start_cmd.clone(),
+            readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
+            base_auth: request.base_auth.as_ref().map(|a| a.kind().to_owned()),
+            settled: false,
+            runtime_defaults: None,
+            oci_metadata: None,
+        };
+        let mut bound = bound;
+        for _ in 0..NOTE_TRIES_MAX {
+            let mut submit = submit.clone();
+            let build = BuildId::from_uuid(Uuid::now_v7());
+            submit.build = Some(build);
+            let attempt = Attempt { files: bound.files.counts(), ..attempt.clone() };
+            submit.documents = documents(actor, build, &attempt, &bound)?;
+            match self.service.submit(actor, submit).await {
+                Err(e) if e.kind() == ErrorKind::Conflict && !bound.named.is_empty() => {
+                    self.look_again(actor, &mut bound).await?;
+                }
+                other => {
+                    other?;
+                    return self.owned(actor, &ids::build(build)).await;
+                }
+            }
+        }
+        Err(ApiError::conflict("others upload the same files; try again"))
+    }
+
+    /// Finds out which files another build has named meanwhile.
+    async fn look_again(&self, actor: &Actor, bound: &mut Bound) -> Answer<()> {
+        let tenant = Some(actor.tenant.id);
+        let mut taken = Vec::new();
+        for id in bound.named.keys() {
+            if self.objects.document::<NamedBlob>(tenant, *id).await?.is_some() {
+                taken.push(*id);
+            }
+        }
+        for id in taken {
+            let Some(note) = bound.named.remove(&id) else { continue };
+            let paths = bound.paths_of(&note);
+            for (path, known) in &mut bound.files.files {
+                if paths.contains(path) {
+                    *known = FileUse::Known;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a build as its owner sees it.
+    pub(crate) async fn view(&self, actor: &Actor, owned: &Owned) -> Answer<TemplateBuild> {
+        let record = self.service.row(actor, owned.build).await?;
+        let cache = self.cache(actor, owned, &record).await?;
+        Ok(views::build(&owned.found, &record, &owned.attempt.value, cache))
+    }
+
+    /// Accepts a build and waits for its end.
+    pub(crate) async fn create(&self, actor: &Actor, body: &Value) -> Answer<TemplateInfo> {
+        let owned = self.accept(actor, body).await?;
+        let mut follower = self.service.follow(actor, owned.build, 0).await?;
+        while !follower.next(crate::logs::PIECE).await.map_err(ApiError::internal)?.is_empty() {}
+        let record = self.service.row(actor, owned.build).await?;
+        let owned = self.fresh(actor, owned).await?;
+        let id = ids::build(owned.build);
+        match (record.state, &record.failure) {
+            (State::Succeeded, _) => self.info(&owned.found).await,
+            (_, Some(failure)) => Err(ApiError {
+                detail: Some(Box::new(detail_of(failure, &id))),
+                build_id: Some(id),
+                ..ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, message_of(failure))
+            }),
+            _ => Err(ApiError {
+                build_id: Some(id),
+                ..ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, "build cancelled")
+            }),
+        }
+    }
+
+    /// Asks a build to stop.
+    pub(crate) async fn cancel(
+        &self,
+        actor: &Actor,
+        id: &str,
+        body: &Value,
+    ) -> Answer<StatusSnapshot> {
+        let reason = Fields::new("", body)?.text("reason")?;
+        let owned = self.owned(actor, id).await?;
+        self.service.cancel(actor, owned.build, reason.as_deref()).await?;
+        self.snapshot(actor, id, 0).await
+    }
+
+    /// Builds again from the stored definition.
+    pub(crate) async fn retry(&self, actor: &Actor, id: &str, body: &Value) -> Answer<Owned> {
+        let f = Fields::new("", body)?;
+        let (tags, secrets) = (read_tags(&f)?, read_secret_list(&f)?);
+        let (base_auth, registries) = (read_base_auth(&f)?, read_registries(&f)?);
+        let Owned { found, attempt, build } = self.owned(actor, id).await?;
+        let attempt = attempt.value;
+        let record = self.service.row(actor, build).await?;
+        if !record.state.is_terminal() {
+            return Err(ApiError::invalid("the build has not ended; cancel it or wait for it"));
+        }
+        if let Some(kind) = &attempt.base_auth
+            && base_auth.is_none()
+            && registries.is_empty()
+        {
+            let what = format!("base_image_auth: the build needs its '{kind}' credentials again");
+            return Err(ApiError::invalid(what));
+        }
+        let new = BuildId::from_uuid(Uuid::now_v7());
+        let files = self.objects.document::<AttemptFiles>(Some(found.tenant), build.uuid()).await?;
+        let mut bound = Bound { files: files.map(|d| d.value).unwrap_or_default(), ..Bound::default() };
+        bound.files.files.iter_mut().for_each(|(_, known)| *known = FileUse::Known);
+        let attempt = Attempt {
+            tags: tags.unwrap_or_else(|| attempt.tags.clone()),
+            original: Some(attempt.original.unwrap_or(build)),
+            triggered_by: actor.principal.name.clone(),
+            files: bound.files.counts(),
+            settled: false,
+            runtime_defaults: None,
+            oci_metadata: None,
+            ..attempt
+        };
+        let retry = RetryRequest {
+            build: Some(new),
+            secrets: secrets_of(&secrets),
+            documents: documents(actor, new, &attempt, &bound)?,
+            ..RetryRequest::default()
+        };
+        self.service.retry(actor, build, retry).await.map_err(|e| match e.kind() {
+            ErrorKind::Conflict => ApiError::invalid(e.public()),
+            _ => e.into(),
+        })?;
+        self.owned(actor, &ids::build(new)).await
+    }
+
+    /// Moves tags to a build.
+    pub(crate) async fn promote(
+        &self,
+        actor: &Actor,
+        id: &str,
+        body: &Value,
+    ) -> Answer<TemplateInfo> {
+        let f = Fields::new("", body)?;
+        let mut tags = read_tags(&f)?.unwrap_or_default();
+        tags.extend(f.text("tag")?);
+        if tags.is_empty() {
+            return Err(ApiError::invalid("tag: give a tag, or tags"));
+        }
+        let tags = check_tags(tags)?;
+        let owned = self.owned(actor, id).await?;
+        actor.needs(Role::Developer)?;
+        let owned = self.fresh(actor, owned).await?;
+        let record = self.service.row(actor, owned.build).await?;
+        let found = self.move_tags(&owned.found, &record, &tags).await?;
+        self.info(&found).await
+    }
+}
+
+impl Bound {
+    /// Returns the paths of the files that a note speaks of.
+    fn paths_of(&self, note: &NamedBlob) -> Vec<String> {
+        let blobs = &self.blobs;
+        blobs.iter().filter(|(_, b)| *b == note.blob_id).map(|(p, _)| p.clone()).collect()
+    }
+}
+
+fn secrets_of(secrets: &[(String, String)]) -> Vec<(String, Secret)> {
+    let sealed = |(id, value): &(String, String)| {
+        (id.clone(), Secret::new(value.clone().into_bytes()))
+    };
+    secrets.iter().map(sealed).collect()
+}
+
+/// Returns what is written with a build.
+fn documents(
+    actor: &Actor,
+    build: BuildId,
+    attempt: &Attempt,
+    bound: &Bound,
+) -> Answer<Vec<NewDocument>> {
+    let tenant = Some(actor.tenant.id);
+    let mut all = vec![NewDocument::new(tenant, build.uuid(), attempt).map_err(ApiError::internal)?];
+    if !bound.files.files.is_empty() {
+        let files = NewDocument::new(tenant, build.uuid(), &bound.files);
+        all.push(files.map_err(ApiError::internal)?);
+    }
+    for (id, note) in &bound.named {
+        all.push(NewDocument::new(tenant, *id, note).map_err(ApiError::internal)?);
+    }
+    Ok(all)
+}

@@ -1,0 +1,241 @@
+//! Templates listed, renamed, tagged, shared, deleted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ashlar_core::state::State;
+use ashlar_service::{Actor, ErrorKind, Filter, Page};
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+
+use crate::DIALECT;
+use crate::app::{App, now};
+use crate::documents::{Alias, PublicTemplate, Template};
+use crate::errors::{Answer, ApiError, code};
+use crate::fields::Fields;
+use crate::ids;
+use crate::refs::{TemplateRef, slug_of};
+use crate::request::{check_name, read_tags};
+use crate::templates::{Found, NAME};
+use crate::wire::{AliasInfo, TagInfo, TemplateInfo};
+
+/// Templates of one piece of a list.
+const PIECE: u32 = 500;
+/// Builds of one piece of a deletion.
+const BUILDS_PIECE: u32 = 200;
+
+/// Reads `fields`: names of keys, separated by commas.
+pub(crate) fn read_fields(query: &BTreeMap<String, String>) -> Answer<Option<Vec<String>>> {
+    let Some(text) = query.get("fields") else { return Ok(None) };
+    let fields: Vec<String> = text.split(',').map(|f| f.trim().to_owned()).collect();
+    for field in &fields {
+        if !TemplateInfo::FIELDS.contains(&field.as_str()) {
+            let shown: String = field.chars().take(60).collect();
+            let known = TemplateInfo::FIELDS.join(", ");
+            let message = format!("fields: '{shown}' is none of {known}");
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_FIELDS, message));
+        }
+    }
+    Ok(Some(fields))
+}
+
+/// Returns a template with just the keys that are wanted.
+pub(crate) fn select(info: &TemplateInfo, fields: Option<&[String]>) -> Answer<Value> {
+    let value = serde_json::to_value(info).map_err(ApiError::internal)?;
+    let (Some(fields), Value::Object(mut all)) = (fields, value.clone()) else { return Ok(value) };
+    let kept = fields.iter().filter_map(|f| Some((f.clone(), all.remove(f)?)));
+    Ok(Value::Object(kept.collect::<Map<_, _>>()))
+}
+
+impl App {
+    /// Lists the caller's templates and the public ones that have a build that is ready.
+    pub(crate) async fn list(&self, actor: &Actor) -> Answer<Vec<TemplateInfo>> {
+        let (own, mut after) = (Some(actor.tenant.id), 0);
+        let mut infos = Vec::new();
+        loop {
+            let piece = self.objects.documents::<Template>(own, after, PIECE).await?;
+            let Some(last) = piece.last() else { break };
+            after = last.position;
+            for template in piece {
+                let (tenant, namespace) = (actor.tenant.id, slug_of(&actor.tenant));
+                let (id, version) = (template.id, template.version);
+                let template = template.value;
+                let found = Found { tenant, namespace, id, version, template, own: true };
+                infos.extend(self.listed_info(actor, found).await?);
+            }
+        }
+        after = 0;
+        loop {
+            let piece = self.objects.documents::<PublicTemplate>(None, after, PIECE).await?;
+            let Some(last) = piece.last() else { break };
+            after = last.position;
+            for public in piece.iter().filter(|p| p.value.owner != actor.tenant.id) {
+                if let Some(found) = self.by_id(actor, public.id).await? {
+                    infos.extend(self.listed_info(actor, found).await?);
+                }
+            }
+        }
+        Ok(infos)
+    }
+
+    async fn listed_info(&self, actor: &Actor, found: Found) -> Answer<Option<TemplateInfo>> {
+        let found = self.settled(actor, found).await?;
+        match found.template.newest {
+            Some(_) => self.info(&found).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Lists a template's tags.
+    pub(crate) fn tags(found: &Found) -> Vec<TagInfo> {
+        let tag = |(tag, build, at): (&str, _, _)| TagInfo {
+            tag: tag.to_owned(),
+            build_id: ids::build(build),
+            created_at: at,
+        };
+        found.template.active_tags().map(tag).collect()
+    }
+
+    /// Gives tags to the build that a reference means.
+    pub(crate) async fn assign_tags(
+        &self,
+        actor: &Actor,
+        reference: &TemplateRef,
+        body: &Value,
+    ) -> Answer<TemplateInfo> {
+        let tags = read_tags(&Fields::new("", body)?)?;
+        let tags = tags.ok_or_else(|| ApiError::invalid("tags: is missing"))?;
+        let found = self.find_own(actor, reference).await?;
+        let build = match self.source_build(&found, reference).await? {
+            Some(build) => Some(build),
+            None => found.default_build().filter(|_| reference.qualifier().is_none()),
+        };
+        let build = build.ok_or_else(|| ApiError::no_template(&reference.to_string()))?;
+        let record = self.service.row(actor, build).await?;
+        let found = self.move_tags(&found, &record, &tags).await?;
+        self.info(&found).await
+    }
+
+    /// Takes a tag away.
+    pub(crate) async fn remove_tag(&self, found: &Found, tag: &str) -> Answer<()> {
+        if found.template.tag(tag).is_none() {
+            let reference = format!("{}:{tag}", found.canonical_ref());
+            return Err(ApiError::no_template(&reference));
+        }
+        let at = now();
+        self.change(found, |template| template.move_tag(tag, None, at)).await?;
+        Ok(())
+    }
+
+    /// Lists a template's earlier names.
+    pub(crate) fn aliases(found: &Found) -> Vec<AliasInfo> {
+        let alias = |alias: &Alias| AliasInfo {
+            alias_ref: format!("{}/{}", found.namespace, alias.name),
+            created_at: alias.at,
+        };
+        found.template.aliases.iter().map(alias).collect()
+    }
+
+    /// Takes an earlier name away.
+    pub(crate) async fn remove_alias(&self, found: &Found, alias: &str) -> Answer<()> {
+        let missing = || ApiError::no_template(alias);
+        let name = match alias.split_once('/') {
+            Some((namespace, name)) if namespace == found.namespace => name,
+            Some(_) => return Err(missing()),
+            None => alias,
+        };
+        if !found.template.aliases.iter().any(|a| a.name == name) {
+            return Err(missing());
+        }
+        let found =
+            self.change(found, |template| template.aliases.retain(|a| a.name != name)).await?;
+        self.objects.remove_alias(Some(found.tenant), NAME, name).await?;
+        self.publish(&found).await
+    }
+
+    /// Gives a template another name; the old one goes on leading to it.
+    pub(crate) async fn rename(
+        &self,
+        actor: &Actor,
+        found: &Found,
+        body: &Value,
+    ) -> Answer<TemplateInfo> {
+        let name = Fields::new("", body)?.text_needed("new_name")?;
+        check_name("new_name", &name)?;
+        if name == found.template.name {
+            return self.info(found).await;
+        }
+        self.check_claim(actor, &name, None).await?;
+        let back = found.template.aliases.iter().any(|a| a.name == name);
+        if !back {
+            let taken = self.objects.add_alias(Some(found.tenant), NAME, &name, found.id).await;
+            taken.map_err(|e| match e.kind() {
+                ErrorKind::Conflict => ApiError::conflict(format!("the name '{name}' is in use")),
+                _ => e.into(),
+            })?;
+        }
+        let at = now();
+        let renamed = |template: &mut Template| {
+            let old = std::mem::replace(&mut template.name, name.clone());
+            template.aliases.retain(|a| a.name != name && a.name != old);
+            template.aliases.push(Alias { name: old, at });
+        };
+        let found = self.change(found, renamed).await?;
+        self.publish(&found).await?;
+        self.info(&found).await
+    }
+
+    /// Shows a template to all, or to its namespace only.
+    pub(crate) async fn set_visibility(&self, found: &Found, body: &Value) -> Answer<TemplateInfo> {
+        let f = Fields::new("", body)?;
+        let wanted = f.one_of("visibility", &["private", "public"])?;
+        let wanted = wanted.ok_or_else(|| ApiError::invalid("visibility: is missing"))?;
+        let public = wanted == "public";
+        let found = self.change(found, |template| template.public = public).await?;
+        self.publish(&found).await?;
+        self.info(&found).await
+    }
+
+    /// Deletes a template with its tags, names and history. Builds that run are stopped.
+    pub(crate) async fn delete(self: &Arc<Self>, actor: &Actor, found: Found) -> Answer<()> {
+        self.forget(&found).await?;
+        // Nobody finds them any more; that they go away has time.
+        let (app, actor) = (Arc::clone(self), actor.clone());
+        tokio::spawn(async move {
+            if let Err(error) = app.forget_builds(&actor, &found).await {
+                let template = ids::template(found.id);
+                tracing::warn!(template, error = error.message, "builds of a deleted template stay");
+            }
+        });
+        Ok(())
+    }
+
+    async fn forget_builds(&self, actor: &Actor, found: &Found) -> Answer<()> {
+        for state in State::ALL {
+            loop {
+                let filter = Filter {
+                    tenant: Some(found.tenant),
+                    scope: Some(ids::template(found.id)),
+                    dialect: Some(DIALECT.to_owned()),
+                    state: Some(state),
+                    ..Filter::default()
+                };
+                let page = Page::newest(BUILDS_PIECE);
+                let records = self.service.list(actor, &filter, &page).await?.records;
+                let mut gone = false;
+                for record in &records {
+                    let build = record.submission.build;
+                    if state.is_terminal() {
+                        gone |= self.service.delete(actor, build).await.is_ok();
+                    } else {
+                        self.service.cancel(actor, build, Some("the template was deleted")).await?;
+                    }
+                }
+                if !gone {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! From a request to a definition: base, context and source are found and checked, nothing is kept.
+
+use ashlar_core::graph::{Network, Probe};
+use ashlar_core::{BuildId, Digest, Hasher};
+use ashlar_service::frontends::declarative::{self, Base, CacheUse};
+use ashlar_service::frontends::dockerfile::{self, NoCache};
+use ashlar_service::{Actor, Definition, Recipe, StartCommand};
+use serde_json::Value;
+
+use crate::app::App;
+use crate::context::Context;
+use crate::errors::{Answer, ApiError, code};
+use crate::ids::{BUILD_PREFIX, TEMPLATE_PREFIX};
+use crate::refs::{SYSTEM_NAMESPACE, TAG_LATEST, TemplateRef, is_image, slug_id, slug_of};
+use crate::request::{BuildRequest, DOCKERFILE_BYTES_MAX, Source, check_dockerfile};
+
+/// What runs while a probe is tried that no start command goes with.
+const NOTHING: &str = "exec sleep 2147483647";
+
+/// A request that may be accepted.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) request: BuildRequest,
+    pub(crate) base: Option<BaseOf>,
+    pub(crate) source_type: &'static str,
+    pub(crate) context: Option<Context>,
+    pub(crate) context_digest: Option<String>,
+    pub(crate) source_digest: String,
+    pub(crate) dockerfile_digest: Option<String>,
+}
+
+/// What steps stand on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BaseOf {
+    Image(String),
+    Build(BuildId),
+}
+
+impl App {
+    /// Reads and checks a request.
+    pub(crate) async fn prepare(&self, actor: &Actor, body: &Value) -> Answer<Prepared> {
+        let mut request = BuildRequest::read(body)?;
+        let context = request.context.take().map(|files| Context::read(&files)).transpose()?;
+        if let Some(context) = &context {
+            self.check_content(actor, context).await?;
+        }
+        self.load_dockerfile(actor, &mut request, context.as_ref()).await?;
+        let base = match &request.source {
+            Source::Steps { base, steps, .. } => {
+                let empty = Context::default();
+                context.as_ref().unwrap_or(&empty).check_sources(steps)?;
+                Some(self.base(actor, base).await?)
+            }
+            Source::Dockerfile { .. } => None,
+        };
+        let (source_digest, dockerfile_digest) = digests(&request);
+        Ok(Prepared {
+            source_type: source_type(&request, base.as_ref()),
+            context_digest: context.as_ref().map(Context::digest),
+            request,
+            base,
+            context,
+            source_digest,
+            dockerfile_digest,
+        })
+    }
+
+    /// Reads a Dockerfile that is a file of the context.
+    async fn load_dockerfile(
+        &self,
+        actor: &Actor,
+        request: &mut BuildRequest,
+        context: Option<&Context>,
+    ) -> Answer<()> {
+        let Source::Dockerfile { text: text @ None, path } = &mut request.source else {
+            return Ok(());
+        };
+        let shown: String = path.chars().take(200).collect();
+        let missing = || ApiError::invalid(format!("dockerfile_path: there is no file '{shown}'"));
+        let bytes = match context.and_then(|c| c.file_named(path)) {
+            None => return Err(missing()),
+            Some(Ok(bytes)) => bytes.to_vec(),
+            Some(Err(digest)) => {
+                self.service.read_blob(actor, digest, DOCKERFILE_BYTES_MAX as u64).await?
+            }
+        };
+        let read = String::from_utf8(bytes)
+            .map_err(|_| ApiError::invalid("dockerfile_path: the file is not UTF-8"))?;
+        *text = Some(read);
+        check_dockerfile(&request.source, request.target.as_deref(), &mut request.warnings)
+    }
+
+    /// Decides what a base is: a template, or else an image.
+    async fn base(&self, actor: &Actor, text: &str) -> Answer<BaseOf> {
+        let reference = TemplateRef::parse(text);
+        let exact = text.split_once(':').is_some_and(|(_, q)| q.starts_with(BUILD_PREFIX));
+        let system = text.starts_with(&format!("{SYSTEM_NAMESPACE}/"));
+        if text.starts_with(TEMPLATE_PREFIX) || exact || system {
+            let reference = reference.map_err(|e| ApiError::invalid(format!("base_image: {e}")))?;
+            return self.base_template(actor, &reference).await;
+        }
+        if let Ok(reference @ TemplateRef::Name { namespace: Some(namespace), .. }) = &reference {
+            let own = *namespace == slug_of(&actor.tenant)
+                || slug_id(namespace) == Some(actor.tenant.id.uuid());
+            if own || self.look_up(actor, reference).await?.is_some() {
+                return self.base_template(actor, reference).await;
+            }
+        }
+        if is_image(text) {
+            return Ok(BaseOf::Image(text.to_owned()));
+        }
+        let shown: String = text.chars().take(200).collect();
+        Err(ApiError::invalid(format!("base_image: '{shown}' is no image reference")))
+    }
+
+    async fn base_template(&self, actor: &Actor, reference: &TemplateRef) -> Answer<BaseOf> {
+        let refused = || ApiError {
+            // The request is wrong, so 400; the code still says what is missing.
+            status: axum::http::StatusCode::BAD_REQUEST,
+            message: format!("base_image: there is no template '{reference}' that is ready"),
+            ..ApiError::new(axum::http::StatusCode::BAD_REQUEST, code::TEMPLATE_NOT_FOUND, "")
+        };
+        let found = match self.find(actor, reference).await {
+            Err(e) if e.code == code::TEMPLATE_NOT_FOUND => return Err(refused()),
+            found => found?,
+        };
+        let build = self.source_build(&found, reference).await?.ok_or_else(refused)?;
+        let record = self.service.row(self.service.admin(), build).await?;
+        if crate::views::is_available(&record) { Ok(BaseOf::Build(build)) } else { Err(refused()) }
+    }
+}
+
+fn source_type(request: &BuildRequest, base: Option<&BaseOf>) -> &'static str {
+    match (&request.source, base) {
+        (Source::Dockerfile { .. }, _) => "dockerfile",
+        (_, Some(BaseOf::Build(_))) => "template_base",
+        (Source::Steps { steps, .. }, _) => {
+            let plain = steps.is_empty()
+                && request.build_envs.is_empty()
+                && request.start_cmd.is_none();
+            if plain { "oci_import" } else { "declarative" }
+        }
+    }
+}
+
+/// Returns digests of the source: equal input, equal digest. Values of build variables are no part
+/// of it: a digest must not help to guess them.
+fn digests(request: &BuildRequest) -> (String, Option<String>) {
+    let mut hasher = Hasher::new();
+    let dockerfile = match &request.source {
+        Source::Dockerfile { text, .. } => {
+            let text = text.as_deref().unwrap_or_default();
+            hasher.field("dockerfile").field(text);
+            Some(Digest::of(text).to_string())
+        }
+        Source::Steps { base, raw, .. } => {
+            hasher.field("steps").field(base).field(raw.to_string());
+            None
+        }
+    };
+    for (name, value) in &request.build_args {
+        hasher.field(name).field(value);
+    }
+    hasher.field(request.target.as_deref().unwrap_or_default());
+    hasher.field(request.start_cmd.as_deref().unwrap_or_default());
+    (hasher.finish().to_string(), dockerfile)
+}
+
+impl Prepared {
+    /// Returns what the service is asked to build, with the context that was kept.
+    pub(crate) fn definition(&self, context: Option<Digest>) -> Definition {
+        let request = &self.request;
+        let network = if request.internet { Network::Default } else { Network::None };
+        let recipe = match (&request.source, &self.base) {
+            (Source::Dockerfile { text, path }, _) => {
+                let text = text.as_deref().unwrap_or_default();
+                Recipe::Dockerfile(self.dockerfile(text, path, network))
+            }
+            (Source::Steps { steps, .. }, Some(BaseOf::Build(base))) => {
+                let steps = self.steps(steps.clone(), Base::Image(String::new()), network);
+                Recipe::OnBuild { base: *base, steps }
+            }
+            (Source::Steps { base, steps, .. }, _) => {
+                Recipe::Declarative(self.steps(steps.clone(), Base::Image(base.clone()), network))
+            }
+        };
+        let mut definition = Definition::new(recipe);
+        definition.network = network;
+        definition.start = self.start();
+        if let Some(context) = context {
+            definition.contexts.insert("context".into(), context);
+        }
+        definition
+    }
+
+    fn steps(
+        &self,
+        steps: Vec<declarative::Step>,
+        base: Base,
+        network: Network,
+    ) -> declarative::Definition {
+        let (request, mut definition) = (&self.request, declarative::Definition::new(base, steps));
+        definition.build_envs.clone_from(&request.build_envs);
+        definition.runtime = declarative::Runtime {
+            user: request.runtime.user.clone(),
+            workdir: request.runtime.workdir.clone(),
+            envs: request.runtime.envs.clone(),
+        };
+        if request.skip_cache {
+            definition.cache = CacheUse::Skip;
+        }
+        definition.network = network;
+        definition
+    }
+
+    fn dockerfile(&self, text: &str, path: &str, network: Network) -> dockerfile::Request {
+        let (request, mut made) = (&self.request, dockerfile::Request::text(text));
+        path.clone_into(&mut made.file_name);
+        made.target.clone_from(&request.target);
+        made.build_args.clone_from(&request.build_args);
+        made.build_envs =
+            request.build_envs.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        made.network = network;
+        if request.skip_cache {
+            made.no_cache = NoCache::All;
+        }
+        made
+    }
+
+    fn start(&self) -> Option<StartCommand> {
+        let (request, runtime) = (&self.request, &self.request.runtime);
+        let probe: Option<Probe> = runtime.readiness.as_ref().map(|r| r.probe.clone());
+        let command = match (&request.start_cmd, &probe) {
+            (Some(command), _) => command.clone(),
+            (None, Some(_)) => NOTHING.to_owned(),
+            (None, None) => return None,
+        };
+        Some(StartCommand {
+            command,
+            user: runtime.user.clone(),
+            workdir: runtime.workdir.clone(),
+            envs: runtime.envs.clone(),
+            readiness: probe,
+        })
+    }
+
+    /// Returns the name that the base has in plans.
+    pub(crate) fn base_name(&self) -> String {
+        match &self.request.source {
+            Source::Steps { base, .. } => {
+                let own = base.strip_prefix(&format!("{SYSTEM_NAMESPACE}/"));
+                let own = own.and_then(|n| n.strip_suffix(&format!(":{TAG_LATEST}")));
+                own.map_or_else(|| base.clone(), str::to_owned)
+            }
+            Source::Dockerfile { .. } => String::new(),
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A build's log as a projection of its journal.
+//!
+//! Every entry is made of one journal entry (the files of the context, of the first one), in the
+//! journal's order, and of nothing else: whoever projects a journal gets the same entries with the
+//! same offsets, today and after a restart. The cache counters count the cache entries among them.
+
+use ashlar_core::BuildId;
+use ashlar_core::cache::{Bypass, CacheKind, CacheStatus};
+use ashlar_core::failure::Failure;
+use ashlar_core::graph::StepId;
+use ashlar_core::journal::{CacheEvent, Entry, Event, Level as LineLevel, LogLine, Stream};
+use ashlar_core::state::State;
+use uuid::Uuid;
+
+use crate::documents::{AttemptFiles, FileUse};
+use crate::failure::detail_of;
+use crate::ids;
+use crate::wire::{CacheSummary, Level, LogEntry, LogKind};
+
+/// What the service's last step, the start command, is called in journals.
+const START_STEP: &str = "START ";
+
+/// Makes log entries of journal entries, in order.
+#[derive(Debug, Clone)]
+pub(crate) struct Projector {
+    build_id: String,
+    template_id: String,
+    files: AttemptFiles,
+    offset: u64,
+    next_number: u64,
+    attempts_max: Option<u32>,
+    /// Names of the definition's steps.
+    steps: Vec<String>,
+    failure: Option<Failure>,
+    counted: CacheSummary,
+    ended: bool,
+}
+
+impl Projector {
+    /// Begins at the journal's first entry.
+    pub(crate) fn new(build: BuildId, template: Uuid, files: AttemptFiles) -> Self {
+        Self {
+            build_id: ids::build(build),
+            template_id: ids::template(template),
+            files,
+            offset: 0,
+            next_number: 0,
+            attempts_max: None,
+            steps: Vec::new(),
+            failure: None,
+            counted: CacheSummary::default(),
+            ended: false,
+        }
+    }
+
+    /// Returns the offset of the next entry.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Returns the number of the journal's next entry.
+    pub(crate) const fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Returns the counts of the cache entries so far.
+    pub(crate) const fn counted(&self) -> CacheSummary {
+        self.counted
+    }
+
+    /// Says whether the last entry has been made.
+    pub(crate) const fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Makes the log entries of the next journal entry.
+    pub(crate) fn add(&mut self, entry: &Entry, out: &mut Vec<LogEntry>) {
+        self.next_number = entry.number + 1;
+        if self.ended {
+            return;
+        }
+        let from = out.len();
+        self.project(&entry.event, out);
+        for made in &mut out[from..] {
+            made.build_id.clone_from(&self.build_id);
+            made.template_id.clone_from(&self.template_id);
+            made.timestamp = entry.time;
+            made.offset = self.offset;
+            self.offset += 1;
+            count(&mut self.counted, made);
+            self.ended |= made.kind.is_terminal();
+        }
+    }
+
+    fn project(&mut self, event: &Event, out: &mut Vec<LogEntry>) {
+        match event {
+            Event::Submitted(submission) => {
+                self.attempts_max = match submission.on_lost {
+                    ashlar_core::journal::OnLost::Requeue { attempts_max } => Some(attempts_max),
+                    ashlar_core::journal::OnLost::Fail => None,
+                };
+                out.push(entry(LogKind::Start, Level::Info, "build accepted", "preparing"));
+                self.files(out);
+            }
+            Event::Claimed { attempt: 1, .. } => {
+                out.push(entry(LogKind::Message, Level::Info, "build started", "preparing"));
+            }
+            Event::Claimed { attempt, .. } => out.push(self.retry(*attempt)),
+            Event::Executor { requested: Some(asked), ran, reason } if asked != ran => {
+                let why = reason.clone().unwrap_or_else(|| format!("no {asked} is configured"));
+                let text = format!("runs on {ran} instead of {asked}: {why}");
+                out.push(entry(LogKind::Message, Level::Info, &text, "preparing"));
+            }
+            Event::Steps { names } => self.steps.clone_from(names),
+            Event::StepStarted { step } => out.push(self.step_started(*step)),
+            Event::Cache(event) => out.extend(self.cache(event)),
+            Event::Log(line) => out.push(self.line(line)),
+            Event::State { to } => out.extend(self.state(*to)),
+            Event::Failed(failure) => self.failure = Some((**failure).clone()),
+            _ => {}
+        }
+    }
+
+    fn files(&self, out: &mut Vec<LogEntry>) {
+        let file = |path: &str, status, reason, message| LogEntry {
+            cache_kind: Some("file_blob"),
+            cache_status: Some(status),
+            cache_reason: reason,
+            cache_subject: Some(path.to_owned()),
+            ..entry(LogKind::Cache, Level::Debug, message, "cache")
+        };
+        for (path, known) in &self.files.files {
+            match known {
+                FileUse::Known => out.push(file(path, "hit", None, "file known")),
+                FileUse::New => {
+                    let reason = Some("missing_or_incompatible");
+                    out.push(file(path, "miss", reason, "file not known"));
+                    out.push(file(path, "stored", None, "file stored"));
+                }
+                FileUse::Forced => {
+                    let reason = Some("force_upload");
+                    out.push(file(path, "bypass", reason, "file uploaded anew"));
+                    out.push(file(path, "stored", reason, "file stored"));
+                }
+            }
+        }
+    }
+
+    fn retry(&self, attempt: u32) -> LogEntry {
+        LogEntry {
+            attempt: Some(attempt),
+            max_attempts: self.attempts_max,
+            ..entry(LogKind::Retry, Level::Warn, "the build begins again", "retry")
+        }
+    }
+
+    /// Steps that people count: the start command is not one of them.
+    fn total(&self) -> u32 {
+        self.steps.iter().filter(|name| !name.starts_with(START_STEP)).count() as u32
+    }
+
+    fn name(&self, step: StepId) -> &str {
+        let at = (step.0 as usize).checked_sub(1);
+        at.and_then(|i| self.steps.get(i)).map_or("", String::as_str)
+    }
+
+    fn is_start(&self, step: StepId) -> bool {
+        self.name(step).starts_with(START_STEP)
+    }
+
+    /// Says which step an entry belongs to.
+    fn of_step(&self, step: Option<StepId>, entry: LogEntry) -> LogEntry {
+        match step {
+            Some(step) if self.is_start(step) => LogEntry { phase: Some("startup"), ..entry },
+            Some(step) => {
+                LogEntry { step_index: Some(step.0), total_steps: Some(self.total()), ..entry }
+            }
+            None => entry,
+        }
+    }
+
+    fn step_started(&self, step: StepId) -> LogEntry {
+        let text = match self.name(step).strip_prefix(START_STEP) {
+            Some(command) => format!("start command: {command}"),
+            None => format!("step {}/{}: {}", step.0, self.total(), bare(self.name(step))),
+        };
+        self.of_step(Some(step), entry(LogKind::Message, Level::Info, &text, "step"))
+    }
+
+    fn cache(&self, event: &CacheEvent) -> Option<LogEntry> {
+        let (kind, what) = match event.cache {
+            CacheKind::Layer => ("layer", "layer"),
+            CacheKind::FinalArtifact => ("final_artifact", "final artifact"),
+            // Files are counted when the context is bound, by generation; see `files`.
+            CacheKind::FileBlob => return None,
+        };
+        let (status, reason) = match event.status {
+            CacheStatus::Hit => ("hit", None),
+            CacheStatus::Miss => ("miss", Some("missing_or_incompatible")),
+            CacheStatus::Store => ("stored", None),
+            CacheStatus::Bypass => ("bypass", Some(bypass_reason(event.bypass))),
+        };
+        let made = LogEntry {
+            cache_kind: Some(kind),
+            cache_status: Some(status),
+            cache_reason: reason,
+            cache_subject: Some(subject(&event.subject).to_owned()),
+            ..entry(LogKind::Cache, Level::Debug, &format!("{what} {status}"), "cache")
+        };
+        Some(self.of_step(event.step, made))
+    }
+
+    fn line(&self, line: &LogLine) -> LogEntry {
+        let (kind, level) = match (line.stream, line.level) {
+            (Stream::Stdout, _) => (LogKind::Message, Level::Info),
+            (Stream::Stderr, _) => (LogKind::Message, Level::Warn),
+            (Stream::Service, LineLevel::Debug) => (LogKind::Message, Level::Debug),
+            (Stream::Service, LineLevel::Info) => (LogKind::Message, Level::Info),
+            (Stream::Service, LineLevel::Warn) => (LogKind::Warning, Level::Warn),
+            (Stream::Service, LineLevel::Error) => (LogKind::Warning, Level::Error),
+        };
+        let phase = if line.step.is_some() { "step" } else { "preparing" };
+        self.of_step(line.step, entry(kind, level, &line.text, phase))
+    }
+
+    fn state(&self, to: State) -> Option<LogEntry> {
+        let made = match to {
+            State::Exporting => {
+                entry(LogKind::Message, Level::Info, "storing the artifact", "snapshot")
+            }
+            State::Succeeded => entry(LogKind::End, Level::Info, "build ready", "finalize"),
+            State::Cancelled | State::Skipped => {
+                entry(LogKind::Cancelled, Level::Warn, "build cancelled", "cleanup")
+            }
+            State::Failed => self.failed(),
+            State::Queued | State::Preparing | State::Running => return None,
+        };
+        Some(made)
+    }
+
+    fn failed(&self) -> LogEntry {
+        let unknown = || Failure::new(ashlar_core::failure::FailureKind::Internal, "build failed");
+        let failure = self.failure.clone().unwrap_or_else(unknown);
+        let detail = detail_of(&failure, &self.build_id);
+        let message = detail.message.clone();
+        let made = LogEntry {
+            error_detail: Some(detail),
+            ..entry(LogKind::Error, Level::Error, &message, "cleanup")
+        };
+        match failure.step {
+            Some(step) => LogEntry { phase: Some("step"), ..self.of_step(Some(step), made) },
+            None => made,
+        }
+    }
+}
+
+fn entry(kind: LogKind, level: Level, message: &str, phase: &'static str) -> LogEntry {
+    LogEntry {
+        build_id: String::new(),
+        template_id: String::new(),
+        offset: 0,
+        timestamp: ashlar_core::Timestamp::default(),
+        kind,
+        level,
+        message: message.to_owned(),
+        phase: Some(phase),
+        step_index: None,
+        total_steps: None,
+        attempt: None,
+        max_attempts: None,
+        cache_kind: None,
+        cache_status: None,
+        cache_reason: None,
+        cache_subject: None,
+        error_detail: None,
+        result: None,
+        result_metadata: None,
+    }
+}
+
+/// Returns a step's name without its place, `[2/5] `.
+fn bare(name: &str) -> &str {
+    match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+        Some((_, text)) => text,
+        None => name,
+    }
+}
+
+/// Returns what a cache entry speaks of: the command itself, where it is one.
+fn subject(name: &str) -> &str {
+    let text = bare(name);
+    text.strip_prefix("RUN ").unwrap_or(text)
+}
+
+const fn bypass_reason(bypass: Option<Bypass>) -> &'static str {
+    match bypass {
+        Some(Bypass::Boundary | Bypass::Effect) => "builder_cache_boundary",
+        Some(Bypass::ForcedUpload) => "force_upload",
+        Some(Bypass::WholeBuild) | None => "whole_build_skip_cache",
+    }
+}
+
+fn count(summary: &mut CacheSummary, entry: &LogEntry) {
+    let (Some(kind), Some(status)) = (entry.cache_kind, entry.cache_status) else { return };
+    let counters = match kind {
+        "final_artifact" => [
+            &mut summary.final_artifact_hits,
+            &mut summary.final_artifact_misses,
+            &mut summary.final_artifact_bypasses,
+            &mut summary.final_artifact_stores,
+        ],
+        "layer" => [
+            &mut summary.layer_hits,
+            &mut summary.layer_misses,
+            &mut summary.layer_bypasses,
+            &mut summary.layer_stores,
+        ],
+        _ => [
+            &mut summary.file_blob_hits,
+            &mut summary.file_blob_misses,
+            &mut summary.file_blob_bypasses,
+            &mut summary.file_blob_stores,
+        ],
+    };
+    let [hits, misses, bypasses, stores] = counters;
+    *match status {
+        "hit" => hits,
+        "miss" => misses,
+        "bypass" => bypasses,
+        _ => stores,
+    } += 1;
+}

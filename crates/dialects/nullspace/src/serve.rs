@@ -1,0 +1,314 @@
+//! From a request to its answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ashlar_service::Actor;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::errors::{Answer, ApiError, code};
+use crate::history::HistoryQuery;
+use crate::manage::{read_fields, select};
+use crate::refs::TemplateRef;
+use crate::routes::{Action, Route, route};
+use crate::stream::stream;
+
+/// The largest JSON body, in bytes: contexts may come inline.
+const BODY_BYTES_MAX: usize = 256 << 20;
+/// Where every answer says which request it belongs to.
+const REQUEST_ID: &str = "x-request-id";
+/// The longest request id that is taken over from a client.
+const REQUEST_ID_MAX: usize = 128;
+
+/// Query parameters; the last of a name counts.
+type Query = BTreeMap<String, String>;
+
+/// Answers any request. What was begun is brought to its end even if the client goes away.
+pub(crate) async fn handle(app: Arc<App>, request: Request) -> Response {
+    let id = request_id(request.headers());
+    let answer = tokio::spawn(async move { answer(app, request).await }).await;
+    let answer = answer.unwrap_or_else(|panic| Err(ApiError::internal(panic)));
+    let mut response = answer.unwrap_or_else(|error| refusal(&error, &id));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
+    let given = given.filter(|id| {
+        !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(plain)
+    });
+    given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), str::to_owned)
+}
+
+fn refusal(error: &ApiError, request_id: &str) -> Response {
+    let mut response = json_answer(error.status, &error.body(request_id))
+        .unwrap_or_else(|_| Response::new(Body::empty()));
+    if let Some(seconds) = error.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+async fn answer(app: Arc<App>, request: Request) -> Answer<Response> {
+    let (parts, body) = request.into_parts();
+    let route = route(&parts.method, parts.uri.path());
+    if route == Route::Health {
+        return ok(&json!({ "status": "ok" }));
+    }
+    let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let actor = app.authenticate(authorization).await?;
+    let query = read_query(parts.uri.query().unwrap_or_default());
+    match route {
+        Route::Upload(id) => {
+            app.upload(&actor, &id, body).await?;
+            Ok(empty())
+        }
+        Route::Logs(id) => {
+            let from = log_offset(&query, &parts.headers)?;
+            let follow = flag(&query, "follow")?;
+            let owned = app.owned(&actor, &id).await?;
+            Ok(stream(app, actor, owned, from, follow))
+        }
+        Route::BuildStream => {
+            let owned = app.accept(&actor, &read_json(body).await?).await?;
+            Ok(stream(app, actor, owned, 0, true))
+        }
+        Route::Template(readings) => {
+            let (reference, action) = app.reading(&actor, readings).await?;
+            template(&app, &actor, &reference, action, &query, body).await
+        }
+        route => plain(&app, &actor, route, &query, body).await,
+    }
+}
+
+async fn plain(
+    app: &Arc<App>,
+    actor: &Actor,
+    route: Route,
+    query: &Query,
+    body: Body,
+) -> Answer<Response> {
+    match route {
+        Route::Machines => ok(&json!([])),
+        Route::List => {
+            let fields = read_fields(query)?;
+            let infos = app.list(actor).await?;
+            let shown = infos.iter().map(|info| select(info, fields.as_deref()));
+            ok(&shown.collect::<Answer<Vec<Value>>>()?)
+        }
+        Route::Create => {
+            let info = app.create(actor, &read_json(body).await?).await?;
+            json_answer(StatusCode::CREATED, &info)
+        }
+        Route::BuildBackground => {
+            let owned = app.accept(actor, &read_json(body).await?).await?;
+            json_answer(StatusCode::ACCEPTED, &app.view(actor, &owned).await?)
+        }
+        Route::Status(id) => {
+            let offset = number(query, "offset")?.unwrap_or(0);
+            ok(&app.snapshot(actor, &id, offset).await?)
+        }
+        Route::Cancel(id) => ok(&app.cancel(actor, &id, &read_json(body).await?).await?),
+        Route::Retry(id) => {
+            actor.needs(ashlar_service::Role::Developer)?;
+            let owned = app.retry(actor, &id, &read_json(body).await?).await?;
+            json_answer(StatusCode::ACCEPTED, &app.view(actor, &owned).await?)
+        }
+        Route::Promote(id) => ok(&app.promote(actor, &id, &read_json(body).await?).await?),
+        Route::Validate => match read_json(body).await {
+            Ok(body) => ok(&app.validate(actor, &body).await?),
+            Err(error) => ok(&crate::wire::ValidationResponse {
+                valid: false,
+                errors: error.problems(),
+                warnings: Vec::new(),
+            }),
+        },
+        Route::Plan => ok(&app.plan(actor, &read_json(body).await?).await?),
+        Route::Preflight => ok(&app.preflight(actor, &read_json(body).await?).await?),
+        Route::Claim => {
+            let claim = app.claim(actor, &read_json(body).await?).await?;
+            json_answer(StatusCode::CREATED, &claim)
+        }
+        Route::Release(token) => app.release(actor, &token).await.map(|()| empty()),
+        Route::Namespace(slug) => ok(&App::namespace(actor, &slug)?),
+        Route::NotOffered => {
+            let message = "warm pools are not offered by this server";
+            Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, code::NOT_IMPLEMENTED, message))
+        }
+        _ => Err(ApiError::not_found("there is no such route")),
+    }
+}
+
+impl App {
+    /// Returns the reading of a path whose template exists; the last one when none does.
+    async fn reading(
+        &self,
+        actor: &Actor,
+        readings: Vec<(String, Action)>,
+    ) -> Answer<(TemplateRef, Action)> {
+        let mut last = Err(ApiError::not_found("there is no such route"));
+        for (text, action) in readings {
+            match TemplateRef::parse(&text) {
+                Ok(reference) => {
+                    if self.look_up(actor, &reference).await?.is_some() {
+                        return Ok((reference, action));
+                    }
+                    last = Ok((reference, action));
+                }
+                Err(error) if last.is_err() => last = Err(ApiError::invalid(error.to_string())),
+                Err(_) => {}
+            }
+        }
+        last
+    }
+}
+
+async fn template(
+    app: &Arc<App>,
+    actor: &Actor,
+    reference: &TemplateRef,
+    action: Action,
+    query: &Query,
+    body: Body,
+) -> Answer<Response> {
+    match action {
+        Action::Get => {
+            let fields = read_fields(query)?;
+            let found = app.find(actor, reference).await?;
+            ok(&select(&app.info(&found).await?, fields.as_deref())?)
+        }
+        Action::Delete => {
+            let found = app.find_own(actor, reference).await?;
+            app.delete(actor, found).await.map(|()| empty())
+        }
+        Action::Builds => {
+            let query = HistoryQuery::read(query)?;
+            let found = app.find(actor, reference).await?;
+            ok(&app.history(actor, found, &query).await?)
+        }
+        Action::Tags => ok(&App::tags(&app.find(actor, reference).await?)),
+        Action::AssignTags => {
+            ok(&app.assign_tags(actor, reference, &read_json(body).await?).await?)
+        }
+        Action::RemoveTag(tag) => {
+            let found = app.find_own(actor, reference).await?;
+            app.remove_tag(&found, &tag).await.map(|()| empty())
+        }
+        Action::Aliases => ok(&App::aliases(&app.find(actor, reference).await?)),
+        Action::RemoveAlias(alias) => {
+            let found = app.find_own(actor, reference).await?;
+            app.remove_alias(&found, &alias).await.map(|()| empty())
+        }
+        Action::Rename => {
+            let found = app.find_own(actor, reference).await?;
+            ok(&app.rename(actor, &found, &read_json(body).await?).await?)
+        }
+        Action::SetVisibility => {
+            let found = app.find_own(actor, reference).await?;
+            ok(&app.set_visibility(&found, &read_json(body).await?).await?)
+        }
+    }
+}
+
+fn ok(value: &impl Serialize) -> Answer<Response> {
+    json_answer(StatusCode::OK, value)
+}
+
+fn json_answer(status: StatusCode, value: &impl Serialize) -> Answer<Response> {
+    let bytes = serde_json::to_vec(value).map_err(ApiError::internal)?;
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn empty() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Reads a JSON body; an empty one is an empty object.
+async fn read_json(body: Body) -> Answer<Value> {
+    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
+        let max = BODY_BYTES_MAX >> 20;
+        ApiError::invalid(format!("the body broke off, or has more than {max} MiB"))
+    })?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))
+}
+
+fn read_query(text: &str) -> Query {
+    let decode = |part: &str| decode_form(part);
+    let pairs = text.split('&').filter(|p| !p.is_empty());
+    pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (decode(k), decode(v))).collect()
+}
+
+/// Decodes `+` and percent signs; what is broken stays as it is.
+fn decode_form(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let digit = |i: usize| bytes.get(i).and_then(|b| char::from(*b).to_digit(16));
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (b'+', ..) => {
+                out.push(b' ');
+                at += 1;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn number(query: &Query, name: &str) -> Answer<Option<u64>> {
+    let Some(text) = query.get(name) else { return Ok(None) };
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits);
+    let wrong = || ApiError::invalid(format!("{name}: must be an integer of at least 0"));
+    number.map(Some).ok_or_else(wrong)
+}
+
+fn flag(query: &Query, name: &str) -> Answer<bool> {
+    match query.get(name).map(String::as_str) {
+        None => Ok(false),
+        Some("true" | "True" | "1") => Ok(true),
+        Some("false" | "False" | "0") => Ok(false),
+        Some(_) => Err(ApiError::invalid(format!("{name}: must be true or false"))),
+    }
+}
+
+/// Returns the first offset to send: `offset` wins over `cursor`, which wins over where an event
+/// source broke off.
+fn log_offset(query: &Query, headers: &HeaderMap) -> Answer<u64> {
+    if let Some(offset) = number(query, "offset")? {
+        return Ok(offset);
+    }
+    if let Some(offset) = number(query, "cursor")? {
+        return Ok(offset);
+    }
+    let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+    Ok(last.and_then(|text| text.parse::<u64>().ok()).map_or(0, |seen| seen.saturating_add(1)))
+}

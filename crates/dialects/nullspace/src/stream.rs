@@ -1,0 +1,134 @@
+//! Logs as server-sent events.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ashlar_service::Actor;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use futures_core::Stream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::app::App;
+use crate::errors::Answer;
+use crate::logs::{Owned, PIECE};
+use crate::wire::LogEntry;
+
+/// How long a stream may be silent: the SDK gives up after 30 seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
+/// Frames that may wait for a slow client.
+const FRAMES_WAITING: usize = 32;
+
+/// Frames on their way to a client. When the client goes away, the sender sees it.
+struct Frames(mpsc::Receiver<Bytes>);
+
+impl Stream for Frames {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+/// Answers with a build's log from an offset on: what there is, and with `follow` what comes.
+pub(crate) fn stream(app: Arc<App>, actor: Actor, owned: Owned, from: u64, follow: bool) -> Response {
+    let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
+    tokio::spawn(async move {
+        let build = owned.build;
+        let done = match follow {
+            true => follow_log(&app, &actor, owned, from, &sender).await,
+            false => replay(&app, &actor, owned, from, &sender).await,
+        };
+        if let Err(error) = done {
+            tracing::warn!(%build, error = error.message, "a log stream broke off");
+        }
+    });
+    let mut response = Response::new(Body::from_stream(Frames(receiver)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+async fn replay(
+    app: &App,
+    actor: &Actor,
+    owned: Owned,
+    from: u64,
+    frames: &mpsc::Sender<Bytes>,
+) -> Answer<()> {
+    let (mut entries, _) = app.entries(actor, &owned, from).await?;
+    app.complete(actor, owned, &mut entries).await?;
+    send(&entries, frames).await?;
+    Ok(())
+}
+
+async fn follow_log(
+    app: &App,
+    actor: &Actor,
+    owned: Owned,
+    from: u64,
+    frames: &mpsc::Sender<Bytes>,
+) -> Answer<()> {
+    let (tenant, build) = (owned.found.tenant, owned.build);
+    let mut projector = app.projector(tenant, build, owned.found.id, from).await?;
+    let mut follower = app.service.follow(actor, build, projector.next_number()).await?;
+    let mut owned = owned;
+    while !projector.ended() {
+        let read = match timeout(SILENCE_MAX, follower.next(PIECE)).await {
+            Ok(read) => read.map_err(crate::errors::ApiError::internal)?,
+            Err(_) if frames.send(Bytes::from_static(b": keep-alive\n\n")).await.is_ok() => continue,
+            // The client has gone; the build goes on.
+            Err(_) => return Ok(()),
+        };
+        if read.is_empty() {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        read.iter().for_each(|entry| projector.add(entry, &mut entries));
+        entries.retain(|e| e.offset >= from);
+        owned = app.complete(actor, owned, &mut entries).await?;
+        if !send(&entries, frames).await? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Says whether the client is still there.
+async fn send(entries: &[LogEntry], frames: &mpsc::Sender<Bytes>) -> Answer<bool> {
+    // Many entries in one write: a replay of a long log is not a write a line.
+    for piece in entries.chunks(100) {
+        let mut text = String::new();
+        for entry in piece {
+            text.push_str(&frame(entry)?);
+        }
+        if frames.send(Bytes::from(text)).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns an entry as one event. Its JSON is one line for every client: Python's `splitlines`
+/// also splits at U+0085, U+2028 and U+2029, so they are escaped.
+fn frame(entry: &LogEntry) -> Answer<String> {
+    let json = serde_json::to_string(entry).map_err(crate::errors::ApiError::internal)?;
+    let mut text = format!("id: {}\nevent: log\ndata: ", entry.offset);
+    for c in json.chars() {
+        match c {
+            '\u{85}' | '\u{2028}' | '\u{2029}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            // C1 controls and the like pass; JSON has escaped C0 already.
+            c => text.push(c),
+        }
+    }
+    text.push_str("\n\n");
+    Ok(text)
+}

@@ -1,0 +1,331 @@
+//! Logical templates: found by reference, made, changed, shown.
+
+use ashlar_core::{BuildId, TenantId, Timestamp};
+use ashlar_service::{Actor, Document, ErrorKind, Record, Role};
+use uuid::Uuid;
+
+use crate::app::{App, CHANGE_TRIES_MAX, now};
+use crate::documents::{Attempt, BY_NAME, PublicTemplate, Template};
+use crate::errors::{Answer, ApiError, code};
+use crate::ids;
+use crate::refs::{
+    Qualifier, SYSTEM_NAMESPACE, TAG_DEFAULT, TAG_LATEST, TemplateRef, slug_id, slug_of,
+};
+use crate::wire::TemplateInfo;
+
+/// The kind of alias that leads from a name to a template.
+pub(crate) const NAME: &str = "name";
+
+/// A template that somebody may see.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) tenant: TenantId,
+    pub(crate) namespace: String,
+    pub(crate) id: Uuid,
+    pub(crate) version: u64,
+    pub(crate) template: Template,
+    /// Whether it is the caller's.
+    pub(crate) own: bool,
+}
+
+impl Found {
+    pub(crate) fn canonical_ref(&self) -> String {
+        format!("{}/{}", self.namespace, self.template.name)
+    }
+
+    pub(crate) const fn visibility(&self) -> &'static str {
+        if self.template.public { "public" } else { "private" }
+    }
+
+    /// Returns what clients see of it; `newest` is what is known of its default build.
+    pub(crate) fn info(&self, newest: Option<&Attempt>) -> TemplateInfo {
+        let tags: Vec<String> =
+            self.template.active_tags().map(|(tag, ..)| tag.to_owned()).collect();
+        let default = tags.iter().any(|t| t == TAG_DEFAULT);
+        TemplateInfo {
+            id: ids::template(self.id),
+            name: self.template.name.clone(),
+            description: String::new(),
+            builtin: false,
+            tags,
+            default_tag: default.then(|| TAG_DEFAULT.to_owned()),
+            canonical_ref: self.canonical_ref(),
+            namespace_slug: self.namespace.clone(),
+            visibility: self.visibility(),
+            runtime_defaults: newest.and_then(|a| a.runtime_defaults.clone()),
+        }
+    }
+
+    /// Returns the build that a bare reference means as a source: that of the tag `default`.
+    pub(crate) fn default_build(&self) -> Option<BuildId> {
+        self.template.tag(TAG_DEFAULT).or_else(|| self.template.newest.map(|(build, _)| build))
+    }
+}
+
+impl App {
+    /// Finds a template by reference, with the ends of its builds taken into account.
+    pub(crate) async fn find(&self, actor: &Actor, reference: &TemplateRef) -> Answer<Found> {
+        let missing = || ApiError::no_template(&reference.to_string());
+        let found = self.look_up(actor, reference).await?.ok_or_else(missing)?;
+        let found = self.settled(actor, found).await?;
+        if let Some(qualifier) = reference.qualifier() {
+            let system = is_system(reference);
+            self.qualified(&found, qualifier, system).await?.ok_or_else(missing)?;
+        }
+        Ok(found)
+    }
+
+    /// Finds a template that the caller may change.
+    pub(crate) async fn find_own(&self, actor: &Actor, reference: &TemplateRef) -> Answer<Found> {
+        let found = self.find(actor, reference).await?;
+        actor.needs(Role::Developer)?;
+        if found.own {
+            return Ok(found);
+        }
+        let message = "the template belongs to another namespace";
+        Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, code::PERMISSION_DENIED, message))
+    }
+
+    /// Returns the build that a reference means as a source of another build or of tags.
+    pub(crate) async fn source_build(
+        &self,
+        found: &Found,
+        reference: &TemplateRef,
+    ) -> Answer<Option<BuildId>> {
+        match reference.qualifier() {
+            None => Ok(found.template.tag(TAG_DEFAULT)),
+            Some(qualifier) => self.qualified(found, qualifier, is_system(reference)).await,
+        }
+    }
+
+    async fn qualified(
+        &self,
+        found: &Found,
+        qualifier: &Qualifier,
+        system: bool,
+    ) -> Answer<Option<BuildId>> {
+        match qualifier {
+            Qualifier::Tag(tag) => {
+                let by_tag = found.template.tag(tag);
+                let latest = system && tag == TAG_LATEST;
+                Ok(by_tag.or_else(|| found.template.tag(TAG_DEFAULT).filter(|_| latest)))
+            }
+            Qualifier::Build(None) => Ok(None),
+            Qualifier::Build(Some(build)) => {
+                let attempt = self.attempt(found.tenant, *build).await?;
+                Ok(attempt.filter(|a| a.value.template == found.id).map(|_| *build))
+            }
+        }
+    }
+
+    /// Finds a template by reference as it is stored.
+    pub(crate) async fn look_up(
+        &self,
+        actor: &Actor,
+        reference: &TemplateRef,
+    ) -> Answer<Option<Found>> {
+        match reference {
+            TemplateRef::Id(id) => match ids::read_template(id) {
+                Some(id) => self.by_id(actor, id).await,
+                None => Ok(None),
+            },
+            TemplateRef::Name { namespace: None, name, qualifier } => {
+                if let Some(found) = self.own_named(actor, name).await? {
+                    return Ok(Some(found));
+                }
+                match ids::read_artifact(name).filter(|_| qualifier.is_none()) {
+                    Some(build) => self.of_artifact(actor, build).await,
+                    None => Ok(None),
+                }
+            }
+            TemplateRef::Name { namespace: Some(namespace), name, .. } => {
+                let own = *namespace == slug_of(&actor.tenant)
+                    || slug_id(namespace) == Some(actor.tenant.id.uuid())
+                    // There are no builtin templates: the name means the caller's own.
+                    || namespace == SYSTEM_NAMESPACE;
+                if own {
+                    return self.own_named(actor, name).await;
+                }
+                self.public_named(actor, namespace, name).await
+            }
+        }
+    }
+
+    async fn own_named(&self, actor: &Actor, name: &str) -> Answer<Option<Found>> {
+        let tenant = Some(actor.tenant.id);
+        match self.objects.resolve(tenant, NAME, name).await? {
+            Some(id) => self.by_id(actor, id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn of_artifact(&self, actor: &Actor, build: BuildId) -> Answer<Option<Found>> {
+        match self.attempt(actor.tenant.id, build).await? {
+            Some(attempt) => self.by_id(actor, attempt.value.template).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn public_named(
+        &self,
+        actor: &Actor,
+        namespace: &str,
+        name: &str,
+    ) -> Answer<Option<Found>> {
+        let canonical = format!("{namespace}/{name}");
+        let index = (BY_NAME, canonical.as_str());
+        let public = self.objects.documents_by::<PublicTemplate>(None, index, 0, 1).await?;
+        match public.first() {
+            Some(public) => self.by_id(actor, public.id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Finds a template by id: the caller's own, or a public one.
+    pub(crate) async fn by_id(&self, actor: &Actor, id: Uuid) -> Answer<Option<Found>> {
+        let own = actor.tenant.id;
+        if let Some(found) = self.objects.document::<Template>(Some(own), id).await? {
+            return Ok(Some(found_of(own, slug_of(&actor.tenant), found, true)));
+        }
+        let public = self.objects.document::<PublicTemplate>(None, id).await?;
+        let Some(public) = public else { return Ok(None) };
+        let PublicTemplate { owner, namespace, .. } = public.value;
+        let found = self.objects.document::<Template>(Some(owner), id).await?;
+        Ok(found.map(|found| found_of(owner, namespace, found, false)))
+    }
+
+    /// Returns what the dialect knows of a build.
+    pub(crate) async fn attempt(
+        &self,
+        tenant: TenantId,
+        build: BuildId,
+    ) -> Answer<Option<Document<Attempt>>> {
+        Ok(self.objects.document::<Attempt>(Some(tenant), build.uuid()).await?)
+    }
+
+    /// Changes a template; the change may run several times.
+    pub(crate) async fn change(
+        &self,
+        found: &Found,
+        change: impl Fn(&mut Template) + Send + Sync,
+    ) -> Answer<Found> {
+        let tenant = Some(found.tenant);
+        let mut found = found.clone();
+        for _ in 0..CHANGE_TRIES_MAX {
+            let mut changed = found.template.clone();
+            change(&mut changed);
+            if changed == found.template {
+                return Ok(found);
+            }
+            let done =
+                self.objects.replace_document(tenant, found.id, found.version, &changed).await;
+            match done {
+                Err(e) if e.kind() == ErrorKind::Conflict => {}
+                other => {
+                    other?;
+                    (found.template, found.version) = (changed, found.version + 1);
+                    return Ok(found);
+                }
+            }
+            let again = self.objects.document::<Template>(tenant, found.id).await?;
+            let again = again.ok_or_else(|| ApiError::no_template(&ids::template(found.id)))?;
+            (found.template, found.version) = (again.value, again.version);
+        }
+        Err(ApiError::conflict("the template is being changed by others; try again"))
+    }
+
+    /// Returns the template of a name, making it when it is new; says whether it did.
+    pub(crate) async fn ensure(&self, actor: &Actor, name: &str) -> Answer<(Found, bool)> {
+        let tenant = Some(actor.tenant.id);
+        for _ in 0..CHANGE_TRIES_MAX {
+            if let Some(found) = self.own_named(actor, name).await? {
+                return Ok((found, false));
+            }
+            let (id, template) = (Uuid::now_v7(), Template::new(name));
+            self.objects.add_document(tenant, id, &template).await?;
+            match self.objects.add_alias(tenant, NAME, name, id).await {
+                Err(e) if e.kind() == ErrorKind::Conflict => {
+                    // Somebody else was faster.
+                    self.objects.remove_document::<Template>(tenant, id).await?;
+                }
+                other => {
+                    other?;
+                    let namespace = slug_of(&actor.tenant);
+                    let tenant = actor.tenant.id;
+                    let found = Found { tenant, namespace, id, version: 1, template, own: true };
+                    return Ok((found, true));
+                }
+            }
+        }
+        Err(ApiError::conflict("the name is being changed by others; try again"))
+    }
+
+    /// Forgets a template: its names first, so that it is gone for everybody at once.
+    pub(crate) async fn forget(&self, found: &Found) -> Answer<()> {
+        let tenant = Some(found.tenant);
+        let template = &found.template;
+        let names = template.aliases.iter().map(|a| &a.name).chain([&template.name]);
+        for name in names {
+            if self.objects.resolve(tenant, NAME, name).await? == Some(found.id) {
+                self.objects.remove_alias(tenant, NAME, name).await?;
+            }
+        }
+        self.objects.remove_document::<PublicTemplate>(None, found.id).await?;
+        self.objects.remove_document::<Template>(tenant, found.id).await?;
+        Ok(())
+    }
+
+    /// Makes a template known to all tenants, or to its own only, under its names of now.
+    pub(crate) async fn publish(&self, found: &Found) -> Answer<()> {
+        self.objects.remove_document::<PublicTemplate>(None, found.id).await?;
+        if !found.template.public {
+            return Ok(());
+        }
+        let names = found.template.aliases.iter().map(|a| a.name.clone());
+        let public = PublicTemplate {
+            owner: found.tenant,
+            namespace: found.namespace.clone(),
+            names: names.chain([found.template.name.clone()]).collect(),
+        };
+        match self.objects.add_document(None, found.id, &public).await {
+            // Somebody else does the same.
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Returns what clients see of a template.
+    pub(crate) async fn info(&self, found: &Found) -> Answer<TemplateInfo> {
+        let newest = match found.default_build() {
+            Some(build) => self.attempt(found.tenant, build).await?,
+            None => None,
+        };
+        Ok(found.info(newest.as_ref().map(|d| &d.value)))
+    }
+
+    /// Lets tags point at a build that is ready.
+    pub(crate) async fn move_tags(
+        &self,
+        found: &Found,
+        record: &Record,
+        tags: &[String],
+    ) -> Answer<Found> {
+        if !crate::views::is_available(record) {
+            let message = "the build has no artifact to tag: it is not ready, or no longer kept";
+            return Err(ApiError::conflict(message));
+        }
+        let (build, at): (BuildId, Timestamp) = (record.submission.build, now());
+        let moved = |template: &mut Template| {
+            tags.iter().for_each(|tag| template.move_tag(tag, Some(build), at));
+        };
+        self.change(found, moved).await
+    }
+}
+
+fn is_system(reference: &TemplateRef) -> bool {
+    matches!(reference, TemplateRef::Name { namespace: Some(n), .. } if n == SYSTEM_NAMESPACE)
+}
+
+fn found_of(tenant: TenantId, namespace: String, d: Document<Template>, own: bool) -> Found {
+    Found { tenant, namespace, id: d.id, version: d.version, template: d.value, own }
+}
