@@ -1,0 +1,349 @@
+//! Builds: how they are found, listed, stopped, put away and deleted.
+
+use std::collections::{HashMap, HashSet};
+
+use ashlar_core::BuildId;
+use ashlar_core::journal::Record;
+use ashlar_service::{At, Document, Filter, Order, Page, now};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::dispatch::{Context, Subject, is_conflict};
+use crate::error::{Answer, Refusal, empty, reply};
+use crate::list::PAGE_DEFAULT;
+use crate::model::{
+    BUILD_NUMBERS, BY_PROJECT, Build, Commit, Details, FoundBuild, FoundProject, Project, Queried,
+    Shown,
+};
+use crate::query::{Query, compare, sort_keys};
+use crate::statuses::{DELETED, Projection, Status};
+use crate::{DIALECT, bookmarks, projects, status_rows, wire};
+
+/// Records or documents that one look takes.
+const PIECE: u32 = 1000;
+/// How often a change is tried again when somebody else was faster.
+const TRIES: usize = 5;
+/// Journal entries that one look takes while the end of a build is waited for.
+const WAIT_PIECE: usize = 1000;
+
+/// Returns the build of a number in a project.
+pub(crate) async fn find(
+    context: &Context,
+    project: &FoundProject,
+    number: u64,
+) -> Result<FoundBuild, Refusal> {
+    of_number(context, project, number, Shown::Yes).await
+}
+
+/// Returns an archived build.
+pub(crate) async fn find_archived(
+    context: &Context,
+    project: &FoundProject,
+    number: u64,
+) -> Result<FoundBuild, Refusal> {
+    of_number(context, project, number, Shown::Archived).await
+}
+
+async fn of_number(
+    context: &Context,
+    project: &FoundProject,
+    number: u64,
+    shown: Shown,
+) -> Result<FoundBuild, Refusal> {
+    let number = number.to_string();
+    let id = context.store.resolve_build(context.tenant(), BUILD_NUMBERS, &number).await?;
+    let id = id.ok_or(Refusal::NotFound)?;
+    let found = by_id(context, id).await?;
+    if found.build.project != project.id || found.build.shown != shown {
+        return Err(Refusal::NotFound);
+    }
+    Ok(found)
+}
+
+/// Returns the build of an id, wherever and however it is shown.
+pub(crate) async fn by_id(context: &Context, id: BuildId) -> Result<FoundBuild, Refusal> {
+    let document = context.store.document::<Build>(context.tenant(), id.uuid()).await?;
+    let document = document.ok_or(Refusal::NotFound)?;
+    let record = context.service.row(&context.actor, id).await?;
+    joined(context, document, record).await
+}
+
+async fn joined(
+    context: &Context,
+    document: Document<Build>,
+    record: Record,
+) -> Result<FoundBuild, Refusal> {
+    let (version, build) = (document.version, document.value);
+    let (status, started_at) = match (&build.outside, Status::of(&record)) {
+        _ if !build.is_managed => outside(&build, &record),
+        (_, Some(status)) => (status, record.started_at),
+        // It runs again after its worker was lost, which does not show.
+        (_, None) => {
+            let projection = status_rows::projected(context, &record, &build).await?;
+            let status = projection.last().unwrap_or(Status::Created);
+            (status, projection.started_at())
+        }
+    };
+    let done = status.is_done();
+    let started_at = started_at.or_else(|| done.then_some(record.created_at));
+    Ok(FoundBuild { version, build, record, status, started_at })
+}
+
+fn outside(build: &Build, record: &Record) -> (Status, Option<ashlar_core::Timestamp>) {
+    let ended = record.state.is_terminal();
+    match &build.outside {
+        Some(said) if said.status.is_done() || !ended => (said.status, said.started_at),
+        said => {
+            let status = Status::of(record).filter(|_| ended).unwrap_or(Status::Created);
+            (status, said.as_ref().and_then(|s| s.started_at))
+        }
+    }
+}
+
+/// Returns the documents of a project's builds.
+pub(crate) async fn documents(
+    context: &Context,
+    project: &FoundProject,
+) -> Result<Vec<Document<Build>>, Refusal> {
+    let (mut all, mut after) = (Vec::new(), 0);
+    let value = project.id.to_string();
+    loop {
+        let index = (BY_PROJECT, value.as_str());
+        let tenant = context.tenant();
+        let piece = context.store.documents_by::<Build>(tenant, index, after, PIECE).await?;
+        let Some(last) = piece.last() else { return Ok(all) };
+        after = last.position;
+        all.extend(piece);
+    }
+}
+
+async fn records(
+    context: &Context,
+    project: &FoundProject,
+) -> Result<HashMap<Uuid, Record>, Refusal> {
+    let filter = Filter {
+        tenant: context.tenant(),
+        scope: Some(project.project.scope.clone()),
+        dialect: Some(DIALECT.to_owned()),
+        ..Filter::default()
+    };
+    let (mut all, mut at) = (HashMap::new(), At::Start);
+    loop {
+        let page = Page { size: PIECE, at, order: Order::NewestFirst };
+        let listed = context.service.list(&context.actor, &filter, &page).await?;
+        all.extend(listed.records.into_iter().map(|r| (r.submission.build.uuid(), r)));
+        match listed.next {
+            Some(cursor) => at = At::After(cursor),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Returns all builds of a project that are shown in a way.
+pub(crate) async fn all(
+    context: &Context,
+    project: &FoundProject,
+    shown: Shown,
+) -> Result<Vec<FoundBuild>, Refusal> {
+    let mut records = records(context, project).await?;
+    let mut all = Vec::new();
+    for document in documents(context, project).await? {
+        if document.value.shown != shown {
+            continue;
+        }
+        // A build that was made in between is on the next list.
+        if let Some(record) = records.remove(&document.id) {
+            all.push(joined(context, document, record).await?);
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) async fn list(context: &Context, project: &FoundProject) -> Answer {
+    let query = match context.asked.parameter("query").filter(|text| !text.is_empty()) {
+        Some(text) => Some(Query::parse(text).map_err(|e| Refusal::Text(e.to_string()))?),
+        None => None,
+    };
+    let keys = sort_keys(context.asked.parameter("sort").unwrap_or_default());
+    let mut builds = all(context, project, Shown::Yes).await?;
+    if let Some(query) = query {
+        builds.retain(|b| query.matches(&Queried(project, b)));
+    }
+    builds.sort_by(|a, b| {
+        let newest = || b.build.number.cmp(&a.build.number);
+        compare(&keys, &Queried(project, a), &Queried(project, b)).then_with(newest)
+    });
+    let page = context.asked.page(builds, PAGE_DEFAULT);
+    let marked: HashSet<Uuid> = bookmarks::targets(context, "build").await?;
+    let item = |found: &FoundBuild| {
+        let mut map = wire::build(project, found);
+        map.insert("bookmarked".into(), json!(marked.contains(&found.id().uuid())));
+        Value::Object(map)
+    };
+    let results = page.items.iter().map(item).collect();
+    Ok(page.answer(results))
+}
+
+/// Returns what only a build's own page shows.
+pub(crate) async fn details(context: &Context, id: BuildId) -> Result<Details, Refusal> {
+    let document = context.store.document::<Details>(context.tenant(), id.uuid()).await?;
+    Ok(document.map(|d| d.value).unwrap_or_default())
+}
+
+pub(crate) async fn show(subject: Subject<'_>) -> Answer {
+    let body = page(subject.context, subject.project, &subject.build).await?;
+    Ok(reply(StatusCode::OK, &body))
+}
+
+/// Returns a build's own page.
+pub(crate) async fn page(
+    context: &Context,
+    project: &FoundProject,
+    found: &FoundBuild,
+) -> Result<Value, Refusal> {
+    let details = details(context, found.id()).await?;
+    let bookmarked = bookmarks::has(context, found.id().uuid()).await?;
+    Ok(wire::full_build(project, found, &details, bookmarked))
+}
+
+/// Changes a build's document, again when somebody else was faster.
+pub(crate) async fn edit(
+    context: &Context,
+    found: FoundBuild,
+    change: impl Fn(&mut Build),
+) -> Result<FoundBuild, Refusal> {
+    let mut found = found;
+    let id = found.id();
+    for _ in 0..TRIES {
+        change(&mut found.build);
+        let tenant = context.tenant();
+        let replaced = context.store.replace_document(tenant, id.uuid(), found.version, &found.build);
+        match replaced.await {
+            Err(error) if is_conflict(&error) => found = by_id(context, id).await?,
+            other => {
+                other?;
+                return by_id(context, id).await;
+            }
+        }
+    }
+    Err(Refusal::Text("The build is being changed by others; try again.".into()))
+}
+
+pub(crate) async fn stop(subject: Subject<'_>) -> Answer {
+    let Subject { context, build, .. } = subject;
+    context.may_change()?;
+    context.service.cancel(&context.actor, build.id(), None).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(crate) async fn invalidate(subject: Subject<'_>) -> Answer {
+    let Subject { context, build, .. } = subject;
+    context.may_change()?;
+    edit(context, build, |b| b.valid = false).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(crate) async fn invalidate_all(context: &Context, project: &FoundProject) -> Answer {
+    context.may_change()?;
+    for found in all(context, project, Shown::Yes).await? {
+        if found.build.valid {
+            edit(context, found, |b| b.valid = false).await?;
+        }
+    }
+    Ok(empty(StatusCode::OK))
+}
+
+/// Hides a build at once and erases it as soon as it has ended.
+pub(crate) async fn delete(subject: Subject<'_>) -> Answer {
+    let Subject { context, build, .. } = subject;
+    context.may_change()?;
+    let found = edit(context, build, |b| b.shown = Shown::Deleted).await?;
+    let id = found.id();
+    context.service.cancel(&context.actor, id, Some(DELETED)).await?;
+    tokio::spawn(erase(context.clone(), id));
+    Ok(empty(StatusCode::NO_CONTENT))
+}
+
+pub(crate) async fn archive(subject: Subject<'_>) -> Answer {
+    let Subject { context, build, .. } = subject;
+    context.may_change()?;
+    let found = edit(context, build, |b| b.shown = Shown::Archived).await?;
+    context.service.cancel(&context.actor, found.id(), Some(DELETED)).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+pub(crate) async fn restore(context: &Context, found: FoundBuild) -> Answer {
+    context.may_change()?;
+    edit(context, found, |b| b.shown = Shown::Yes).await?;
+    Ok(empty(StatusCode::OK))
+}
+
+/// Stops what runs in a project.
+pub(crate) async fn stop_all(context: &Context, project: &FoundProject) -> Result<(), Refusal> {
+    for record in records(context, project).await?.into_values() {
+        if !record.state.is_terminal() {
+            let id = record.submission.build;
+            context.service.cancel(&context.actor, id, Some(DELETED)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until a build has ended, then forgets it. It was hidden before: a failure here leaves a
+/// record that only the native API shows.
+async fn erase(context: Context, id: BuildId) {
+    if let Err(error) = try_erase(&context, id).await {
+        tracing::warn!(build = %id, error = error.internal_text(), "a deleted build is still there");
+    }
+}
+
+async fn try_erase(context: &Context, id: BuildId) -> Result<(), ashlar_service::Error> {
+    let from = context.service.row(&context.actor, id).await?.next_number;
+    let mut follower = context.service.follow(&context.actor, id, from).await?;
+    let broken = |e| ashlar_service::Error::Internal(Box::new(e));
+    while !follower.next(WAIT_PIECE).await.map_err(broken)?.is_empty() {}
+    context.service.delete(&context.actor, id).await
+}
+
+/// Erases a project that was hidden, with its builds and commits.
+pub(crate) async fn erase_project(context: Context, project: FoundProject) {
+    if let Err(error) = try_erase_project(&context, &project).await {
+        tracing::warn!(project = project.project.name, ?error, "a deleted project is still there");
+    }
+}
+
+async fn try_erase_project(context: &Context, project: &FoundProject) -> Result<(), Refusal> {
+    let builds = documents(context, project).await?;
+    for build in &builds {
+        let id = BuildId::from_uuid(build.id);
+        context.service.cancel(&context.actor, id, Some(DELETED)).await?;
+    }
+    for build in &builds {
+        erase(context.clone(), BuildId::from_uuid(build.id)).await;
+    }
+    let value = project.id.to_string();
+    loop {
+        let index = (BY_PROJECT, value.as_str());
+        let commits = context.store.documents_by::<Commit>(context.tenant(), index, 0, PIECE).await?;
+        if commits.is_empty() {
+            break;
+        }
+        for commit in commits {
+            context.store.remove_document::<Commit>(context.tenant(), commit.id).await?;
+        }
+    }
+    let project = projects::by_id(context, project.id).await?;
+    context.store.remove_document::<Project>(context.tenant(), project.id).await?;
+    Ok(())
+}
+
+/// Writes that a build was changed by somebody now.
+pub(crate) fn touch(build: &mut Build) {
+    build.patched_at = Some(now());
+}
+
+/// Begins the projection of a build's journal.
+pub(crate) fn projection(build: &Build, details: &Details) -> Projection {
+    Projection::new(!build.is_managed, details.dockerfile_missing)
+}
