@@ -32,6 +32,10 @@ pub struct Definition {
     /// What steps see of the network when the recipe does not say.
     #[serde(default)]
     pub network: Network,
+    /// How the result runs, on top of what the recipe says: also where the recipe has no place for
+    /// it, as a Dockerfile. Steps see nothing of it.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub runtime: declarative::Runtime,
     /// A process that must come up on the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StartCommand>,
@@ -59,6 +63,7 @@ impl Definition {
             secrets: Vec::new(),
             limits: Limits::default(),
             network: Network::Default,
+            runtime: declarative::Runtime::default(),
             start: None,
             epoch: None,
             answers: None,
@@ -75,6 +80,10 @@ impl Definition {
         serde_json::from_value(record.submission.definition.clone())
             .map_err(|e| Error::Conflict(format!("the build's definition cannot be read: {e}")))
     }
+}
+
+fn is_plain(runtime: &declarative::Runtime) -> bool {
+    *runtime == declarative::Runtime::default()
 }
 
 /// What is to be done.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use ashlar_core::frontend::{Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question};
 use ashlar_core::graph::Op;
 use ashlar_core::{BuildId, Digest, TenantId};
-use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps};
+use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps, Runtime};
 use ashlar_frontend_dockerfile::DockerfileFrontend;
 use ashlar_oci::Reference;
 
@@ -29,6 +29,7 @@ pub(crate) fn image_name(tenant: impl ToString, build: impl ToString) -> Result<
 pub(crate) struct Guarded {
     inner: Box<dyn Frontend>,
     tenant: TenantId,
+    runtime: Runtime,
     start: Option<StartCommand>,
     frozen: Answers,
     seen: Mutex<Option<Answers>>,
@@ -55,8 +56,8 @@ impl Guarded {
                 return Err(Error::Conflict("this build is nothing that a worker can run".into()));
             }
         };
-        let start = definition.start.clone();
-        Ok(Self { inner, tenant, start, frozen, seen: Mutex::new(None) })
+        let (runtime, start) = (definition.runtime.clone(), definition.start.clone());
+        Ok(Self { inner, tenant, runtime, start, frozen, seen: Mutex::new(None) })
     }
 
     /// Returns all answers that led to the plan, once there is one.
@@ -80,6 +81,20 @@ impl Guarded {
             Op::Image { reference, .. } => self.check(reference),
             _ => Ok(()),
         })
+    }
+}
+
+/// Changes how a plan's result runs.
+fn apply_runtime(plan: &mut Plan, runtime: &Runtime) {
+    let config = &mut plan.config.config;
+    if let Some(user) = &runtime.user {
+        config.user.clone_from(user);
+    }
+    if let Some(workdir) = &runtime.workdir {
+        config.working_dir.clone_from(workdir);
+    }
+    for (name, value) in &runtime.envs {
+        config.set_env(name, value);
     }
 }
 
@@ -109,6 +124,7 @@ impl Frontend for Guarded {
             }
             Lowered::Plan(mut plan) => {
                 self.check_plan(&plan)?;
+                apply_runtime(&mut plan, &self.runtime);
                 if let Some(start) = &self.start {
                     add_start(&mut plan, start)?;
                 }
