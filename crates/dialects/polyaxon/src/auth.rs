@@ -6,7 +6,10 @@ use axum::http::{HeaderMap, header};
 use crate::error::Refusal;
 
 /// Returns who asks; nobody when the request has no credentials of this kind.
-pub(crate) async fn actor(service: &Service, headers: &HeaderMap) -> Result<Option<Actor>, Refusal> {
+pub(crate) async fn actor(
+    service: &Service,
+    headers: &HeaderMap,
+) -> Result<Option<Actor>, Refusal> {
     match key(headers)? {
         Some(key) => authenticate(service, &key).await.map(Some),
         None => Ok(None),

@@ -45,7 +45,8 @@ pub(crate) async fn fields(headers: &HeaderMap, body: Body, form: bool) -> Resul
 
 async fn bytes(body: Body) -> Result<axum::body::Bytes, Refusal> {
     axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
-        let too_long = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("length limit"));
+        let too_long = std::error::Error::source(&error)
+            .is_some_and(|e| e.to_string().contains("length limit"));
         if too_long {
             let max = BODY_BYTES_MAX as u64;
             return Error::TooLarge { what: "the body".into(), max, unit: "bytes" }.into();
@@ -118,7 +119,8 @@ impl Fields {
             return Err(Refusal::Field(name, why));
         }
         if !slug(&text, NAME_MAX) {
-            let why = "Enter a valid 'slug' consisting of letters, numbers, underscores or hyphens.";
+            let why =
+                "Enter a valid 'slug' consisting of letters, numbers, underscores or hyphens.";
             return Err(Refusal::Field(name, why.into()));
         }
         Ok(Some(text))

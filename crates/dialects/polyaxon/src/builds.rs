@@ -218,7 +218,8 @@ pub(crate) async fn edit(
     for _ in 0..TRIES {
         change(&mut found.build);
         let tenant = context.tenant();
-        let replaced = context.store.replace_document(tenant, id.uuid(), found.version, &found.build);
+        let replaced =
+            context.store.replace_document(tenant, id.uuid(), found.version, &found.build);
         match replaced.await {
             Err(error) if is_conflict(&error) => found = by_id(context, id).await?,
             other => {
@@ -325,7 +326,8 @@ async fn try_erase_project(context: &Context, project: &FoundProject) -> Result<
     let value = project.id.to_string();
     loop {
         let index = (BY_PROJECT, value.as_str());
-        let commits = context.store.documents_by::<Commit>(context.tenant(), index, 0, PIECE).await?;
+        let commits =
+            context.store.documents_by::<Commit>(context.tenant(), index, 0, PIECE).await?;
         if commits.is_empty() {
             break;
         }

@@ -214,8 +214,11 @@ pub(crate) async fn tree(
 }
 
 async fn made(context: &Context, project: &FoundProject, sent: &Sent) -> Result<Made, Refusal> {
-    let details =
-        Details { content: sent.content.clone(), config: sent.config.clone(), ..Details::default() };
+    let details = Details {
+        content: sent.content.clone(),
+        config: sent.config.clone(),
+        ..Details::default()
+    };
     let Some(spec) = &sent.spec else {
         let definition = Definition::new(Recipe::Other { value: Value::Null });
         return Ok(Made { definition, details, commit: None });

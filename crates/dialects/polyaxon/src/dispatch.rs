@@ -102,10 +102,8 @@ async fn answer(service: Arc<Service>, mut parts: Parts, body: Body) -> Answer {
 }
 
 fn is_old_socket(route: &Route, path: &str) -> bool {
-    let socket = matches!(
-        route,
-        Route::Project(_, _, ProjectRoute::Build(_, BuildRoute::LogStream))
-    );
+    let socket =
+        matches!(route, Route::Project(_, _, ProjectRoute::Build(_, BuildRoute::LogStream)));
     socket && !path.trim_start_matches('/').starts_with("api/")
 }
 
@@ -142,7 +140,13 @@ async fn open(service: &Service, route: Route, headers: &HeaderMap, body: Body) 
     }
 }
 
-async fn known(context: Context, route: Route, method: &Method, parts: Parts, body: Body) -> Answer {
+async fn known(
+    context: Context,
+    route: Route,
+    method: &Method,
+    parts: Parts,
+    body: Body,
+) -> Answer {
     match route {
         Route::WhoAmI => users::who_am_i(&context.actor),
         Route::Cluster => probes::cluster(),

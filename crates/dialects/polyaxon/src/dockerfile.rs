@@ -148,26 +148,45 @@ mod tests {
         let nested = "version: 1\nkind: build\nbuild:\n  image: a\n";
         let locale = "ENV LC_ALL en_US.UTF-8\nENV LANG en_US.UTF-8\nENV LANGUAGE en_US.UTF-8\n";
         let table = [
-            (flat.to_owned(), &[][..], format!("\nFROM a\n\n{SHELL}WORKDIR /code\n\nCOPY build /code\n")),
+            (
+                flat.to_owned(),
+                &[][..],
+                format!("\nFROM a\n\n{SHELL}WORKDIR /code\n\nCOPY build /code\n"),
+            ),
             (
                 format!("{flat}lang_env: C.UTF-8"),
                 &[],
-                format!("\nFROM a\n\nENV LC_ALL C.UTF-8\nENV LANG C.UTF-8\nENV LANGUAGE C.UTF-8\n{SHELL}WORKDIR /code\n\nCOPY build /code\n"),
+                format!(
+                    "\nFROM a\n\nENV LC_ALL C.UTF-8\nENV LANG C.UTF-8\nENV LANGUAGE C.UTF-8\n{SHELL}WORKDIR /code\n\nCOPY build /code\n"
+                ),
             ),
             (
-                format!("{flat}env_vars: [[FOO, bar], [N, 1.5], [B, false]]\nbuild_steps: [one, two]"),
+                format!(
+                    "{flat}env_vars: [[FOO, bar], [N, 1.5], [B, false]]\nbuild_steps: [one, two]"
+                ),
                 &[],
-                format!("\nFROM a\n\n{SHELL}ENV FOO bar\nENV N 1.5\nENV B False\nWORKDIR /code\n\nRUN one\nRUN two\nCOPY build /code\n"),
+                format!(
+                    "\nFROM a\n\n{SHELL}ENV FOO bar\nENV N 1.5\nENV B False\nWORKDIR /code\n\nRUN one\nRUN two\nCOPY build /code\n"
+                ),
             ),
             (
                 flat.to_owned(),
                 &["requirements.txt", "setup.sh", "conda_env.yml", "conda_env.yaml"],
-                format!("\nFROM a\n\n{SHELL}WORKDIR /code\n\nCOPY build/requirements.txt /code\nCOPY build/conda_env.yaml /code\nCOPY build/setup.sh /code\nCOPY build /code\n"),
+                format!(
+                    "\nFROM a\n\n{SHELL}WORKDIR /code\n\nCOPY build/requirements.txt /code\nCOPY build/conda_env.yaml /code\nCOPY build/setup.sh /code\nCOPY build /code\n"
+                ),
             ),
             (
                 format!("{nested}  build_steps: [x]"),
-                &["polyaxon_requirements.txt", "requirements.txt", "polyaxon_setup.sh", "conda_env.yml"],
-                format!("\nFROM a\n\n{locale}{SHELL}WORKDIR /code\n\nCOPY build/polyaxon_requirements.txt /code\nCOPY build/polyaxon_setup.sh /code\nRUN x\nCOPY build /code\n"),
+                &[
+                    "polyaxon_requirements.txt",
+                    "requirements.txt",
+                    "polyaxon_setup.sh",
+                    "conda_env.yml",
+                ],
+                format!(
+                    "\nFROM a\n\n{locale}{SHELL}WORKDIR /code\n\nCOPY build/polyaxon_requirements.txt /code\nCOPY build/polyaxon_setup.sh /code\nRUN x\nCOPY build /code\n"
+                ),
             ),
         ];
         for (yaml, files, want) in table {
@@ -176,7 +195,8 @@ mod tests {
     }
 
     fn tree() -> ContextManifest {
-        let script = ContextFile { mode: Some(0o600), ..ContextFile::file("setup.sh", Digest::of("s")) };
+        let script =
+            ContextFile { mode: Some(0o600), ..ContextFile::file("setup.sh", Digest::of("s")) };
         let files = vec![
             script,
             ContextFile::file("app.py", Digest::of("a")),
@@ -191,7 +211,15 @@ mod tests {
     fn code_lies_below_build_and_setup_is_executable() {
         let context = Code::new(tree(), None).into_context(Some(Digest::of("d")));
         let paths: Vec<&str> = context.files.iter().map(|f| f.path.as_str()).collect();
-        let want = ["build", "Dockerfile", "build/setup.sh", "build/app.py", "build/sub/requirements.txt", "build/subway/x", "build/sub"];
+        let want = [
+            "build",
+            "Dockerfile",
+            "build/setup.sh",
+            "build/app.py",
+            "build/sub/requirements.txt",
+            "build/subway/x",
+            "build/sub",
+        ];
         assert_eq!(paths, want);
         assert_eq!(context.files[2].mode, Some(0o711));
         assert!(context.check().is_ok());
@@ -201,7 +229,10 @@ mod tests {
     fn a_folder_stands_for_the_code() {
         for folder in ["sub", "./sub/", "/sub"] {
             let code = Code::new(tree(), Some(folder));
-            assert!(code.has("requirements.txt") && !code.has("app.py") && !code.has("x"), "{folder}");
+            assert!(
+                code.has("requirements.txt") && !code.has("app.py") && !code.has("x"),
+                "{folder}"
+            );
         }
         for nowhere in ["nope", "../..", "sub/../.."] {
             let context = Code::new(tree(), Some(nowhere)).into_context(None);

@@ -16,8 +16,8 @@ mod bookmarks;
 mod builds;
 mod code;
 mod create;
-mod dockerfile;
 mod dispatch;
+mod dockerfile;
 mod error;
 mod list;
 mod log;
@@ -48,8 +48,5 @@ pub const DIALECT: &str = "polyaxon";
 /// of its own, or below a prefix for those who call it by hand.
 pub fn router(service: Arc<Service>) -> Router {
     // Handlers bound the bodies that they read.
-    Router::new()
-        .fallback(dispatch::serve)
-        .layer(DefaultBodyLimit::disable())
-        .with_state(service)
+    Router::new().fallback(dispatch::serve).layer(DefaultBodyLimit::disable()).with_state(service)
 }

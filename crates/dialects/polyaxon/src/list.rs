@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(second.previous.as_deref(), Some("http://h/api/v1/o/p/builds/?limit=20"));
         let last = page("limit=30&offset=40");
         assert_eq!((last.items.len(), last.next), (10, None));
-        assert_eq!(last.previous.as_deref(), Some("http://h/api/v1/o/p/builds/?limit=30&offset=10"));
+        assert_eq!(
+            last.previous.as_deref(),
+            Some("http://h/api/v1/o/p/builds/?limit=30&offset=10")
+        );
         let beyond = page("offset=1000");
         assert_eq!((beyond.count, beyond.items.len(), beyond.next), (50, 0, None));
     }

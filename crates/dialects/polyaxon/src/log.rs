@@ -99,15 +99,15 @@ mod tests {
     fn a_line_without_end_is_given_out_in_parts() {
         let mut lines = Lines::default();
         let piece = "x".repeat(LINE_BYTES_MAX / 2);
-        let given: usize =
-            (0..10).map(|_| lines.feed(&said(Some(1), &piece, true)).len()).sum();
+        let given: usize = (0..10).map(|_| lines.feed(&said(Some(1), &piece, true)).len()).sum();
         assert_eq!(given, 5);
     }
 
     #[test]
     fn steps_have_their_names() {
         let mut lines = Lines::default();
-        lines.feed(&entry(Event::Steps { names: vec!["[1/2] RUN a".into(), "[2/2] RUN b".into()] }));
+        lines
+            .feed(&entry(Event::Steps { names: vec!["[1/2] RUN a".into(), "[2/2] RUN b".into()] }));
         let started = lines.feed(&entry(Event::StepStarted { step: StepId(2) }));
         assert!(started[0].ends_with("-- Building: Step 2/2 : [2/2] RUN b"), "{started:?}");
         assert!(lines.feed(&entry(Event::StepStarted { step: StepId(9) })).is_empty());

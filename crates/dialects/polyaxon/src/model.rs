@@ -1,8 +1,8 @@
 //! What the dialect keeps beside builds: its documents, and where they are found.
 
+use ashlar_core::Digest;
 use ashlar_core::Timestamp;
 use ashlar_core::journal::Record;
-use ashlar_core::Digest;
 use ashlar_service::DocumentType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -286,7 +286,9 @@ impl Subject for Queried<'_> {
             }
             Field::Commit => build.commit.iter().cloned().collect(),
             Field::Backend => build.backend.iter().cloned().collect(),
-            Field::CreatedAt | Field::UpdatedAt | Field::StartedAt | Field::FinishedAt => Vec::new(),
+            Field::CreatedAt | Field::UpdatedAt | Field::StartedAt | Field::FinishedAt => {
+                Vec::new()
+            }
         }
     }
 

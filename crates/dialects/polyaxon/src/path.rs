@@ -316,6 +316,9 @@ mod tests {
         assert_eq!(Route::parse("/api/v1/root/"), Some(Route::Projects("root".into())));
         assert_eq!(Route::parse("/api/v1/nodes/1/"), Some(Route::Node(1)));
         let huge = "/api/v1/root/quick-start/builds/99999999999999999999999/";
-        assert!(Route::parse(huge).is_some(), "a number too large for any build is not found, as JSON");
+        assert!(
+            Route::parse(huge).is_some(),
+            "a number too large for any build is not found, as JSON"
+        );
     }
 }

@@ -82,9 +82,7 @@ pub(crate) async fn list(context: &Context) -> Answer {
 
 pub(crate) async fn names(context: &Context) -> Answer {
     let page = context.asked.page(all(context, Shown::Yes).await?, NAMES_PAGE);
-    let item = |p: &FoundProject| {
-        json!({ "user": p.owner, "unique_name": format!("{}.{}", p.owner, p.project.name) })
-    };
+    let item = |p: &FoundProject| json!({ "user": p.owner, "unique_name": format!("{}.{}", p.owner, p.project.name) });
     let results = page.items.iter().map(item).collect();
     Ok(page.answer(results))
 }

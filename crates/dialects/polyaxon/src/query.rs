@@ -132,7 +132,8 @@ impl Query {
         if text.len() > QUERY_BYTES_MAX {
             return Err(QueryError(format!("The query is longer than {QUERY_BYTES_MAX} bytes.")));
         }
-        let expressions: Vec<&str> = text.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
+        let expressions: Vec<&str> =
+            text.split(',').map(str::trim).filter(|e| !e.is_empty()).collect();
         if expressions.is_empty() {
             return Err(QueryError(format!("Query `{text}` is not valid: it has no expression.")));
         }
@@ -150,8 +151,9 @@ impl Query {
 
 fn condition(expression: &str) -> Result<Condition, QueryError> {
     let wrong = |why: &str| QueryError(format!("Expression `{expression}` is not valid: {why}."));
-    let (name, operation) =
-        expression.split_once(':').ok_or_else(|| wrong("it must be of the form `field:operation`"))?;
+    let (name, operation) = expression
+        .split_once(':')
+        .ok_or_else(|| wrong("it must be of the form `field:operation`"))?;
     let (name, operation) = (name.trim(), operation.trim());
     if name.is_empty() || operation.is_empty() {
         return Err(wrong("field and operation must not be empty"));
@@ -230,12 +232,13 @@ fn time(text: &str) -> Result<Timestamp, String> {
     let read = |t: NaiveDateTime| t.and_utc().timestamp_nanos_opt().map(Timestamp::from_nanos);
     let day = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
     let with_time = || {
-        let forms = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.f"];
+        let forms =
+            ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.f"];
         forms.iter().find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
     };
-    Timestamp::parse(text)
-        .or_else(|| day().or_else(with_time).and_then(read))
-        .ok_or_else(|| format!("`{text}` is no date; write YYYY-MM-DD, with HH:MM or HH:MM:SS if need be"))
+    Timestamp::parse(text).or_else(|| day().or_else(with_time).and_then(read)).ok_or_else(|| {
+        format!("`{text}` is no date; write YYYY-MM-DD, with HH:MM or HH:MM:SS if need be")
+    })
 }
 
 impl Condition {

@@ -108,11 +108,33 @@ fn every_operation_does_what_the_page_says() {
 #[test]
 fn wrong_queries_are_refused_with_a_reason() {
     let table = [
-        "", " ", ",", "foo:1", "name", ":x", "name:", "name:~", "name.foo:1", "user.a.b:1",
-        "status:a..b", "status:>a", "name:>a", "name:a..b", "status:=a", "status:a|", "status:|a",
-        "created_at:2018-01-01|2019-01-01", "created_at:2018-01-01..", "created_at:..2018-01-01",
-        "created_at:2018-13-77..2019-01-01", "created_at:2018-13-77", "created_at:>yesterday",
-        "created_at:>", "id:abc", "project.id:x", "id:1,foo:2",
+        "",
+        " ",
+        ",",
+        "foo:1",
+        "name",
+        ":x",
+        "name:",
+        "name:~",
+        "name.foo:1",
+        "user.a.b:1",
+        "status:a..b",
+        "status:>a",
+        "name:>a",
+        "name:a..b",
+        "status:=a",
+        "status:a|",
+        "status:|a",
+        "created_at:2018-01-01|2019-01-01",
+        "created_at:2018-01-01..",
+        "created_at:..2018-01-01",
+        "created_at:2018-13-77..2019-01-01",
+        "created_at:2018-13-77",
+        "created_at:>yesterday",
+        "created_at:>",
+        "id:abc",
+        "project.id:x",
+        "id:1,foo:2",
     ];
     for text in table {
         let error = Query::parse(text).expect_err(text);

@@ -131,7 +131,10 @@ pub(crate) fn read_text(text: &str) -> Read<Map<String, Value>> {
 }
 
 fn yaml(text: &str) -> Read<Value> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    // YAML 1.1 as this library reads it takes `n` and `y` for booleans, PyYAML does not: a variable
+    // may be called so. Words such as `yes` are read where a boolean is wanted.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let said = error.to_string();
         let line = said.lines().next().unwrap_or_default();
         SpecError(format!("It is not valid YAML: {}", line.chars().take(300).collect::<String>()))
@@ -222,9 +225,9 @@ fn base(build: &Section<'_>) -> Read<Base> {
     match (image, dockerfile, reference) {
         (Some(image), None, None) => check_image(&image).map(|()| Base::Image(image)),
         (None, Some(path), None) => Ok(Base::Dockerfile(path)),
-        (None, None, Some(_)) => {
-            wrong("`ref` is for jobs that use another build's image; a build needs `image` or `dockerfile`.")
-        }
+        (None, None, Some(_)) => wrong(
+            "`ref` is for jobs that use another build's image; a build needs `image` or `dockerfile`.",
+        ),
         _ => wrong("Exactly one of `image`, `dockerfile` and `ref` must be set."),
     }
 }
@@ -278,7 +281,9 @@ fn environment(top: &Section<'_>) -> Read<Resources> {
     let environment = Section(environment);
     environment.only(|key| ENVIRONMENT.contains(&key))?;
     let Some(resources) = environment.get("resources") else { return Ok(Resources::default()) };
-    let Value::Object(resources) = resources else { return wrong("`resources` must be a mapping.") };
+    let Value::Object(resources) = resources else {
+        return wrong("`resources` must be a mapping.");
+    };
     read_resources(&Section(resources))
 }
 
@@ -317,7 +322,9 @@ impl<'a> Section<'a> {
     fn only(&self, known: impl Fn(&str) -> bool) -> Read<()> {
         match self.0.keys().find(|key| !known(key)) {
             None => Ok(()),
-            Some(key) => wrong(format!("Unknown key `{}`.", key.chars().take(100).collect::<String>())),
+            Some(key) => {
+                wrong(format!("Unknown key `{}`.", key.chars().take(100).collect::<String>()))
+            }
         }
     }
 
@@ -337,6 +344,11 @@ impl<'a> Section<'a> {
         match self.get(key) {
             None => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(word)) => match word.to_lowercase().as_str() {
+                "yes" | "on" | "true" => Ok(true),
+                "no" | "off" | "false" => Ok(false),
+                _ => wrong(format!("`{key}` must be a boolean.")),
+            },
             Some(_) => wrong(format!("`{key}` must be a boolean.")),
         }
     }
@@ -404,9 +416,9 @@ fn fill_text(text: &str, params: &Map<String, Value>, room: &mut usize) -> Read<
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
         out.push_str(before);
-        let found = after.split_once("}}").and_then(|(name, tail)| {
-            Some((scalar(params.get(name.trim())?)?, tail))
-        });
+        let found = after
+            .split_once("}}")
+            .and_then(|(name, tail)| Some((scalar(params.get(name.trim())?)?, tail)));
         match found {
             Some((value, tail)) => {
                 out.push_str(&value);

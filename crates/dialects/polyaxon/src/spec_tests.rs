@@ -9,7 +9,9 @@ const FLAT: &str = "version: 1\nkind: build\nimage: busybox\n";
 #[test]
 fn nested_flat_json_and_python_forms_say_the_same() {
     let flat = parse("version: 1\nkind: build\nimage: busybox\nbuild_steps:\n  - echo a\nenv_vars: [[A, 1], [B, true]]\nnocache: true").unwrap();
-    let nested = parse("version: 1\nkind: build\nbuild:\n  image: busybox\n  build_steps: [echo a]\n  env_vars:\n  - [A, 1]\n  - ['B', true]\n  nocache: yes\n");
+    let nested = parse(
+        "version: 1\nkind: build\nbuild:\n  image: busybox\n  build_steps: [echo a]\n  env_vars:\n  - [A, 1]\n  - ['B', true]\n  nocache: yes\n",
+    );
     let json = parse(r#"{"version":1,"kind":"build","image":"busybox","build_steps":["echo a"],"env_vars":[["A",1],["B",true]],"nocache":true}"#).unwrap();
     let python = parse("{'version': 1, 'kind': 'build', 'image': 'busybox', 'build_steps': ['echo a'], 'env_vars': [['A', 1], ['B', True]], 'nocache': True}").unwrap();
     assert_eq!(flat, json);
@@ -58,8 +60,14 @@ fn wrong_specifications_are_refused() {
         ("version: 1\nkind: build\nimage: a\nlogging: {file: x}", "Unknown key"),
         ("version: 1\nkind: build\nimage: a\ntags: red", "tags"),
         ("version: 1\nkind: build\nimage: a\nenvironment: {cats: 1}", "Unknown key `cats`"),
-        ("version: 1\nkind: build\nimage: a\nenvironment: {resources: {disk: {limits: 1}}}", "disk"),
-        ("version: 1\nkind: build\nimage: a\nenvironment: {resources: {cpu: {limits: -1}}}", "limits"),
+        (
+            "version: 1\nkind: build\nimage: a\nenvironment: {resources: {disk: {limits: 1}}}",
+            "disk",
+        ),
+        (
+            "version: 1\nkind: build\nimage: a\nenvironment: {resources: {cpu: {limits: -1}}}",
+            "limits",
+        ),
         ("version: 1\nkind: build\nimage: a\nparams: {a: 1}\ndeclarations: {a: 1}", "Only one"),
     ];
     for (text, part) in table {
@@ -101,7 +109,9 @@ fn parameters_are_filled_in_and_other_braces_stay() {
 fn filling_in_cannot_blow_a_text_up() {
     let value = "v".repeat(100_000);
     let uses = "{{a}}".repeat(1000);
-    let text = format!("version: 1\nkind: build\nimage: a\nparams: {{a: {value}}}\nbuild_steps: ['{uses}']");
+    let text = format!(
+        "version: 1\nkind: build\nimage: a\nparams: {{a: {value}}}\nbuild_steps: ['{uses}']"
+    );
     assert!(parse(&text).unwrap_err().to_string().contains("Filled in"));
 }
 

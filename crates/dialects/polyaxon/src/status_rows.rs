@@ -166,7 +166,8 @@ async fn report(context: &Context, found: &FoundBuild, posted: Posted) -> Result
     let reached = if from == State::Queued && !events.is_empty() { State::Preparing } else { from };
     let failed = to == Some(State::Failed);
     let words = posted.message.clone().unwrap_or_else(|| posted.status.as_str().to_owned());
-    let value = serde_json::to_value(&posted).map_err(|e| ashlar_service::Error::Internal(Box::new(e)))?;
+    let value =
+        serde_json::to_value(&posted).map_err(|e| ashlar_service::Error::Internal(Box::new(e)))?;
     events.push(Event::Note { dialect: DIALECT.into(), value });
     if let Some(to) = to.filter(|to| reached.may_become(*to)) {
         if failed {

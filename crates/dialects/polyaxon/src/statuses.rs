@@ -98,7 +98,12 @@ impl Status {
             S::Resuming => matches!(last, S::Created | S::Warning),
             S::Building => matches!(
                 last,
-                S::Created | S::Resuming | S::Scheduled | S::Unschedulable | S::Unknown | S::Warning
+                S::Created
+                    | S::Resuming
+                    | S::Scheduled
+                    | S::Unschedulable
+                    | S::Unknown
+                    | S::Warning
             ),
             S::Scheduled => matches!(
                 last,

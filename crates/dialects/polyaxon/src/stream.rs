@@ -178,7 +178,8 @@ impl Stream {
 
     /// Tells a status once; never one that lies before what was told.
     async fn status(&mut self, status: Status) -> Result<(), Gone> {
-        let news = self.shown != Some(status) && status.may_follow(self.shown.or(Some(Status::Created)))
+        let news = self.shown != Some(status)
+            && status.may_follow(self.shown.or(Some(Status::Created)))
             || self.shown.is_none();
         if !news {
             return Ok(());

@@ -21,7 +21,8 @@ pub(crate) fn who_am_i(actor: &Actor) -> Answer {
 
 /// Gives a token for a name and a password: the password is the token.
 pub(crate) async fn log_in(service: &Service, fields: &Fields) -> Answer {
-    let text = |name| fields.text(name)?.filter(|t| !t.is_empty()).ok_or_else(|| Refusal::required(name));
+    let text =
+        |name| fields.text(name)?.filter(|t| !t.is_empty()).ok_or_else(|| Refusal::required(name));
     let (username, password) = (text("username")?, text("password")?);
     let wrong = || Refusal::general("Unable to log in with provided credentials.");
     let actor = match auth::authenticate(service, &password).await {

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn instants_have_microseconds_unless_zero() {
-        let at = |nanos| instant(Timestamp::from_nanos(1_534_710_000_000_000_000 + nanos));
+        let at = |nanos: i64| instant(Timestamp::from_nanos(1_534_710_000_000_000_000 + nanos));
         assert_eq!(at(0), "2018-08-19T20:20:00Z");
         assert_eq!(at(999), "2018-08-19T20:20:00Z");
         assert_eq!(at(963_000_000), "2018-08-19T20:20:00.963000Z");
