@@ -33,8 +33,8 @@ pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
 }
 
 /// The dialects by the word of their prefix: one line each.
-fn dialects(_service: &Arc<Service>) -> Vec<(&'static str, Router)> {
-    Vec::new()
+fn dialects(service: &Arc<Service>) -> Vec<(&'static str, Router)> {
+    vec![(ashlar_dialect_nullspace::DIALECT, ashlar_dialect_nullspace::router(service.clone()))]
 }
 
 async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
