@@ -28,7 +28,7 @@ lint:
 unit:
 	scripts/unit
 
-conformance:
+conformance: setup-test
 	$(CARGO) build --locked --bin ashlar
 	python3 conformance/test_harness.py
 	ASHLAR=$(abspath $(DEBUG)) conformance/check --live 10

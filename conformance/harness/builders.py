@@ -52,7 +52,7 @@ class Workspace:
         """Options that both builders take alike."""
         words = ["-f", str(self.context / case.file)]
         for name, value in case.build_args.items():
-            words += ["--build-arg", f"{name}={value.replace('{registry}', self.registry)}"]
+            words += ["--build-arg", f"{name}={value.replace(normal.REGISTRY_MARK, self.registry)}"]
         for name, value in case.labels.items():
             words += ["--label", f"{name}={value}"]
         for name in case.secrets:
@@ -112,7 +112,7 @@ def _outcome(case: Case, place: Workspace, command: list[str], environment: Mapp
     if ended.returncode != 0 and case.error is None:
         raise WrongOutcome(f"the build failed (exit code {ended.returncode}):\n{_tail(output)}")
     if case.error is None:
-        return normal.document(oci.read(place.archive))
+        return normal.without_address(normal.document(oci.read(place.archive)), place.registry)
     if ended.returncode == 0:
         raise WrongOutcome(f"the build succeeded; it must fail with {case.error.says!r}")
     if not re.search(case.error.says, QUOTED_SOURCE.sub("", output), re.IGNORECASE):

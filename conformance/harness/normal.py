@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ TEXT_MAX = 240  # bytes of a text file that are shown as they are, for readable 
 LINKS_MAX = 8  # names of a hard-linked file that are listed; of more, only how many
 KEPT_TIMES_BEFORE = 1_720_000_000  # files with an older time carry that of the context or the base, not of the build
 BUILDKIT_MARK = " # buildkit"
+REGISTRY_MARK = "{registry}"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ def document(image: oci.Image) -> dict:
               "history": _history(image.config, len(base.diff_ids)), "tree": _changed(tree, base.tree)}
     removed = sorted(path for path in base.tree if path not in tree)
     return result | ({"removed": removed} if removed else {})
+
+
+def without_address(document: dict, registry: str) -> dict:
+    """A document in which `{registry}` stands for the registry's address, as in build arguments: ports differ."""
+    return json.loads(json.dumps(document).replace(registry, REGISTRY_MARK))
 
 
 def _platform(config: dict) -> str:

@@ -5,6 +5,7 @@ faster one in most rows of the benchmark.
 """
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -17,10 +18,7 @@ from . import processes, registry, root
 from .packages import need
 from .settings import Settings
 
-DAEMONS = {
-    "store": ("ashpeer0", "172.30.241.1/24", {"containerd-snapshotter": True}),
-    "classic": ("ashpeer1", "172.30.242.1/24", {"buildkit": True}),
-}
+DAEMONS = {"store": {"containerd-snapshotter": True}, "classic": {"buildkit": True}}
 OLD_CLI = Path("old-cli")
 REGISTRIES_CONF = """\
 unqualified-search-registries = ["docker.io"]
@@ -43,8 +41,8 @@ def start_daemon(settings: Settings, name: str) -> None:
     registry.start(settings)
     need("ip", "iproute2")
     root.make(settings)
-    bridge, address, features = DAEMONS[name]
-    _make_bridge(bridge, address)
+    bridge = _bridge(settings, name)
+    _make_bridge(*bridge)
     home = settings.home / name
     home.mkdir(parents=True, exist_ok=True)
     for stale in ("dockerd.pid", "docker.sock"):
@@ -52,11 +50,17 @@ def start_daemon(settings: Settings, name: str) -> None:
     config = home / "daemon.json"
     config.write_text(json.dumps({
         "data-root": f"{home}/data", "exec-root": f"{home}/exec", "pidfile": f"{home}/dockerd.pid",
-        "hosts": [f"unix://{settings.socket(name)}"], "bridge": bridge, "iptables": False, "ip6tables": False,
+        "hosts": [f"unix://{settings.socket(name)}"], "bridge": bridge[0], "iptables": False, "ip6tables": False,
         "registry-mirrors": [f"http://{settings.registry}"], "insecure-registries": [settings.registry],
-        "features": features, "log-level": "warn"}, indent=1))
+        "features": DAEMONS[name], "log-level": "warn"}, indent=1))
     processes.start(settings, f"dockerd-{name}", root.inside(settings, "/usr/sbin/dockerd", "--config-file", str(config)),
                     lambda: pings(settings.socket(name)))
+
+
+def _bridge(settings: Settings, daemon: str) -> tuple[str, str]:
+    """Name and address of a daemon's bridge; folders have their own, so that several sets of peers can run."""
+    mark, number = hashlib.sha256(bytes(settings.home)).digest(), list(DAEMONS).index(daemon)
+    return f"ashp{mark.hex()[:6]}{number}", f"172.{30 + number}.{mark[3]}.1/24"
 
 
 def _make_bridge(bridge: str, address: str) -> None:
@@ -68,9 +72,9 @@ def _make_bridge(bridge: str, address: str) -> None:
         subprocess.run(["ip", *words], check=True)
 
 
-def remove_bridges() -> None:
-    """Takes the bridges away again."""
-    for bridge, _, _ in DAEMONS.values():
+def remove_bridges(settings: Settings) -> None:
+    """Takes the bridges of these peers away again."""
+    for bridge, _ in (_bridge(settings, daemon) for daemon in DAEMONS):
         if Path(f"/sys/class/net/{bridge}").exists():
             subprocess.run(["ip", "link", "del", bridge], check=False)
 

@@ -5,6 +5,7 @@ import argparse
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,18 +26,28 @@ def start(settings: Settings, parts: list[str]) -> None:
     """Starts the named parts (and what they need), one caller at a time."""
     if os.geteuid() != 0:
         raise Failure("the peers need root (mounts, bridges, dockerd)")
-    settings.home.mkdir(parents=True, exist_ok=True)
+    _own_folder(settings.home)
     with open(settings.home / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for part in parts or list(PARTS):
             PARTS[part](settings)
 
 
+def _own_folder(home: Path) -> None:
+    """Makes the folder; one that another user made could lead root anywhere."""
+    if not home.exists():
+        print(f"keeping the peers in {home} (ASHLAR_PEERS_DIR names another place)", file=sys.stderr, flush=True)
+        home.mkdir(parents=True, exist_ok=True)
+    found = home.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise Failure(f"{home} is not a folder of this user: remove it, or set ASHLAR_PEERS_DIR to another place")
+
+
 def stop(settings: Settings, wipe: bool) -> None:
     """Ends what `start` started; `wipe` removes the folder too (never a root that ASHLAR_PEERS_ROOT names elsewhere)."""
     for name in sorted(processes.started_names(settings), key=lambda n: n == "registry"):
         print(f"{name}: {'stopped' if processes.stop(settings, name) else 'was not running'}")
-    builders.remove_bridges()
+    builders.remove_bridges(settings)
     if wipe:
         _unmount_below(settings.home)
         shutil.rmtree(settings.home, ignore_errors=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from .packages import debian_mirror, need
@@ -17,7 +18,7 @@ BUILDX = "usr/libexec/docker/cli-plugins/docker-buildx"
 
 
 def make(settings: Settings) -> None:
-    """Makes the root by mmdebstrap unless it is there (some minutes, 800 MB)."""
+    """Makes the root by mmdebstrap unless it is there (about a minute, 800 MB)."""
     if (settings.root / "usr/sbin/dockerd").exists():
         _remember(settings)
         return
@@ -27,6 +28,8 @@ def make(settings: Settings) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     log = settings.log("mmdebstrap")
     log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"making a root of Debian {settings.suite} in {settings.root} (once, about a minute; log: {log})",
+          file=sys.stderr, flush=True)
     with open(log, "wb") as output:
         made = subprocess.run(["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Check-Valid-Until \"false\"",
                                "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",

@@ -31,6 +31,9 @@ struct Refusal {
     line: Option<u32>,
 }
 
+/// Stands for the registry, whose address cases and results leave open.
+const REGISTRY: &str = "127.0.0.1:5000";
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../conformance")
 }
@@ -42,7 +45,7 @@ fn load(folder: &Path) -> (Case, Request, common::World) {
     let mut request =
         Request::new(Source::Context { context: "context".into(), path: path.clone() });
     request.target.clone_from(&case.target);
-    let registry = |v: &String| v.replace("{registry}", "127.0.0.1:5077");
+    let registry = |v: &String| v.replace("{registry}", REGISTRY);
     request.build_args = case.build_args.iter().map(|(k, v)| (k.clone(), registry(v))).collect();
     request.labels.clone_from(&case.labels);
     request.build_platform = "linux/amd64".parse().unwrap();
@@ -121,9 +124,10 @@ fn config_and_history_are_buildkits() {
     for folder in fs::read_dir(root().join("cases")).unwrap() {
         let folder = folder.unwrap().path();
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let Ok(text) = fs::read(root().join(format!("expected/{name}.json"))) else { continue };
+        let expected = fs::read_to_string(root().join(format!("expected/{name}.json")));
+        let Ok(text) = expected.map(|text| text.replace("{registry}", REGISTRY)) else { continue };
         count += 1;
-        let expected: Value = serde_json::from_slice(&text).unwrap();
+        let expected: Value = serde_json::from_str(&text).unwrap();
         if let Some(difference) = difference(&folder, &expected)
             && !known.contains(&format!("\"{name}\""))
         {
