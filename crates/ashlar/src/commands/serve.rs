@@ -34,7 +34,10 @@ pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
 
 /// The dialects by the word of their prefix: one line each.
 fn dialects(service: &Arc<Service>) -> Vec<(&'static str, Router)> {
-    vec![(ashlar_dialect_nullspace::DIALECT, ashlar_dialect_nullspace::router(service.clone()))]
+    vec![
+        (ashlar_dialect_nullspace::DIALECT, ashlar_dialect_nullspace::router(service.clone())),
+        (ashlar_dialect_polyaxon::DIALECT, ashlar_dialect_polyaxon::router(service.clone())),
+    ]
 }
 
 async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
@@ -60,6 +63,7 @@ async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<Exit
     while let Some(served) = listeners.join_next().await {
         served??;
     }
+    service.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
