@@ -338,3 +338,91 @@ fn privileges_must_be_granted() {
     let failed = run_exec(&world, exec).unwrap_err().failure;
     assert!(failed.hint.unwrap().contains("--allow network.host"));
 }
+
+/// An agent that answers a line with `agent: ` and the line.
+fn fake_agent(at: &std::path::Path) {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = std::os::unix::net::UnixListener::bind(at).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            // The executor connects once to see that an agent is there, and says nothing.
+            if BufReader::new(&stream).read_line(&mut line).unwrap() > 0 {
+                write!(stream, "agent: {line}").unwrap();
+            }
+        }
+    });
+}
+
+/// Puts a program into the context that sends a line to a Unix socket and prints the answer; busybox has none.
+fn talker(world: &World) {
+    const SOURCE: &str = r#"
+        #include <stdio.h>
+        #include <string.h>
+        #include <sys/socket.h>
+        #include <sys/un.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            struct sockaddr_un to = { .sun_family = AF_UNIX };
+            char answer[100];
+            ssize_t length;
+            int s = socket(AF_UNIX, SOCK_STREAM, 0);
+            strncpy(to.sun_path, argv[1], sizeof to.sun_path - 1);
+            if (connect(s, (struct sockaddr *)&to, sizeof to)) { perror("connect"); return 1; }
+            if (write(s, "hello\n", 6) != 6) return 2;
+            while ((length = read(s, answer, sizeof answer)) > 0) fwrite(answer, 1, length, stdout);
+            return 0;
+        }"#;
+    world.file("talk.c", SOURCE);
+    let here = world.context.path();
+    let made = std::process::Command::new("gcc")
+        .args(["-static", "-o", "talk", "talk.c"])
+        .current_dir(here)
+        .status()
+        .unwrap_or_else(|e| panic!("this test needs gcc: install gcc and libc6-dev ({e})"));
+    assert!(made.success(), "this test needs a static libc: install the package libc6-dev");
+}
+
+fn with_agent(world: &World, dockerfile: &str, agent: &std::path::Path) -> Result<Done, NotDone> {
+    let mut request = world.request(Request::text(dockerfile));
+    request.ssh = BTreeMap::from([("default".to_owned(), agent.to_owned())]);
+    world.run(request, &Cancel::new().unwrap())
+}
+
+#[test]
+fn an_ssh_agent_is_reached_by_whom_its_mount_names() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    fake_agent(&agent);
+    talker(&world);
+    let talk = "/talk $SSH_AUTH_SOCK";
+    let dockerfile = format!(
+        "FROM base\nCOPY talk /\n\
+         RUN --mount=type=ssh {talk} >/tmp/root; test -S $SSH_AUTH_SOCK\n\
+         USER user\n\
+         RUN --mount=type=ssh,uid=1000,gid=1000,mode=0600 {talk} >/tmp/own\n\
+         RUN --mount=type=ssh,mode=0666 {talk} >/tmp/anyone\n\
+         RUN --mount=type=ssh {talk} >/tmp/refused 2>&1; test $? -ne 0\n"
+    );
+    let done = with_agent(&world, &dockerfile, &agent).unwrap();
+    for file in ["/tmp/root", "/tmp/own", "/tmp/anyone"] {
+        assert_eq!(world.read(&done.built, file), "agent: hello\n", "{file}");
+    }
+    let refused = world.read(&done.built, "/tmp/refused");
+    assert!(refused.contains("Permission denied"), "{refused}");
+    let scratch = std::fs::read_dir(world.engine.dir().scratch()).unwrap();
+    assert_eq!(scratch.count(), 0, "the sockets are gone");
+}
+
+#[test]
+fn an_agent_that_does_not_listen_is_named() {
+    let world = World::new();
+    let gone = std::path::Path::new("/nonexistent/agent");
+    let dockerfile = "FROM base\nRUN --mount=type=ssh true\n";
+    let failed = with_agent(&world, dockerfile, gone).unwrap_err().failure;
+    assert_eq!(failed.kind, FailureKind::Step);
+    assert!(failed.message.contains("ssh agent 'default'"), "{failed}");
+    assert!(failed.hint.unwrap().contains("/nonexistent/agent"));
+}

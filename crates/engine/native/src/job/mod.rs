@@ -11,6 +11,7 @@ mod keys;
 mod mounts;
 mod session;
 mod sources;
+mod ssh;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};

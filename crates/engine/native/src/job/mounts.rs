@@ -14,6 +14,7 @@ use ashlar_snapshots::{Lease, Tree};
 use super::BuildJob;
 use super::file::root_of;
 use super::keys::bind_copy;
+use super::ssh::{Access, Forward};
 use crate::error::{internal, step};
 use crate::mounts::{About, Fresh, HeldMount};
 use crate::output::{NodeOutput, Output};
@@ -26,6 +27,7 @@ pub(super) struct StepMounts {
     held: Vec<HeldMount>,
     _leases: Vec<Lease>,
     _scratch: Vec<tempfile::TempDir>,
+    _agents: Vec<Forward>,
 }
 
 impl StepMounts {
@@ -237,10 +239,19 @@ impl BuildJob {
     }
 
     fn ssh(&self, target: &str, kind: &MountKind, made: &mut StepMounts) -> Result<(), Failure> {
-        let MountKind::Ssh { id, required, .. } = kind else { return Ok(()) };
+        let MountKind::Ssh { id, mode, uid, gid, required } = kind else { return Ok(()) };
         match self.request.ssh.get(id) {
-            Some(socket) => {
-                made.add(target, ashlar_sandbox::MountKind::Socket { source: socket.clone() });
+            Some(agent) => {
+                let access = Access { mode: *mode, uid: *uid, gid: *gid };
+                let forward =
+                    Forward::start(agent, &self.engine.dir.scratch(), access).map_err(|e| {
+                        let text = format!("the ssh agent '{id}' cannot be forwarded: {e}");
+                        Failure::new(FailureKind::Step, text)
+                            .hint(format!("check that an agent listens at {}", agent.display()))
+                    })?;
+                let source = forward.socket().to_owned();
+                made._agents.push(forward);
+                made.add(target, ashlar_sandbox::MountKind::Socket { source });
                 Ok(())
             }
             None if *required => {
