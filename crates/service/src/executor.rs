@@ -49,6 +49,8 @@ impl Executor for Native {
         let internal = |e: crate::Error| Failure::new(FailureKind::Internal, e.internal_text());
         let name = image_name(&request.tenant, &request.build).map_err(internal)?;
         let (sink, epoch) = (request.sink.clone(), request.epoch);
+        // A collection of garbage by another process must not take what nothing refers to yet.
+        let _lease = self.0.work_lease()?;
         let built = self.0.build(request, cancel)?;
         sink.event(Event::State { to: State::Exporting });
         let image = Image::of(&built, vec![name], epoch)?;

@@ -1,6 +1,7 @@
 //! The real binary, on a base image that is imported from Debian's package busybox-static.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod architecture;
 mod builds;
 mod crashes;
 mod disk;
