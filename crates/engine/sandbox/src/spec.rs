@@ -220,7 +220,8 @@ pub struct Limits {
     pub cpus: Option<f64>,
     /// Processes and threads at one time.
     pub pids: Option<u64>,
-    /// Growth of `Spec::disk_paths` in bytes; polled, see [`crate::disk`] for the overshoot.
+    /// Growth of `Spec::disk_paths` in bytes; a project quota where the file system has it, else polled: see
+    /// [`crate::disk`] for the overshoot.
     pub disk_bytes: Option<u64>,
     /// The file systems of `disk_paths` keep at least this many bytes free; the step ends when it falls below.
     pub disk_free_bytes: Option<u64>,

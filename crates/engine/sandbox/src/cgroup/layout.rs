@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 pub(crate) const PARENT: &str = "ashlar";
 /// The same for containers of OCI runtimes, which make device rules of their own: a child can't have more than [`PARENT`].
 pub(crate) const RUNTIME_PARENT: &str = "ashlar-oci";
+/// A group below the parent that never has a member: shown to steps where they have no group of their own.
+pub(crate) const IDLE: &str = "idle";
+/// The v1 controllers that language runtimes look for.
+const SHOWN: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
 /// Group that this process moves to when its own v2 group has to hand controllers down.
 const OWN_LEAF: &str = "ashlar-engine";
 
@@ -25,6 +29,23 @@ pub(crate) struct Controller {
     pub(crate) parent: PathBuf,
 }
 
+/// A v1 hierarchy that steps are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// Name of its mount point, such as `cpu` or `cpu,cpuacct`.
+    pub(crate) name: String,
+    /// Ashlar's parent group.
+    pub(crate) parent: PathBuf,
+}
+
+impl Hierarchy {
+    /// Makes the group without members.
+    pub(crate) fn make_idle(&self) -> io::Result<()> {
+        make_group(&self.parent)?;
+        make_group(&self.parent.join(IDLE))
+    }
+}
+
 /// The controllers of this machine that sandboxes use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -33,6 +54,8 @@ pub(crate) struct Layout {
     pub(crate) cpu: Option<Controller>,
     /// v1 only; v2 has no such controller, there `nodev` mounts alone keep devices out of reach.
     pub(crate) devices: Option<Controller>,
+    /// The v1 hierarchies with a controller of [`SHOWN`].
+    pub(crate) hierarchies: Vec<Hierarchy>,
 }
 
 impl Layout {
@@ -46,6 +69,7 @@ impl Layout {
                 unified = Some(mount);
                 continue;
             }
+            layout.add_hierarchy(&mount, own, parent);
             for option in mount.options.split(',') {
                 let slot = match option {
                     "memory" => &mut layout.memory,
@@ -65,6 +89,19 @@ impl Layout {
             layout.add_unified(&mount.directory_of(own_group(own, None)), parent);
         }
         layout
+    }
+
+    fn add_hierarchy(&mut self, mount: &MountLine<'_>, own: &str, parent: &str) {
+        let mut options = mount.options.split(',');
+        let Some(option) = options.find(|option| SHOWN.contains(option)) else { return };
+        let Some(name) = Path::new(mount.point).file_name().and_then(|name| name.to_str()) else {
+            return;
+        };
+        if self.hierarchies.iter().any(|hierarchy| hierarchy.name == name) {
+            return;
+        }
+        let parent = mount.directory_of(own_group(own, Some(option))).join(parent);
+        self.hierarchies.push(Hierarchy { name: name.to_owned(), parent });
     }
 
     /// Adds the controllers that v2 offers in the given group and v1 does not have.
@@ -220,6 +257,9 @@ mod tests {
         assert_eq!(parent(&layout.cpu), "/sys/fs/cgroup/cpu/x/ashlar");
         assert_eq!(layout.devices, None);
         assert_eq!(layout.unified(), None);
+        let shown: Vec<&str> = layout.hierarchies.iter().map(|h| h.name.as_str()).collect();
+        assert_eq!(shown, ["memory", "pids", "cpu"]);
+        assert_eq!(layout.hierarchies[2].parent, Path::new("/sys/fs/cgroup/cpu/x/ashlar"));
     }
 
     #[test]
@@ -232,7 +272,7 @@ mod tests {
         let layout = Layout::parse(&mounts, "0::/system.slice/ashlar.service\n", PARENT);
         assert_eq!(layout.unified(), Some(own.join("ashlar").as_path()));
         assert!(layout.memory.is_some() && layout.pids.is_some() && layout.cpu.is_some());
-        assert_eq!(layout.devices, None);
+        assert_eq!((layout.devices.as_ref(), layout.hierarchies.len()), (None, 0));
 
         layout.prepare().unwrap();
         let handed = std::fs::read_to_string(own.join("cgroup.subtree_control")).unwrap();

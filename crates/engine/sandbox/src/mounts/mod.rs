@@ -5,6 +5,7 @@
 //! descriptor (`move_mount`). All mounts but `/dev`'s six nodes and devpts are `nodev`.
 
 pub(crate) mod api;
+pub(crate) mod cgroups;
 pub(crate) mod files;
 pub(crate) mod leftovers;
 pub(crate) mod place;

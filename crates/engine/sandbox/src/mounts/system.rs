@@ -59,15 +59,16 @@ fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
     openat(parent, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Mounts `/sys` of the current network namespace, read only and with its firmware tables hidden unless insecure.
-pub(crate) fn sys(tree: &mut Tree<'_>, staging: &Staging, insecure: bool) -> Result<()> {
+/// Mounts `/sys` of the current network namespace, read only and with its firmware tables hidden unless insecure, and
+/// returns it.
+pub(crate) fn sys(tree: &mut Tree<'_>, staging: &Staging, insecure: bool) -> Result<OwnedFd> {
     let target = tree.system_directory("sys")?;
     let readonly =
         if insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
     let sys = new_mount("sysfs", &[], INERT | readonly)?;
     attach(&sys, target)?;
     if insecure {
-        return Ok(());
+        return Ok(sys);
     }
     for name in SYS_MASKED_DIRS {
         match openat(&sys, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
@@ -76,7 +77,7 @@ pub(crate) fn sys(tree: &mut Tree<'_>, staging: &Staging, insecure: bool) -> Res
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(sys)
 }
 
 /// What the new process needs to mount its own `/proc`.

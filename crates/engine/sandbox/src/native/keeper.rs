@@ -167,7 +167,9 @@ impl<'a> Inside<'a> {
         let root = mounts::rootfs::mount(&spec.rootfs, &shared.staging)?;
         let mut tree = Tree::new(root.as_fd()).during("reading the root file system")?;
         let (dev, pts) = mounts::system::dev(&mut tree, spec.shm_bytes).during("mounting /dev")?;
-        mounts::system::sys(&mut tree, &shared.staging, insecure).during("mounting /sys")?;
+        let sys =
+            mounts::system::sys(&mut tree, &shared.staging, insecure).during("mounting /sys")?;
+        shared.cgroups.mount(sys.as_fd(), cgroup).during("mounting /sys/fs/cgroup")?;
         let proc = Proc::prepare(&mut tree, &shared.staging, insecure).during("preparing /proc")?;
         mounts::step::mount_all(&mut tree, Some(&dev), spec, &shared.staging, network)?;
         let created = std::mem::take(&mut tree.created);

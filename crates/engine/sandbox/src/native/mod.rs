@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::cgroup::{Janitor, Layout, PARENT};
 use crate::error::During;
+use crate::mounts::cgroups::Cgroups;
 use crate::mounts::rootfs::Staging;
 use crate::network::Isolated;
 use crate::security::seccomp::Profile;
@@ -59,9 +60,10 @@ impl NativeSandbox {
             .during("preparing the parent cgroup (Ashlar's native executor needs root)")?;
         let janitor = Janitor::start(&layout).during("starting the cgroup janitor")?;
         let staging = Staging::new(&config.state_dir)?;
+        let cgroups = Cgroups::new(&config.state_dir, &layout)?;
         let profile = Profile::compile()?;
         let isolated = Isolated::new(config.network.clone());
-        let shared = Shared { staging, profile, layout, janitor, isolated };
+        let shared = Shared { staging, cgroups, profile, layout, janitor, isolated };
         Ok(Self { shared: Arc::new(shared) })
     }
 }

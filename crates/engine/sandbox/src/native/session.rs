@@ -13,7 +13,7 @@ use super::shared::Shared;
 use super::supervise::{Ends, Watched, watch};
 use super::sys;
 use crate::cgroup::Cgroup;
-use crate::disk::Watch;
+use crate::disk::{Quota, Watch};
 use crate::error::During;
 use crate::network::Attachment;
 use crate::{
@@ -29,6 +29,8 @@ pub(crate) struct NativeSession {
     /// Behind a lock because sessions are shared between threads; held only while a process is being made.
     keeper: Mutex<Option<Keeper>>,
     disk: Option<Watch>,
+    /// Released when nobody is left who could write.
+    quota: Option<Arc<Quota>>,
     /// False for `run`, whose one process is pid 1.
     session: bool,
 }
@@ -48,6 +50,7 @@ impl NativeSession {
             cgroup: Arc::new(cgroup),
             keeper: Mutex::new(None),
             disk: None,
+            quota: Quota::claim(spec),
             session,
         };
         // From here on, dropping `this` removes the cgroup.
@@ -64,7 +67,8 @@ impl NativeSession {
             session,
         )?;
         this.keeper = Mutex::new(Some(keeper));
-        this.disk = Watch::start(&spec.disk_paths, &spec.limits).during("watching the disk")?;
+        this.disk = Watch::start(&spec.disk_paths, &spec.limits, this.quota.clone())
+            .during("watching the disk")?;
         Ok(this)
     }
 
@@ -95,7 +99,10 @@ impl NativeSession {
             let _ = pidfd_send_signal(&init.pidfd, Signal::KILL);
             let _ = sys::wait(init.pid);
         }
-        std::mem::take(&mut keeper.created)
+        let created = std::mem::take(&mut keeper.created);
+        drop(keeper);
+        self.quota = None;
+        created
     }
 }
 
@@ -109,6 +116,8 @@ impl Drop for NativeSession {
 impl Session for NativeSession {
     fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
         let started = Instant::now();
+        // Before there is a process, which may be quick to run out of pids.
+        let refused_before = self.cgroup.pids_refused();
         let (streams, mut ends) = connect(io.stdin).during("making the streams of the process")?;
         let made = {
             let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,6 +135,7 @@ impl Session for NativeSession {
             limits: &self.spec.limits,
             disk: self.disk.as_ref(),
             cancel,
+            refused_before,
         };
         watch(watched, ends, started, io.output)
     }

@@ -52,6 +52,8 @@ pub(crate) struct Watched<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) disk: Option<&'a Watch>,
     pub(crate) cancel: &'a Cancel,
+    /// Forks that were refused before the process existed.
+    pub(crate) refused_before: u64,
 }
 
 /// State of one watch.
@@ -63,7 +65,6 @@ struct Supervisor<'a, 'b> {
     limit_hit: Option<LimitHit>,
     cancelled: bool,
     killed: bool,
-    refused_before: u64,
     size: (u16, u16),
     buffer: Vec<u8>,
 }
@@ -75,7 +76,6 @@ pub(crate) fn watch(
     started: Instant,
     output: &mut dyn FnMut(Stream, &[u8]),
 ) -> Result<Exit, SandboxError> {
-    let refused_before = watched.cgroup.pids_refused();
     let mut supervisor = Supervisor {
         watched,
         ends,
@@ -84,7 +84,6 @@ pub(crate) fn watch(
         limit_hit: None,
         cancelled: false,
         killed: false,
-        refused_before,
         size: (0, 0),
         buffer: vec![0; CHUNK],
     };
@@ -193,7 +192,7 @@ impl Supervisor<'_, '_> {
     fn check_pids(&mut self) {
         if let Some(limit) = self.watched.limits.pids
             && !self.killed
-            && self.watched.cgroup.pids_refused() > self.refused_before
+            && self.watched.cgroup.pids_refused() > self.watched.refused_before
         {
             self.hit(Some(LimitHit::Pids { limit }));
         }
@@ -312,7 +311,8 @@ impl Supervisor<'_, '_> {
         };
         let failed = exit.code != Some(0);
         if failed && exit.limit_hit.is_none() && !exit.cancelled {
-            exit.limit_hit = limit_behind(self.watched.limits, &usage, self.refused_before);
+            exit.limit_hit = limit_behind(self.watched.limits, &usage, self.watched.refused_before)
+                .or_else(|| self.watched.disk.and_then(Watch::refused));
         }
         exit
     }

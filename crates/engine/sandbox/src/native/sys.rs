@@ -20,7 +20,7 @@ pub(crate) enum Cloned {
 }
 
 /// Turns a raw return value into a result.
-fn check(value: libc::c_long) -> Result<libc::c_long, Errno> {
+pub(crate) fn check(value: libc::c_long) -> Result<libc::c_long, Errno> {
     if value == -1 { Err(last_errno()) } else { Ok(value) }
 }
 

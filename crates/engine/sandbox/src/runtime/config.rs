@@ -149,6 +149,7 @@ fn mounts(shared: &Shared, spec: &Spec, session: bool) -> Value {
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", sys),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
     ];
     let read_only = ["bind", "ro", "nosuid", "nodev"];
     if let Some(bundle) = &spec.ca_bundle {

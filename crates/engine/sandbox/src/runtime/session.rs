@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::tree::{self, namespace_path, write_json};
 use super::{Shared, config};
 use crate::cgroup::Cgroup;
-use crate::disk::Watch;
+use crate::disk::{Quota, Watch};
 use crate::error::During;
 use crate::native::keeper;
 use crate::native::supervise::{Ends, Watched, watch};
@@ -31,6 +31,8 @@ pub(crate) struct RuntimeSession {
     cgroup: Cgroup,
     network: Attachment,
     disk: Option<Watch>,
+    /// Released when nobody is left who could write.
+    quota: Option<Arc<Quota>>,
     created: Vec<CreatedMountpoint>,
     execs: AtomicU64,
 }
@@ -42,6 +44,8 @@ impl RuntimeSession {
         // The device rules are the runtime's, in a group of its own.
         let cgroup =
             Cgroup::create(&shared.layout, &id, &spec.limits, false).during("making the cgroup")?;
+        let quota = Quota::claim(spec);
+        let disk = Watch::start(&spec.disk_paths, &spec.limits, quota.clone());
         let this = Self {
             shared: Arc::clone(shared),
             spec: spec.clone(),
@@ -53,7 +57,8 @@ impl RuntimeSession {
                 Network::None => Attachment::Loopback,
                 Network::Isolated => shared.isolated.attach()?,
             },
-            disk: Watch::start(&spec.disk_paths, &spec.limits).during("watching the disk")?,
+            disk: disk.during("watching the disk")?,
+            quota,
             created: Vec::new(),
             execs: AtomicU64::new(0),
         };
@@ -70,7 +75,7 @@ impl RuntimeSession {
     /// Runs the spec's process and waits for it.
     pub(crate) fn run(mut self, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
         self.write_bundle(false)?;
-        let started = Instant::now();
+        let started = (Instant::now(), self.cgroup.pids_refused());
         // Kept after its end, so that its counters can still be read.
         let mut command = self.shared.runtime.command(&["run", "--keep", "--bundle"]);
         command.arg(&self.bundle).arg(&self.id);
@@ -106,7 +111,7 @@ impl RuntimeSession {
         &self,
         child: Child,
         mut ends: Ends,
-        started: Instant,
+        (started, refused_before): (Instant, u64),
         kill: &dyn Fn(&keeper::Child),
         output: &mut dyn FnMut(Stream, &[u8]),
         cancel: &Cancel,
@@ -134,6 +139,7 @@ impl RuntimeSession {
             limits: &self.spec.limits,
             disk: self.disk.as_ref(),
             cancel,
+            refused_before,
         };
         let mut exit = watch(watched, ends, started, output)?;
         // Runtimes tell of a signal as shells do.
@@ -147,7 +153,7 @@ impl RuntimeSession {
 
 impl Session for RuntimeSession {
     fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
-        let started = Instant::now();
+        let started = (Instant::now(), self.cgroup.pids_refused());
         let number = self.execs.fetch_add(1, Ordering::Relaxed);
         let file = self.bundle.join(format!("process-{number}.json"));
         let pid_file = self.bundle.join(format!("process-{number}.pid"));
@@ -182,6 +188,8 @@ impl Session for RuntimeSession {
 impl Drop for RuntimeSession {
     fn drop(&mut self) {
         self.shared.runtime.remove(&self.id);
+        self.disk = None;
+        self.quota = None;
         let _ = std::fs::remove_dir_all(&self.bundle);
         self.shared.janitor.remove(std::mem::take(&mut self.cgroup.directories));
     }

@@ -135,11 +135,26 @@ pub(crate) const TRICKS: &[Trick] = &[
     },
     Trick {
         name: "cgroup files",
-        script: "find /sys/fs/cgroup -type f | wc -l; cut -d: -f3 /proc/self/cgroup | sort -u",
+        script: "find /sys/fs/cgroup -name release_agent -o -name '[0-9]*.[0-9]*-*' | wc -l; ls /sys/fs/cgroup/../cgroup/memory/../.. 2>/dev/null | grep -c ashlar; cut -d: -f3 /proc/self/cgroup | sort -u",
         expect: Expect::Harmless {
-            output: "0\n/",
-            why: "no cgroup file system is mounted, and the namespace shows the step's own group as the root",
+            output: "0\n0\n/",
+            why: "only the step's own groups are bound, no top of a hierarchy and no other sandbox, and the namespace shows them as the root",
         },
+    },
+    Trick {
+        name: "writing to the own cgroup",
+        script: "cd /sys/fs/cgroup; for f in $(find . -type f -perm -200); do echo 1 >$f; done",
+        expect: Expect::Refused(&["Read-only"]),
+    },
+    Trick {
+        name: "making, moving and removing cgroups",
+        script: "cd /sys/fs/cgroup; for d in . */; do mkdir $d/x; rmdir $d; done; mv memory other",
+        expect: Expect::Refused(&["Read-only", "busy", "Invalid argument"]),
+    },
+    Trick {
+        name: "making the own cgroup writable",
+        script: "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mount -o remount,rw $d; mount -o remount,bind,rw $d; mount -o bind $d /tmp; umount $d; done 2>&1; /probe call 442 -100 s:/sys/fs/cgroup 0 x:0000000000000000010000000000000000000000000000000000000000000000 32",
+        expect: Expect::Refused(&["not permitted", "denied", "must be"]),
     },
     Trick {
         name: "a node of the disk",
