@@ -32,6 +32,7 @@ conformance: setup-test
 	$(CARGO) build --locked --bin ashlar
 	python3 conformance/test_harness.py
 	ASHLAR=$(abspath $(DEBUG)) conformance/check --live 10
+	ASHLAR=$(abspath $(DEBUG)) conformance/consumers
 
 # Prints the table of numbers beside BuildKit and buildah; starts them when they do not run.
 bench: setup-test
