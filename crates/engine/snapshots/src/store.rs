@@ -69,6 +69,7 @@ impl SnapshotStore {
         FOLDERS
             .iter()
             .try_for_each(|folder| make(&root.join(folder), Permissions::from_mode(0o755)))?;
+        spread(&root.join("drafts"));
         let trash = Trash::open(root.join("trash"))?;
         let (held, facts, entries) = Default::default();
         Ok(Self(Arc::new(Inner { root, trash, held, entries, facts })))
@@ -241,6 +242,22 @@ impl SnapshotStore {
         drop(lock);
         Ok(Removal::Removed)
     }
+}
+
+/// Lets the file system put each new directory in `dir` wherever there is room, as at its top.
+///
+/// ext4 makes files near their directory and passes over each inode there that was deleted in the
+/// last minutes, one by one: next to a removed layer of 30,000 files, making as many takes ten times
+/// as long.
+fn spread(dir: &Path) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    // Only a hint, which few file systems know.
+    let _ = std::fs::File::open(dir).map(|dir| match ioctl_getflags(&dir) {
+        Ok(flags) if !flags.contains(IFlags::TOPDIR) => {
+            ioctl_setflags(&dir, flags | IFlags::TOPDIR)
+        }
+        _ => Ok(()),
+    });
 }
 
 /// What [`SnapshotStore::remove`] did.
