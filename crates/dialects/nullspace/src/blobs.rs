@@ -255,8 +255,15 @@ mod tests {
         assert_ne!(plain.note_id(), forced.note_id());
         let text = plain.to_string();
         for bad in [
-            "", "x", "sha256-", &text[..70], &format!("{text}-"), &format!("{text}0-x"),
-            &text.to_uppercase(), &text.replace("-1", "-01"), &text.replace("-1", "-+1"),
+            "",
+            "x",
+            "sha256-",
+            &text[..70],
+            &format!("{text}-"),
+            &format!("{text}0-x"),
+            &text.to_uppercase(),
+            &text.replace("-1", "-01"),
+            &text.replace("-1", "-+1"),
         ] {
             assert_eq!(BlobId::parse(bad), None, "{bad}");
         }

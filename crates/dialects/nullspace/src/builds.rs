@@ -2,9 +2,7 @@
 
 use ashlar_core::BuildId;
 use ashlar_core::state::State;
-use ashlar_service::{
-    Actor, ErrorKind, NewDocument, RetryRequest, Role, Secret, SubmitRequest,
-};
+use ashlar_service::{Actor, ErrorKind, NewDocument, RetryRequest, Role, Secret, SubmitRequest};
 use axum::http::StatusCode;
 use serde_json::Value;
 use uuid::Uuid;
@@ -198,7 +196,8 @@ impl App {
         }
         let new = BuildId::from_uuid(Uuid::now_v7());
         let files = self.objects.document::<AttemptFiles>(Some(found.tenant), build.uuid()).await?;
-        let mut bound = Bound { files: files.map(|d| d.value).unwrap_or_default(), ..Bound::default() };
+        let mut bound =
+            Bound { files: files.map(|d| d.value).unwrap_or_default(), ..Bound::default() };
         bound.files.files.iter_mut().for_each(|(_, known)| *known = FileUse::Known);
         let attempt = Attempt {
             tags: tags.unwrap_or_else(|| attempt.tags.clone()),
@@ -255,9 +254,8 @@ impl Bound {
 }
 
 fn secrets_of(secrets: &[(String, String)]) -> Vec<(String, Secret)> {
-    let sealed = |(id, value): &(String, String)| {
-        (id.clone(), Secret::new(value.clone().into_bytes()))
-    };
+    let sealed =
+        |(id, value): &(String, String)| (id.clone(), Secret::new(value.clone().into_bytes()));
     secrets.iter().map(sealed).collect()
 }
 
@@ -269,7 +267,8 @@ fn documents(
     bound: &Bound,
 ) -> Answer<Vec<NewDocument>> {
     let tenant = Some(actor.tenant.id);
-    let mut all = vec![NewDocument::new(tenant, build.uuid(), attempt).map_err(ApiError::internal)?];
+    let mut all =
+        vec![NewDocument::new(tenant, build.uuid(), attempt).map_err(ApiError::internal)?];
     if !bound.files.files.is_empty() {
         let files = NewDocument::new(tenant, build.uuid(), &bound.files);
         all.push(files.map_err(ApiError::internal)?);

@@ -302,7 +302,8 @@ mod tests {
         let a = json!({ "path": "a", "entry_type": "file", "content_base64": "" });
         let b = json!({ "path": "b", "entry_type": "dir" });
         assert_eq!(read(json!([a, b])), read(json!([b, a])));
-        let other = json!({ "path": "a", "entry_type": "file", "content_base64": "", "mode": "0700" });
+        let other =
+            json!({ "path": "a", "entry_type": "file", "content_base64": "", "mode": "0700" });
         assert_ne!(read(json!([a])), read(json!([other])));
     }
 }

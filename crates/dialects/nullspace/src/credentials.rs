@@ -76,7 +76,9 @@ fn read_gcp(f: &Fields<'_>) -> Answer<Auth> {
     let key = match f.get("service_account_json") {
         Some(Value::String(text)) => text.clone(),
         Some(object @ Value::Object(_)) => object.to_string(),
-        Some(_) => return Err(ApiError::invalid(format!("{place}: must be an object or a string"))),
+        Some(_) => {
+            return Err(ApiError::invalid(format!("{place}: must be an object or a string")));
+        }
         None => return Err(ApiError::invalid(format!("{place}: is missing"))),
     };
     let is_object = serde_json::from_str::<Value>(&key).is_ok_and(|v| v.is_object());

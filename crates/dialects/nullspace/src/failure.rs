@@ -87,7 +87,7 @@ pub(crate) fn detail_of(failure: &Failure, build_id: &str) -> FailureDetail {
         phase: phase_of(failure).into(),
         retryable,
         suggested_action: failure.hint.clone().unwrap_or_else(|| action_of(failure.kind).into()),
-        step_index: failure.step.map(|s| s.0),
+        step_index: failure.step.filter(|_| failure.kind != FailureKind::Readiness).map(|s| s.0),
         build_id: Some(build_id.to_owned()),
         details: Some(Value::Object(details)),
         ..FailureDetail::default()

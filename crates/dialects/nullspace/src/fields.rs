@@ -127,7 +127,11 @@ impl<'a> Fields<'a> {
     }
 
     /// Returns one of some words, which may be absent.
-    pub(crate) fn one_of(&self, name: &str, words: &[&'static str]) -> Answer<Option<&'static str>> {
+    pub(crate) fn one_of(
+        &self,
+        name: &str,
+        words: &[&'static str],
+    ) -> Answer<Option<&'static str>> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match words.iter().find(|w| **w == text) {
             Some(word) => Ok(Some(word)),

@@ -77,8 +77,9 @@ impl HistoryQuery {
         let limit = match query.get("limit") {
             None => LIMIT_DEFAULT,
             Some(text) => {
-                let wrong =
-                    || ApiError::invalid(format!("limit: must be an integer from 1 to {LIMIT_MAX}"));
+                let wrong = || {
+                    ApiError::invalid(format!("limit: must be an integer from 1 to {LIMIT_MAX}"))
+                };
                 let limit = text.parse().ok().filter(|n| (1..=LIMIT_MAX).contains(n));
                 limit.ok_or_else(wrong)?
             }
@@ -222,9 +223,19 @@ mod tests {
         assert_eq!(read(&[]).unwrap().limit, LIMIT_DEFAULT);
         assert!(read(&[("limit", "100"), ("status", "ready"), ("backend", "native")]).is_ok());
         for bad in [
-            ("limit", "0"), ("limit", "101"), ("limit", "x"), ("limit", "1.0"), ("limit", "-1"),
-            ("status", "queued"), ("backend", "docker"), ("source_type", "x"), ("cursor", "x"),
-            ("cursor", ""), ("cursor", "l-1"), ("cursor", "w1-2"), ("status", ""),
+            ("limit", "0"),
+            ("limit", "101"),
+            ("limit", "x"),
+            ("limit", "1.0"),
+            ("limit", "-1"),
+            ("status", "queued"),
+            ("backend", "docker"),
+            ("source_type", "x"),
+            ("cursor", "x"),
+            ("cursor", ""),
+            ("cursor", "l-1"),
+            ("cursor", "w1-2"),
+            ("status", ""),
         ] {
             assert_eq!(read(&[bad]).unwrap_err().code, "invalid_request", "{bad:?}");
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ashlar_core::state::State;
-use ashlar_service::{Actor, ErrorKind, Filter, Page};
+use ashlar_core::BuildId;
+use ashlar_service::{Actor, At, ErrorKind, Filter, Page};
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
@@ -14,6 +14,7 @@ use crate::documents::{Alias, PublicTemplate, Template};
 use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
 use crate::ids;
+use crate::logs::PIECE as JOURNAL_PIECE;
 use crate::refs::{TemplateRef, slug_of};
 use crate::request::{check_name, read_tags};
 use crate::templates::{Found, NAME};
@@ -204,38 +205,46 @@ impl App {
         tokio::spawn(async move {
             if let Err(error) = app.forget_builds(&actor, &found).await {
                 let template = ids::template(found.id);
-                tracing::warn!(template, error = error.message, "builds of a deleted template stay");
+                tracing::warn!(
+                    template,
+                    error = error.message,
+                    "builds of a deleted template stay"
+                );
             }
         });
         Ok(())
     }
 
     async fn forget_builds(&self, actor: &Actor, found: &Found) -> Answer<()> {
-        for state in State::ALL {
-            loop {
-                let filter = Filter {
-                    tenant: Some(found.tenant),
-                    scope: Some(ids::template(found.id)),
-                    dialect: Some(DIALECT.to_owned()),
-                    state: Some(state),
-                    ..Filter::default()
-                };
-                let page = Page::newest(BUILDS_PIECE);
-                let records = self.service.list(actor, &filter, &page).await?.records;
-                let mut gone = false;
-                for record in &records {
-                    let build = record.submission.build;
-                    if state.is_terminal() {
-                        gone |= self.service.delete(actor, build).await.is_ok();
-                    } else {
-                        self.service.cancel(actor, build, Some("the template was deleted")).await?;
-                    }
-                }
-                if !gone {
-                    break;
-                }
+        let filter = Filter {
+            tenant: Some(found.tenant),
+            scope: Some(ids::template(found.id)),
+            dialect: Some(DIALECT.to_owned()),
+            ..Filter::default()
+        };
+        let mut page = Page::newest(BUILDS_PIECE);
+        loop {
+            let listed = self.service.list(actor, &filter, &page).await?;
+            for record in &listed.records {
+                self.forget_build(actor, record.submission.build).await?;
+            }
+            match listed.next {
+                Some(cursor) => page.at = At::After(cursor),
+                None => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    async fn forget_build(&self, actor: &Actor, build: BuildId) -> Answer<()> {
+        let reason = Some("the template was deleted");
+        if !self.service.cancel(actor, build, reason).await?.state.is_terminal() {
+            let mut follower = self.service.follow(actor, build, 0).await?;
+            while !follower.next(JOURNAL_PIECE).await.map_err(ApiError::internal)?.is_empty() {}
+        }
+        match self.service.delete(actor, build).await {
+            // Pinned by somebody, so it stays.
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
+            other => Ok(other?),
+        }
     }
 }

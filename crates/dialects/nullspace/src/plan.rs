@@ -2,7 +2,9 @@
 
 use ashlar_service::Actor;
 use ashlar_service::frontends::declarative::render_dockerfile;
-use ashlar_service::frontends::dockerfile::parse::ast::{Command, Copying, File, Instruction, Stage};
+use ashlar_service::frontends::dockerfile::parse::ast::{
+    Command, Copying, File, Instruction, Stage,
+};
 use ashlar_service::frontends::dockerfile::read;
 use serde_json::{Value, json};
 
@@ -76,9 +78,9 @@ fn plan_of(prepared: &Prepared) -> Answer<BuildPlan> {
 /// Returns the stages that the wanted one stands on, itself last.
 fn chain<'a>(file: &'a File, target: Option<&str>) -> Vec<&'a Stage> {
     let named = |name: &str, before: usize| {
-        let by_name = file.stages[..before].iter().position(|s| {
-            s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name))
-        });
+        let by_name = file.stages[..before]
+            .iter()
+            .position(|s| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name)));
         by_name.or_else(|| name.parse().ok().filter(|i| *i < before))
     };
     let all = file.stages.len();

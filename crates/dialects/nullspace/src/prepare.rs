@@ -135,9 +135,8 @@ fn source_type(request: &BuildRequest, base: Option<&BaseOf>) -> &'static str {
         (Source::Dockerfile { .. }, _) => "dockerfile",
         (_, Some(BaseOf::Build(_))) => "template_base",
         (Source::Steps { steps, .. }, _) => {
-            let plain = steps.is_empty()
-                && request.build_envs.is_empty()
-                && request.start_cmd.is_none();
+            let plain =
+                steps.is_empty() && request.build_envs.is_empty() && request.start_cmd.is_none();
             if plain { "oci_import" } else { "declarative" }
         }
     }
@@ -186,6 +185,11 @@ impl Prepared {
         };
         let mut definition = Definition::new(recipe);
         definition.network = network;
+        definition.runtime = declarative::Runtime {
+            user: request.runtime.user.clone(),
+            workdir: request.runtime.workdir.clone(),
+            envs: request.runtime.envs.clone(),
+        };
         definition.start = self.start();
         if let Some(context) = context {
             definition.contexts.insert("context".into(), context);
@@ -201,11 +205,6 @@ impl Prepared {
     ) -> declarative::Definition {
         let (request, mut definition) = (&self.request, declarative::Definition::new(base, steps));
         definition.build_envs.clone_from(&request.build_envs);
-        definition.runtime = declarative::Runtime {
-            user: request.runtime.user.clone(),
-            workdir: request.runtime.workdir.clone(),
-            envs: request.runtime.envs.clone(),
-        };
         if request.skip_cache {
             definition.cache = CacheUse::Skip;
         }
@@ -218,8 +217,7 @@ impl Prepared {
         path.clone_into(&mut made.file_name);
         made.target.clone_from(&request.target);
         made.build_args.clone_from(&request.build_args);
-        made.build_envs =
-            request.build_envs.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        made.build_envs = request.build_envs.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
         made.network = network;
         if request.skip_cache {
             made.no_cache = NoCache::All;
@@ -235,13 +233,9 @@ impl Prepared {
             (None, Some(_)) => NOTHING.to_owned(),
             (None, None) => return None,
         };
-        Some(StartCommand {
-            command,
-            user: runtime.user.clone(),
-            workdir: runtime.workdir.clone(),
-            envs: runtime.envs.clone(),
-            readiness: probe,
-        })
+        // User, directory and variables are those of the result, which have the request's.
+        let envs = std::collections::BTreeMap::new();
+        Some(StartCommand { command, user: None, workdir: None, envs, readiness: probe })
     }
 
     /// Returns the name that the base has in plans.

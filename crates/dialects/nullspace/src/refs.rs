@@ -150,9 +150,8 @@ fn is_word(text: &str) -> bool {
 
 /// Says whether a text fits as a namespace: words with single hyphens, which a UUID is too.
 pub(crate) fn is_slug(text: &str) -> bool {
-    let word = |w: &str| {
-        !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-    };
+    let word =
+        |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     text.len() <= SLUG_BYTES_MAX && text.split('-').all(word)
 }
 
@@ -245,8 +244,24 @@ mod tests {
     fn what_is_outside_of_the_grammar_is_refused() {
         let long = "x".repeat(129);
         for bad in [
-            "", ":", "app:", ":v1", "a/b/c", "/app", "acme/", "Acme/app", "a--b/app", "-a/app",
-            "app:v1:v2", "app@sha256:x", "app name", ".app", "tmpl_x:v1", "app:tb_/", "ä", "a\0",
+            "",
+            ":",
+            "app:",
+            ":v1",
+            "a/b/c",
+            "/app",
+            "acme/",
+            "Acme/app",
+            "a--b/app",
+            "-a/app",
+            "app:v1:v2",
+            "app@sha256:x",
+            "app name",
+            ".app",
+            "tmpl_x:v1",
+            "app:tb_/",
+            "ä",
+            "a\0",
             &long,
         ] {
             assert!(TemplateRef::parse(bad).is_err(), "{bad:?}");
@@ -270,14 +285,30 @@ mod tests {
     fn images_are_told_from_nonsense() {
         let digest = format!("busybox@sha256:{}", "a".repeat(64));
         for good in [
-            "busybox", "busybox:latest", "library/busybox", "127.0.0.1:5000/a/b:1", "localhost/x",
-            "ghcr.io/Org".to_lowercase().as_str(), &digest, "scratch",
+            "busybox",
+            "busybox:latest",
+            "library/busybox",
+            "127.0.0.1:5000/a/b:1",
+            "localhost/x",
+            "ghcr.io/Org".to_lowercase().as_str(),
+            &digest,
+            "scratch",
         ] {
             assert!(is_image(good), "{good}");
         }
         for bad in [
-            "", "UPPER", "a//b", "a:", "a:b:c", "a@sha256:1", "a b", "../x", "a/..", "http://x/y",
-            "-x", "x/",
+            "",
+            "UPPER",
+            "a//b",
+            "a:",
+            "a:b:c",
+            "a@sha256:1",
+            "a b",
+            "../x",
+            "a/..",
+            "http://x/y",
+            "-x",
+            "x/",
         ] {
             assert!(!is_image(bad), "{bad}");
         }

@@ -48,10 +48,7 @@ pub(crate) struct BuildRequest {
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A Dockerfile: its text, or where in the context it is.
-    Dockerfile {
-        text: Option<String>,
-        path: String,
-    },
+    Dockerfile { text: Option<String>, path: String },
     /// Steps on an image or another template.
     Steps {
         base: String,

@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn fixed_words_win_over_ids() {
-        for word in ["build", "builds", "blobs", "claims", "namespaces", "plan", "refs", "validate"] {
+        for word in ["build", "builds", "blobs", "claims", "namespaces", "plan", "refs", "validate"]
+        {
             assert_eq!(get(&format!("/v1/templates/{word}")), Route::Unknown, "{word}");
         }
         assert_eq!(readings("/v1/templates/app:v1"), [("app:v1".to_owned(), Action::Get)]);

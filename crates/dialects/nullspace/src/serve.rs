@@ -45,9 +45,8 @@ pub(crate) async fn handle(app: Arc<App>, request: Request) -> Response {
 fn request_id(headers: &HeaderMap) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
-    let given = given.filter(|id| {
-        !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(plain)
-    });
+    let given =
+        given.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(plain));
     given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), str::to_owned)
 }
 
@@ -256,7 +255,10 @@ async fn read_json(body: Body) -> Answer<Value> {
 fn read_query(text: &str) -> Query {
     let decode = |part: &str| decode_form(part);
     let pairs = text.split('&').filter(|p| !p.is_empty());
-    pairs.map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (decode(k), decode(v))).collect()
+    pairs
+        .map(|p| p.split_once('=').unwrap_or((p, "")))
+        .map(|(k, v)| (decode(k), decode(v)))
+        .collect()
 }
 
 /// Decodes `+` and percent signs; what is broken stays as it is.

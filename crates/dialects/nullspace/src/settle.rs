@@ -27,10 +27,8 @@ impl App {
         let mut after = 0;
         loop {
             let index = (BY_UNSETTLED, key.as_str());
-            let open = self
-                .objects
-                .documents_by::<Attempt>(Some(tenant), index, after, PIECE)
-                .await?;
+            let open =
+                self.objects.documents_by::<Attempt>(Some(tenant), index, after, PIECE).await?;
             let Some(last) = open.last() else { return Ok(found) };
             after = last.position;
             for attempt in open {

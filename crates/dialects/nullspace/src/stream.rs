@@ -35,7 +35,13 @@ impl Stream for Frames {
 }
 
 /// Answers with a build's log from an offset on: what there is, and with `follow` what comes.
-pub(crate) fn stream(app: Arc<App>, actor: Actor, owned: Owned, from: u64, follow: bool) -> Response {
+pub(crate) fn stream(
+    app: Arc<App>,
+    actor: Actor,
+    owned: Owned,
+    from: u64,
+    follow: bool,
+) -> Response {
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
     tokio::spawn(async move {
         let build = owned.build;
@@ -82,7 +88,9 @@ async fn follow_log(
     while !projector.ended() {
         let read = match timeout(SILENCE_MAX, follower.next(PIECE)).await {
             Ok(read) => read.map_err(crate::errors::ApiError::internal)?,
-            Err(_) if frames.send(Bytes::from_static(b": keep-alive\n\n")).await.is_ok() => continue,
+            Err(_) if frames.send(Bytes::from_static(b": keep-alive\n\n")).await.is_ok() => {
+                continue;
+            }
             // The client has gone; the build goes on.
             Err(_) => return Ok(()),
         };

@@ -1,1 +1,206 @@
-//! Later.
+//! Every route as nobody, as a stranger, as a reader and as the owner.
+
+use axum::body::Body;
+use serde_json::{Value, json};
+
+use crate::support::{World, steps};
+
+/// A route: method, path, body, what the owner gets, and what a stranger gets.
+struct Case {
+    method: &'static str,
+    path: String,
+    body: Option<Value>,
+    owner: u16,
+    stranger: Stranger,
+    /// Whether it changes something.
+    writes: bool,
+}
+
+/// What a stranger gets.
+enum Stranger {
+    /// His own, or nothing of ours.
+    Own,
+    /// A refusal.
+    Refused(u16, &'static str),
+}
+
+fn case(
+    method: &'static str,
+    path: impl Into<String>,
+    body: Option<Value>,
+    owner: u16,
+    stranger: Stranger,
+) -> Case {
+    let writes = method != "GET";
+    Case { method, path: format!("/v1/templates{}", path.into()), body, owner, stranger, writes }
+}
+
+/// All routes on a template and one of its builds; those that delete come last.
+fn cases(id: &str, build: &str) -> Vec<Case> {
+    use Stranger::{Own, Refused};
+    let request = || Some(steps("fresh", &["true"]));
+    let no_template = || Refused(404, "template_not_found");
+    let no_build = || Refused(404, "template_build_not_found");
+    let mut all = vec![
+        case("GET", "", None, 200, Own),
+        case("POST", "", request(), 201, Own),
+        case("POST", "/build", request(), 200, Own),
+        case("POST", "/builds", request(), 202, Own),
+        case("GET", format!("/builds/{build}"), None, 200, no_build()),
+        case("GET", format!("/builds/{build}/logs"), None, 200, no_build()),
+        case("POST", format!("/builds/{build}/cancel"), Some(json!({})), 200, no_build()),
+        case("POST", format!("/builds/{build}/retry"), Some(json!({})), 202, no_build()),
+        case(
+            "POST",
+            format!("/builds/{build}/promote"),
+            Some(json!({"tag": "v9"})),
+            200,
+            no_build(),
+        ),
+        Case { writes: false, ..case("POST", "/validate", request(), 200, Own) },
+        Case { writes: false, ..case("POST", "/plan", request(), 200, Own) },
+        case("POST", "/blobs/preflight", Some(json!({"files": []})), 200, Own),
+        case("GET", "/namespaces/acme", None, 200, Refused(404, "not_found")),
+    ];
+    for root in [format!("/{id}"), "/refs/acme%2Fapp".to_owned()] {
+        let of = |rest: &str| format!("{root}{rest}");
+        all.extend([
+            case("GET", of(""), None, 200, no_template()),
+            case("GET", of("/builds"), None, 200, no_template()),
+            case("GET", of("/tags"), None, 200, no_template()),
+            case("POST", of("/tags"), Some(json!({"tags": ["extra"]})), 200, no_template()),
+            case("DELETE", of("/tags/extra"), None, 204, no_template()),
+            case("POST", of("/rename"), Some(json!({"new_name": "app2"})), 200, no_template()),
+            case("GET", of("/aliases"), None, 200, no_template()),
+            case("POST", of("/rename"), Some(json!({"new_name": "app"})), 200, no_template()),
+            case("DELETE", of("/aliases/app2"), None, 204, no_template()),
+            case(
+                "PATCH",
+                of("/visibility"),
+                Some(json!({"visibility": "private"})),
+                200,
+                no_template(),
+            ),
+        ]);
+    }
+    all.push(case("DELETE", "/refs/acme%2Fapp", None, 204, no_template()));
+    all.push(case("DELETE", "/fresh", None, 204, Own));
+    all
+}
+
+async fn app(world: &World) -> (String, String) {
+    let entries = world.build(steps("app", &["echo hi"])).await;
+    let build = World::ready(&entries);
+    (entries[0]["template_id"].as_str().unwrap().to_owned(), build)
+}
+
+fn body(case: &Case) -> Body {
+    case.body.as_ref().map_or(Body::empty(), |b| Body::from(b.to_string()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_and_wrong_keys_are_unauthorized_everywhere() {
+    let world = World::new().await;
+    let (id, build) = app(&world).await;
+    for token in [None, Some("wrong"), Some("")] {
+        for case in cases(&id, &build) {
+            let reply = world.send(token, case.method, &case.path, body(&case)).await;
+            reply.refused(401, "unauthorized");
+        }
+        let digest = ashlar_core::Digest::of("x").hex();
+        let blob = format!("/v1/templates/blobs/sha256-{digest}-1");
+        world.send(token, "PUT", &blob, "x").await.refused(401, "unauthorized");
+        world.send(token, "GET", "/v1/machines?limit=1", "").await.refused(401, "unauthorized");
+        world.send(token, "POST", "/v1/templates/claims", "{}").await.refused(401, "unauthorized");
+    }
+    let health = world.send(None, "GET", "/healthz", "").await.is(200);
+    assert_eq!(health, json!({ "status": "ok" }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_find_nothing_of_others() {
+    let world = World::new().await;
+    let (id, build) = app(&world).await;
+    for case in cases(&id, &build) {
+        let reply = world.send(Some(&world.stranger), case.method, &case.path, body(&case)).await;
+        match case.stranger {
+            Stranger::Refused(status, code) => drop(reply.refused(status, code)),
+            Stranger::Own => {
+                let fine = reply.status.is_success() || reply.status == 404;
+                assert!(fine, "{} {}: {}", case.method, case.path, reply.text);
+                assert!(!reply.text.contains(&id), "{} {}", case.method, case.path);
+            }
+        }
+    }
+    world.get(&format!("/v1/templates/{id}")).await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_change_nothing() {
+    let world = World::new().await;
+    let (id, build) = app(&world).await;
+    let reader = world.reader().await;
+    for case in cases(&id, &build) {
+        let reply = world.send(Some(&reader), case.method, &case.path, body(&case)).await;
+        if case.writes {
+            let status = reply.status.as_u16();
+            // What is not there is not told from what is forbidden.
+            assert!(matches!(status, 403 | 404), "{} {}: {}", case.method, case.path, reply.text);
+        } else if case.path.contains("app2") {
+            continue;
+        } else {
+            assert_eq!(reply.status.as_u16(), case.owner, "{} {}", case.method, case.path);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_gets_the_documented_codes() {
+    let world = World::new().await;
+    let (id, build) = app(&world).await;
+    for case in cases(&id, &build) {
+        let reply = world.send(Some(&world.owner), case.method, &case.path, body(&case)).await;
+        let what = format!("{} {}: {}", case.method, case.path, reply.text);
+        assert_eq!(reply.status.as_u16(), case.owner, "{what}");
+        assert_eq!(reply.text.is_empty(), case.owner == 204, "{what}");
+        assert!(!reply.text.contains(":null"), "{what}");
+    }
+    assert_eq!(world.get("/v1/machines?limit=1").await.is(200), json!([]));
+    world.get("/v1/template-warm-pools").await.refused(501, "not_implemented");
+    world.get("/v1/nothing").await.refused(404, "not_found");
+    world.send(Some(&world.owner), "PUT", "/v1/templates", "").await.refused(404, "not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_template_is_seen_and_left_alone_by_strangers() {
+    let world = World::new().await;
+    let (id, _) = app(&world).await;
+    let patch = json!({ "visibility": "public" }).to_string();
+    let path = format!("/v1/templates/{id}/visibility");
+    world.send(Some(&world.owner), "PATCH", &path, patch).await.is(200);
+    let see =
+        async |path: &str| world.send(Some(&world.stranger), "GET", path, Body::empty()).await;
+    let info = see("/v1/templates/refs/acme/app").await.is(200);
+    assert_eq!(
+        (&info["visibility"], &info["canonical_ref"]),
+        (&json!("public"), &json!("acme/app"))
+    );
+    assert_eq!(see("/v1/templates").await.is(200).as_array().unwrap().len(), 1);
+    assert_eq!(see("/v1/templates/refs/acme/app/builds").await.is(200), json!({ "builds": [] }));
+    for (method, rest, body) in [
+        ("DELETE", "", ""),
+        ("POST", "/rename", r#"{"new_name": "mine"}"#),
+        ("POST", "/tags", r#"{"tags": ["mine"]}"#),
+        ("PATCH", "/visibility", r#"{"visibility": "private"}"#),
+    ] {
+        let path = format!("/v1/templates/refs/acme%2Fapp{rest}");
+        let reply = world.send(Some(&world.stranger), method, &path, body).await;
+        reply.refused(403, "permission_denied");
+    }
+    // A new name is known to others too, and the old one as well.
+    world.post(&format!("/v1/templates/{id}/rename"), json!({ "new_name": "apple" })).await.is(200);
+    see("/v1/templates/refs/acme%2Fapple").await.is(200);
+    see("/v1/templates/refs/acme%2Fapp").await.is(200);
+    world.delete(&format!("/v1/templates/{id}")).await.is(204);
+    see("/v1/templates/refs/acme%2Fapple").await.refused(404, "template_not_found");
+}

@@ -1,1 +1,134 @@
-//! Later.
+//! Bad and hostile requests: each is refused with a JSON error, before anything is begun.
+
+use serde_json::{Value, json};
+
+use crate::support::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_are_refused_and_leave_no_template() {
+    let world = World::new().await;
+    let copy = |source: &str| json!({ "action": "copy", "sources": [source], "dst": "/x" });
+    let steps = |step: Value| json!({ "name": "x", "base_image": "busybox", "steps": [step] });
+    let with = |key: &str, value: Value| {
+        let mut request = json!({ "name": "x", "base_image": "busybox" });
+        request[key] = value;
+        request
+    };
+    let docker = |key: &str, value: Value| {
+        let mut request = json!({ "name": "x", "dockerfile": "FROM busybox" });
+        request[key] = value;
+        request
+    };
+    let cases = [
+        json!({}),
+        json!([]),
+        json!("text"),
+        json!({ "name": "x" }),
+        with("name", json!("a/b")),
+        with("name", json!(7)),
+        with("name", json!("")),
+        with("name", json!("tmpl_x")),
+        with("alias", json!(1)),
+        with("tags", json!([])),
+        with("tags", json!(["tb_1"])),
+        with("tags", json!("v1")),
+        with("base_image", json!("UPPER CASE")),
+        with("base_image", json!("a@sha256:1")),
+        with("build_backend", json!("docker")),
+        with("build_envs", json!({ "A": 1 })),
+        with("build_envs", json!({ "A=B": "1" })),
+        with("build_config", json!({ "vcpus": "2" })),
+        with("build_config", json!({ "vcpus": 1.5 })),
+        with("build_secrets", json!([{ "id": "a", "value": "b" }])),
+        with("runtime_config", json!({ "readiness": { "kind": "tcp" } })),
+        with("skip_cache", json!("yes")),
+        with("steps", json!({})),
+        with("dockerfile", json!("FROM busybox")),
+        with("base_image_auth", json!({ "kind": "magic" })),
+        with("registry_auth", json!([{ "registry": "a/b", "auth": { "kind": "basic" } }])),
+        docker("steps", json!([{ "action": "run", "command": "true" }])),
+        docker("build_backend", json!("native")),
+        docker("build_target", json!("nope")),
+        docker("build_secrets", json!([{ "id": "a/b", "value": "c" }])),
+        docker("build_secrets", json!([{ "id": "a", "value": "b" }, { "id": "a", "value": "c" }])),
+        docker("dockerfile", json!("NOT A DOCKERFILE")),
+        docker("dockerfile", json!("")),
+        steps(json!({ "action": "fly" })),
+        steps(json!({ "command": "true" })),
+        steps(json!({ "action": "run" })),
+        steps(copy("not-there")),
+        steps(copy("../../etc/passwd")),
+        steps(copy("/etc/passwd")),
+        steps(copy("a\u{0}b")),
+    ];
+    for case in cases {
+        for path in
+            ["/v1/templates/builds", "/v1/templates/build", "/v1/templates", "/v1/templates/plan"]
+        {
+            world.post(path, case.clone()).await.refused(400, "invalid_request");
+        }
+        let said = world.post("/v1/templates/validate", case.clone()).await.is(200);
+        assert_eq!(said["valid"], false, "{case}");
+        assert!(!said["errors"].as_array().unwrap().is_empty());
+    }
+    for text in ["", "{", "\u{0}", "nul"] {
+        let reply = world.send(Some(&world.owner), "POST", "/v1/templates/builds", text).await;
+        reply.refused(400, "invalid_request");
+    }
+    world.get("/v1/templates/x").await.refused(404, "template_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_that_leave_their_root_are_refused_everywhere() {
+    let world = World::new().await;
+    for path in ["../x", "/etc/x", "a/../../x", "", "a\u{0}b", "..", "a//b"] {
+        let build = json!({ "name": "x", "dockerfile": "FROM busybox", "build_context": { "files": [
+            { "path": path, "entry_type": "file", "content_base64": "" }] } });
+        let body =
+            world.post("/v1/templates/builds", build).await.refused(400, "file_upload_error");
+        assert_eq!(body["error_detail"]["phase"], "preflight", "{path:?}");
+        for required in ["code", "message", "retryable", "suggested_action"] {
+            assert!(body["error_detail"].get(required).is_some(), "{body}");
+        }
+        let files = json!({ "files": [{ "path": path, "entry_type": "dir" }] });
+        world.post("/v1/templates/blobs/preflight", files).await.refused(400, "file_upload_error");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_data_to_the_shell() {
+    let world = World::new().await;
+    let request = json!({ "name": "quoted", "base_image": "busybox", "steps": [
+        { "action": "make_dir", "path": "/a b/$(touch /pwned)/'x\"" },
+        { "action": "make_symlink", "target": "; touch /pwned", "path": "/link" },
+        { "action": "rename", "src": "/a b", "dst": "/c d", "force": true },
+        { "action": "run", "command": "test ! -e /pwned && test -d '/c d'" },
+        { "action": "remove", "path": "/c d", "recursive": true, "force": true },
+    ]});
+    World::ready(&world.build(request).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_secrets_are_nowhere_on_disk() {
+    let world = World::new().await;
+    let value = "hidden-4711-value";
+    let request = json!({ "name": "s", "build_secrets": [{ "id": "k", "value": value }],
+        "dockerfile": "FROM busybox\nRUN --mount=type=secret,id=k cat /run/secrets/k; true" });
+    let entries = world.build(request).await;
+    World::ready(&entries);
+    assert!(!json!(entries).to_string().contains(value));
+    let mut todo = vec![world.data.path().to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let bytes = std::fs::read(&path).unwrap();
+                let found = bytes.windows(value.len()).any(|w| w == value.as_bytes());
+                assert!(!found, "{}", path.display());
+            }
+        }
+    }
+}

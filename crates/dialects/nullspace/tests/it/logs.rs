@@ -1,1 +1,134 @@
-//! Later.
+//! Logs: offsets, streams, phases.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::support::{World, steps};
+
+fn offsets(entries: &[Value]) -> Vec<u64> {
+    entries.iter().map(|e| e["offset"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_are_gap_free_and_stay_the_same() {
+    let world = World::new().await;
+    let entries = world.build(steps("app", &["echo a; echo b >&2; printf c", "true"])).await;
+    let id = World::ready(&entries);
+    let all: Vec<u64> = (0..entries.len() as u64).collect();
+    assert_eq!(offsets(&entries), all);
+    assert_eq!(entries[0]["kind"], "start");
+    let times: Vec<&str> = entries.iter().map(|e| e["timestamp"].as_str().unwrap()).collect();
+    assert!(times.is_sorted());
+    for entry in &entries {
+        assert_eq!(entry["build_id"], json!(id));
+        assert_eq!(entry.get("step_index").is_some(), entry.get("total_steps").is_some());
+    }
+    let level =
+        |text: &str| entries.iter().find(|e| e["message"] == text).unwrap()["level"].clone();
+    assert_eq!((level("a"), level("b"), level("c")), (json!("info"), json!("warn"), json!("info")));
+    let logs = format!("/v1/templates/builds/{id}/logs");
+    for (query, from) in [
+        ("", 0),
+        ("?offset=3", 3),
+        ("?cursor=2", 2),
+        ("?offset=4&cursor=1", 4),
+        ("?follow=true&offset=5", 5),
+        ("?offset=99999", all.len()),
+    ] {
+        let replayed = world.get(&format!("{logs}{query}")).await.entries();
+        assert_eq!(replayed, entries[from..], "{query}");
+    }
+    let snapshot = world.get(&format!("/v1/templates/builds/{id}?offset=3")).await.is(200);
+    assert_eq!(snapshot["entries"].as_array().unwrap(), &entries[3..]);
+    assert_eq!(snapshot["next_offset"], json!(entries.len()));
+    let beyond = world.get(&format!("/v1/templates/builds/{id}?offset=99999")).await.is(200);
+    assert_eq!((&beyond["entries"], &beyond["next_offset"]), (&json!([]), &json!(99999)));
+    for bad in ["-1", "x", "1.5", ""] {
+        let path = format!("/v1/templates/builds/{id}?offset={bad}");
+        world.get(&path).await.refused(400, "invalid_request");
+    }
+    world.get(&format!("{logs}?follow=maybe")).await.refused(400, "invalid_request");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_broke_off_goes_on_after_the_last_event() {
+    let world = World::new().await;
+    let entries = world.build(steps("app", &["echo a"])).await;
+    let path = format!("/v1/templates/builds/{}/logs", World::ready(&entries));
+    let request = Request::get(&path)
+        .header("authorization", format!("bearer {}", world.owner))
+        .header("last-event-id", "2")
+        .header("x-request-id", "mine-1")
+        .body(Body::empty())
+        .unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["x-request-id"], "mine-1");
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert!(String::from_utf8(bytes.to_vec()).unwrap().starts_with("id: 3\nevent: log\ndata: {"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_one_line_whatever_a_step_writes() {
+    let world = World::new().await;
+    let command = r"printf 'a\302\205\342\200\250\342\200\251b\001\013\r\n\377\n'";
+    let reply = world.post("/v1/templates/build", steps("app", &[command])).await;
+    for separator in ['\u{85}', '\u{2028}', '\u{2029}', '\u{1}', '\u{b}'] {
+        assert!(!reply.text.contains(separator), "{separator:?}");
+    }
+    let messages: Vec<Value> = reply.entries().iter().map(|e| e["message"].clone()).collect();
+    assert!(messages.iter().any(|m| m.as_str().unwrap().starts_with("a\u{85}\u{2028}\u{2029}b")));
+    assert!(messages.contains(&json!("\u{fffd}")), "{messages:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_without_following_does_not_wait() {
+    let world = World::new().await;
+    let path = "/v1/templates/builds";
+    let build = world.post(path, steps("app", &["echo up; sleep 100"])).await.is(202);
+    let id = build["build_id"].as_str().unwrap();
+    loop {
+        let entries = world.get(&format!("{path}/{id}/logs")).await.entries();
+        assert!(entries.iter().all(|e| e["kind"] != "end"));
+        if entries.iter().any(|e| e["message"] == "up") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let waiting = world.status(id).await;
+    assert_eq!(waiting["build"]["status"], "building");
+    assert_eq!(waiting["build"]["promotability"]["status"], "not_ready");
+    let history = world.get("/v1/templates/app/builds?status=building").await.is(200);
+    assert_eq!(history["builds"][0]["build_id"], json!(id));
+    world.post(&format!("{path}/{id}/cancel"), json!({})).await.is(200);
+    world.ended(id).await;
+    let history = world.get("/v1/templates/app/builds?status=building").await.is(200);
+    assert_eq!(history, json!({ "builds": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cache_entry_is_counted_and_every_count_is_an_entry() {
+    let world = World::new().await;
+    for request in [
+        steps("app", &["echo 1", "exit 1"]),
+        steps("app", &["echo 1", "echo 2"]),
+        steps("app", &["echo 1", "echo 2"]),
+    ] {
+        let entries = world.build(request).await;
+        let id = entries[0]["build_id"].as_str().unwrap();
+        let status = world.status(id).await;
+        for (kind, words) in
+            [("final_artifact", "final_artifact"), ("layer", "layer"), ("file_blob", "file_blob")]
+        {
+            for (word, counter) in
+                [("hit", "hits"), ("miss", "misses"), ("bypass", "bypasses"), ("stored", "stores")]
+            {
+                let fits = |e: &&Value| e["cache_kind"] == kind && e["cache_status"] == word;
+                let found = entries.iter().filter(fits).count();
+                let said = &status["build"]["cache_summary"][format!("{words}_{counter}")];
+                assert_eq!(*said, json!(found), "{kind} {word} {entries:#?}");
+            }
+        }
+    }
+}
