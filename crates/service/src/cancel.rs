@@ -1,9 +1,9 @@
 //! Stops builds.
 
 use ashlar_core::BuildId;
-use ashlar_core::journal::{Event, Record};
+use ashlar_core::journal::{Event, Mode, Record, Refusal};
 use ashlar_core::state::State;
-use ashlar_records::{Stamped, Writer, now};
+use ashlar_records::{Error as StoreError, Stamped, Writer, now};
 
 use crate::{Actor, Error, Service};
 
@@ -28,34 +28,17 @@ impl Service {
         }
         let reason = reason.map(|r| r.chars().take(REASON_MAX).collect());
         let wish = Event::CancelRequested { by: actor.principal.name.clone(), reason };
-        let row = self.wish(build, wish, record.state).await?;
+        let mut events = vec![Stamped::new(now(), wish)];
+        if record.state == State::Queued || record.submission.mode == Mode::External {
+            // No worker is there to end it. One that claims it right now finds its writes refused.
+            events.push(Stamped::new(now(), Event::State { to: State::Cancelled }));
+        }
+        let row = match self.store().append(build, Writer::Service, events).await {
+            Err(StoreError::Refused(Refusal::Ended(_))) => return self.row(actor, build).await,
+            other => other?,
+        };
         self.workers().cancel(build);
         self.audit(actor, "build.cancel", build, serde_json::Value::Null).await?;
         Ok(row)
-    }
-
-    async fn wish(&self, build: BuildId, wish: Event, seen: State) -> Result<Record, Error> {
-        use ashlar_core::journal::Refusal;
-        use ashlar_records::Error as Store;
-        let end = Event::State { to: State::Cancelled };
-        let both = [Stamped::new(now(), wish.clone()), Stamped::new(now(), end)];
-        let external = self.store().row(build).await?.submission.mode == crate::Mode::External;
-        if seen == State::Queued || external {
-            // A worker may have been faster: `cancelled` then comes from the worker. The claim
-            // changes the state, so this is refused only when the build has ended.
-            let row = self.store().row(build).await?;
-            if row.state == State::Queued || external {
-                match self.store().append(build, Writer::Service, both).await {
-                    Err(Store::Refused(Refusal::Ended(_))) => {
-                        return Ok(self.store().row(build).await?);
-                    }
-                    other => return Ok(other?),
-                }
-            }
-        }
-        match self.store().append(build, Writer::Service, [Stamped::new(now(), wish)]).await {
-            Err(Store::Refused(Refusal::Ended(_))) => Ok(self.store().row(build).await?),
-            other => Ok(other?),
-        }
     }
 }

@@ -22,6 +22,17 @@ impl Service {
                 tracing::warn!("some builds did not stop; they run again when their leases end");
             }
         }
+        self.workers().stop();
+    }
+
+    /// Returns when the workers have ended: followers of builds that wait to run again elsewhere
+    /// must not keep connections open.
+    pub async fn stopped(&self) {
+        self.workers().stopped().await;
+    }
+
+    /// Closes the database. The last call.
+    pub async fn close(&self) {
         self.store().close().await;
     }
 }

@@ -19,7 +19,7 @@ use ashlar_core::{BuildId, TenantId, Timestamp, WorkerId};
 use ashlar_native::BuildRequest;
 use ashlar_records::{Claim, JournalWriter, NewAlias, Stamped, now};
 use ashlar_sandbox::Cancel;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::contexts::Held;
@@ -49,6 +49,8 @@ pub(crate) struct Workers {
     running: Mutex<HashMap<BuildId, Cancel>>,
     /// Signalled when a build has ended.
     ended: Notify,
+    /// True once a drain is over.
+    stopped: watch::Sender<bool>,
 }
 
 impl Workers {
@@ -62,6 +64,7 @@ impl Workers {
             giving_up: AtomicBool::new(false),
             running: Mutex::default(),
             ended: Notify::new(),
+            stopped: watch::Sender::new(false),
         }
     }
 
@@ -110,6 +113,16 @@ impl Workers {
             }
             ended.await;
         }
+    }
+
+    /// Says that the drain is over.
+    pub(crate) fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<BuildId, Cancel>> {
@@ -279,6 +292,13 @@ impl Service {
             // The attempt was given up, or the build has ended: nothing more is ours to write.
             Err(error) => return Err(error.into()),
             Ok(None) => self.store().row(record.submission.build).await?,
+        };
+        // The wish to stop is not the worker's own entry: the writer may not have seen it.
+        let row = match result {
+            Err(_) if row.cancellation.is_none() => {
+                self.store().row(record.submission.build).await?
+            }
+            _ => row,
         };
         let giving_up = self.workers().giving_up.load(Ordering::Acquire);
         let (events, names) = match result {

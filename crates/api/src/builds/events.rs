@@ -1,10 +1,11 @@
 //! `GET /api/v1/builds/{build}/events`: the journal, as JSON or as a stream.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ashlar_core::journal::Entry;
-use ashlar_service::Follower;
+use ashlar_service::{Follower, Service};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -65,7 +66,9 @@ pub(crate) async fn events(
         .is_some_and(|v| v.contains("text/event-stream"));
     if range.follow || wants_stream {
         let follower = shared.service.follow(&actor, build, from).await?;
-        return Ok(Sse::new(frames(follower)).keep_alive(keep_alive()).into_response());
+        return Ok(Sse::new(frames(follower, shared.service))
+            .keep_alive(keep_alive())
+            .into_response());
     }
     let limit = range.limit.unwrap_or(LIMIT_DEFAULT);
     let entries = shared.service.journal(&actor, build, from, limit).await?;
@@ -86,7 +89,8 @@ pub(crate) fn keep_alive() -> KeepAlive {
 
 /// Returns a follower's entries as they come; ends with the build, or when the database fails:
 /// the client then goes on from the last number that it saw.
-pub(crate) fn entries(follower: Follower) -> impl Stream<Item = Entry> {
+pub(crate) fn entries(follower: Follower, service: Arc<Service>) -> impl Stream<Item = Entry> {
+    let stopped = Box::pin(async move { service.stopped().await });
     let pieces = stream::unfold(follower, |mut follower| async {
         match follower.next(PIECE).await {
             Ok(entries) if entries.is_empty() => None,
@@ -97,11 +101,14 @@ pub(crate) fn entries(follower: Follower) -> impl Stream<Item = Entry> {
             }
         }
     });
-    pieces.flat_map(stream::iter)
+    pieces.take_until(stopped).flat_map(stream::iter)
 }
 
-fn frames(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
-    entries(follower).map(|entry| {
+fn frames(
+    follower: Follower,
+    service: Arc<Service>,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    entries(follower, service).map(|entry| {
         let json = serde_json::to_value(&entry).unwrap_or_default();
         let word = json["event"].as_str().unwrap_or("event").to_owned();
         Ok(Event::default().id(entry.number.to_string()).event(word).data(json.to_string()))

@@ -127,7 +127,7 @@ pub(crate) async fn logs(
         return Ok(streamed(format, futures_util::stream::empty()));
     }
     let follower = service.follow(&actor, build, from).await?;
-    let lines = entries(follower)
+    let lines = entries(follower, service.clone())
         .take_while(move |e| future::ready(e.number < end))
         .scan(false, move |done, entry| {
             // The entry before the end is the last: nobody waits for one that may never come.

@@ -1,0 +1,105 @@
+//! Logs and events: ranges, forms, streams that are resumed.
+
+use futures_util::StreamExt as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{Client, World, id, send};
+
+/// Reads server-sent events until there are `count`, or to the end.
+async fn frames(client: &Client, path: &str, last: Option<u64>, count: usize) -> Vec<(u64, Value)> {
+    let mut request = client.request(Method::GET, path).header("accept", "text/event-stream");
+    if let Some(last) = last {
+        request = request.header("last-event-id", last.to_string());
+    }
+    let mut bytes = request.send().await.unwrap().bytes_stream();
+    let (mut text, mut frames) = (String::new(), Vec::new());
+    while let Some(chunk) = bytes.next().await {
+        text += std::str::from_utf8(&chunk.unwrap()).unwrap();
+        while let Some((frame, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| frame.lines().find_map(|l| l.strip_prefix(name));
+            if let (Some(id), Some(data)) = (field("id: "), field("data: ")) {
+                frames.push((id.parse().unwrap(), serde_json::from_str(data).unwrap()));
+            }
+            text = rest.to_owned();
+            if frames.len() == count {
+                return frames;
+            }
+        }
+    }
+    frames
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_breaks_goes_on_with_nothing_lost_or_doubled() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN for i in $(seq 1 40); do echo line $i; sleep 0.02; done\n";
+    let build = client.dockerfile(text).await;
+    let path = format!("/api/v1/builds/{build}/events?follow=true");
+    let (mut seen, mut last) = (Vec::new(), None);
+    loop {
+        let part = frames(client, &path, last, 7).await;
+        let Some((number, _)) = part.last() else { break };
+        last = Some(*number);
+        seen.extend(part);
+    }
+    let numbers: Vec<u64> = seen.iter().map(|(n, _)| *n).collect();
+    let whole: Vec<u64> = (0..numbers.len() as u64).collect();
+    assert_eq!(numbers, whole);
+    assert_eq!(seen.last().unwrap().1["to"], "succeeded");
+    let stored = client.get(&format!("/api/v1/builds/{build}/events?limit=1000")).await.json();
+    let stored = stored["entries"].as_array().unwrap().clone();
+    assert_eq!(stored, seen.into_iter().map(|(_, e)| e).collect::<Vec<_>>());
+
+    let lines = frames(client, &format!("/api/v1/builds/{build}/logs?format=sse"), None, 999).await;
+    let texts: Vec<&str> = lines.iter().map(|(_, l)| l["text"].as_str().unwrap()).collect();
+    let want: Vec<String> = (1..=40).map(|i| format!("line {i}")).collect();
+    assert_eq!(texts, want);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_served_as_text_html_raw_and_json() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN printf '\\033[31mred <b>\\033[0m\\n'; printf 'bad \\377 byte\\n' >&2\n";
+    let build = client.dockerfile(&text.replace("printf", "busybox printf")).await;
+    client.wait(&build).await;
+    let log = async |query: &str| {
+        client.get(&format!("/api/v1/builds/{build}/logs?{query}")).await.is(200)
+    };
+    let lines = log("format=text").await.text();
+    assert!(lines.starts_with("red <b>\n") || lines.ends_with("red <b>\n"), "{lines:?}");
+    let html = log("format=html").await;
+    assert!(html.text().contains("<span class=\"c1\">red &lt;b&gt;</span>\n"), "{}", html.text());
+    let raw = log("format=raw").await.body;
+    assert!(raw.windows(11).any(|w| w == b"bad \xff byte\n"), "{raw:?}");
+    let json = log("search=RED").await.json();
+    let lines = json["lines"].as_array().unwrap();
+    assert_eq!((lines.len(), &lines[0]["stream"]), (1, &json!("stdout")));
+    let all = log("").await.json();
+    assert_eq!(all["lines"].as_array().unwrap().len(), 2);
+    let next = all["next"].as_u64().unwrap();
+    let rest = log(&format!("from={next}")).await.json();
+    assert_eq!(rest, json!({"lines": [], "next": next}));
+    let since = all["lines"][1]["time"].as_str().unwrap();
+    let later = log(&format!("since={since}")).await.json();
+    assert_eq!(later["lines"][0], all["lines"][1]);
+    log("step=2").await;
+    send(client.request(Method::GET, &format!("/api/v1/builds/{build}/logs?format=pdf"))).await.is(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_without_follow_ends_while_the_build_runs() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = client.dockerfile("FROM base\nRUN echo begun; sleep 600\n").await;
+    let path = format!("/api/v1/builds/{build}/logs?format=text");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while client.get(&path).await.is(200).text() != "begun\n" {
+        assert!(std::time::Instant::now() < until);
+    }
+    client.post(&format!("/api/v1/builds/{build}/cancel"), &json!({})).await.is(202);
+    let ended = client.wait(&build).await;
+    assert_eq!(client.get(&format!("/api/v1/builds/{}/logs", id(&ended))).await.json()["lines"][0]["text"], "begun");
+}

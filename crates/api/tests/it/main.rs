@@ -1,0 +1,18 @@
+//! The native API over real connections, with real sandboxed builds.
+//!
+//! Needs root and Debian's packages `busybox-static`, `skopeo` and `postgresql-15` (any version
+//! from 14 on).
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod access;
+mod builds;
+mod crash;
+mod logs;
+mod openapi;
+#[path = "../../../store/records/tests/suite/postgres.rs"]
+mod postgres;
+mod queue;
+mod registry;
+mod support;
+mod uploads;
+mod web;

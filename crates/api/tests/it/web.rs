@@ -1,0 +1,69 @@
+//! The web UI.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::support::{ADMIN, World, id, send};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_need_a_login_show_builds_and_run_nothing() {
+    let world = World::new().await;
+    let nobody = world.client(None);
+    assert_eq!(nobody.get("/").await.is(303).header("location"), "/login");
+    let login = |token: &str| {
+        let request = nobody.request(Method::POST, "/login");
+        let kind = "application/x-www-form-urlencoded";
+        send(request.header("content-type", kind).body(format!("token={token}")))
+    };
+    login("wrong").await.is(401);
+    let cookie = login(ADMIN).await.is(303);
+    let cookie = cookie.header("set-cookie").to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap().to_owned();
+    let page = |path: &str| send(nobody.request(Method::GET, path).header("cookie", &cookie));
+
+    let text = "FROM base\nRUN echo '<script>alert(1)</script>'; exit 3\n";
+    let ask = json!({"name": "<script>alert(2)</script>", "dockerfile": text});
+    let build = world.admin.submit(&ask).await;
+    world.admin.wait(&build).await;
+    let list = page("/").await.is(200);
+    assert!(list.header("content-security-policy").starts_with("default-src 'none'"));
+    assert!(list.text().contains("failed"), "{}", list.text());
+    let one = page(&format!("/builds/{build}")).await.is(200);
+    for shown in [&list, &one] {
+        assert!(!shown.text().contains("<script"), "{}", shown.text());
+    }
+    assert!(one.text().contains("&lt;script&gt;alert(1)&lt;/script&gt;\n"), "{}", one.text());
+    assert!(one.text().contains("no earlier build has this step"), "{}", one.text());
+    assert!(page("/?q=state:done").await.is(400).text().contains("state"));
+    page("/builds/none").await.is(404);
+    page("/assets/style.css").await.is(200);
+    // The API takes no cookies: other sites cannot make a browser change anything.
+    page("/api/v1/whoami").await.is(401);
+
+    let stranger = world.tenant("other", "owner").await;
+    let theirs = stranger.built(&json!({"name": "theirs", "image": "base"})).await;
+    let new = json!({"principal": "me", "role": "reader"});
+    let made = world.admin.post("/api/v1/tokens", &new).await.is(201).json();
+    let cookie = format!("ashlar_token={}", made["token"].as_str().unwrap());
+    let path = format!("/builds/{}", id(&theirs));
+    send(nobody.request(Method::GET, &path).header("cookie", &cookie)).await.is(404);
+    let list = send(nobody.request(Method::GET, "/").header("cookie", &cookie)).await;
+    assert!(!list.text().contains("theirs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_numbers_need_no_token() {
+    let world = World::new().await;
+    let nobody = world.client(None);
+    assert_eq!(nobody.get("/healthz").await.is(200).json(), json!({"status": "ok"}));
+    nobody.get("/readyz").await.is(200);
+    world.admin.built(&json!({"image": "base"})).await;
+    let metrics = nobody.get("/metrics").await.is(200);
+    let line = "ashlar_attempts_ended_total{state=\"succeeded\"} 1\n";
+    assert!(metrics.text().contains(line), "{}", metrics.text());
+    assert!(!metrics.header("x-request-id").is_empty());
+    world.service.drain().await;
+    nobody.get("/readyz").await.is(503);
+    world.admin.post("/api/v1/builds", &json!({"image": "base"})).await.is(503);
+}
