@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod memory;
 mod output;
 mod progress;
 mod settings;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    memory::limit_heaps();
     let cli = cli::Cli::parse();
     match commands::run(cli) {
         Ok(code) => code,
