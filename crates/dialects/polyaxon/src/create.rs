@@ -246,7 +246,8 @@ async fn made(context: &Context, project: &FoundProject, sent: &Sent) -> Result<
     let files = context.service.put_context(&context.actor, files).await?;
     let definition = definition(spec, text.as_deref(), files);
     let dockerfile_missing = text.is_none();
-    let details = Details { dockerfile: text, dockerfile_missing, ..details };
+    let generated = spec.own_dockerfile().is_none();
+    let details = Details { dockerfile: text, dockerfile_missing, generated, ..details };
     Ok(Made { definition, details, commit: sha })
 }
 

@@ -13,12 +13,19 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Makes lines of journal entries.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
+    /// The Dockerfile is the template's: what the frontend advises about it is nobody's business.
+    generated: bool,
     names: Vec<String>,
     /// Beginnings of lines whose end has not come yet.
     begun: HashMap<(Option<StepId>, Stream), String>,
 }
 
 impl Lines {
+    /// Begins the log of a build whose Dockerfile is the template's, or the user's own.
+    pub(crate) fn new(generated: bool) -> Self {
+        Self { generated, ..Self::default() }
+    }
+
     /// Returns the lines that an entry completes.
     pub(crate) fn feed(&mut self, entry: &Entry) -> Vec<String> {
         match &entry.event {
@@ -27,7 +34,7 @@ impl Lines {
             Event::StepEnded { step, outcome: StepOutcome::Cached, .. } => {
                 return self.step(entry.time, *step, " (cached)");
             }
-            Event::Log(line) => return self.line(entry.time, line).into_iter().collect(),
+            Event::Log(line) => return self.line(entry.time, line),
             Event::Failed(failure) => {
                 let said = failure.to_string();
                 return said.lines().map(|l| timed(entry.time, &format!("ERROR: {l}"))).collect();
@@ -46,22 +53,24 @@ impl Lines {
         vec![timed(at, &format!("Building: Step {number}/{total} : {name}{how}"))]
     }
 
-    fn line(&mut self, at: Timestamp, line: &LogLine) -> Option<String> {
-        if line.level == Level::Debug {
-            return None;
+    fn line(&mut self, at: Timestamp, line: &LogLine) -> Vec<String> {
+        let advice = self.generated && line.step.is_none() && line.level == Level::Warn;
+        if line.level == Level::Debug || advice {
+            return Vec::new();
         }
         let place = (line.step, line.stream);
         let begun = self.begun.remove(&place).unwrap_or_default();
         let text = if begun.is_empty() { line.text.clone() } else { begun + &line.text };
         if line.partial && text.len() < LINE_BYTES_MAX {
             self.begun.insert(place, text);
-            return None;
+            return Vec::new();
         }
-        Some(match (line.step, line.level) {
-            (Some(_), _) => timed(at, &format!("Building: {text}")),
-            (None, Level::Error) => timed(at, &format!("ERROR: {text}")),
-            (None, _) => timed(at, &text),
-        })
+        let source = match (line.step, line.level) {
+            (Some(_), _) => "Building: ",
+            (None, Level::Error) => "ERROR: ",
+            (None, _) => "",
+        };
+        text.split('\n').map(|part| timed(at, &format!("{source}{part}"))).collect()
     }
 }
 
@@ -101,6 +110,15 @@ mod tests {
         let piece = "x".repeat(LINE_BYTES_MAX / 2);
         let given: usize = (0..10).map(|_| lines.feed(&said(Some(1), &piece, true)).len()).sum();
         assert_eq!(given, 5);
+    }
+
+    #[test]
+    fn advice_about_the_template_is_left_out_and_each_line_has_its_time() {
+        let advice = entry(Event::Log(LogLine::service(Level::Warn, "Dockerfile:5: x\nhint: y")));
+        assert!(Lines::new(true).feed(&advice).is_empty());
+        let lines = Lines::new(false).feed(&advice);
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|l| l.starts_with("2018-08-19 20:20:00 UTC -- ")), "{lines:?}");
     }
 
     #[test]

@@ -164,6 +164,9 @@ pub(crate) struct Details {
     pub(crate) config: Option<Value>,
     pub(crate) resources: Option<Value>,
     pub(crate) dockerfile: Option<String>,
+    /// Whether the Dockerfile is the template's.
+    #[serde(default)]
+    pub(crate) generated: bool,
     /// The specification names a Dockerfile that is not in the code.
     #[serde(default)]
     pub(crate) dockerfile_missing: bool,

@@ -283,7 +283,8 @@ impl Projection {
     }
 
     fn words(&self, failure: &Failure) -> (String, Option<String>) {
-        let said = failure.message.trim_end_matches('.');
+        // The rest quotes the Dockerfile; the log has it.
+        let said = failure.message.lines().next().unwrap_or_default().trim_end_matches('.');
         let initialize = |why: &str| format!("Failed to initialize build job ({why}).");
         match failure.kind {
             FailureKind::Interrupted => (ZOMBIE.to_owned(), None),
@@ -300,7 +301,7 @@ impl Projection {
             _ => match failure.exit_code {
                 // The original's own spelling.
                 Some(code) => (format!("exist-code({code})-message({said})"), None),
-                None => (failure.message.clone(), None),
+                None => (said.to_owned(), None),
             },
         }
     }

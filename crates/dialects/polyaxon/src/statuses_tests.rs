@@ -114,7 +114,12 @@ fn a_failed_build_says_why() {
             None,
             "Failed to initialize build job (no such image).",
         ),
-        (FailureKind::Definition, "line 3", None, "Failed to initialize build job (line 3)."),
+        (
+            FailureKind::Definition,
+            "line 3\n  | FROM x",
+            None,
+            "Failed to initialize build job (line 3).",
+        ),
         (FailureKind::Interrupted, "x", None, ZOMBIE),
         (
             FailureKind::Internal,

@@ -30,7 +30,8 @@ const CHUNKS_WAITING: usize = 4;
 /// Gives the log so far as a file.
 pub(crate) async fn whole(subject: Subject<'_>) -> Answer {
     let Subject { context, project, build } = subject;
-    let mut reader = Reader { context: context.clone(), build, next: 0, lines: Lines::default() };
+    let lines = Lines::new(builds::details(context, build.id()).await?.generated);
+    let mut reader = Reader { context: context.clone(), build, next: 0, lines };
     let mut text = String::new();
     let mut ended = false;
     while !ended && text.len() <= WHOLE_BYTES_MAX {
@@ -147,7 +148,7 @@ impl Stream {
         let id = build.id();
         let details = builds::details(context, id).await.map_err(|_| Gone)?;
         let mut projection = builds::projection(&build.build, &details);
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(details.generated);
         if !build.status.is_done() {
             self.status(build.status).await?;
         }
