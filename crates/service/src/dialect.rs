@@ -158,6 +158,18 @@ impl DialectStore {
         Ok(self.store.document(tenant, id).await?)
     }
 
+    /// Returns those of these documents that there are, in no order: one look for a whole page.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn documents_of<T: DocumentType>(
+        &self,
+        tenant: Option<TenantId>,
+        ids: &[Uuid],
+    ) -> Result<Vec<Document<T>>, Error> {
+        Ok(self.store.documents_of(tenant, ids).await?)
+    }
+
     /// Lists documents of a type in the order in which they were made, after a position.
     ///
     /// # Errors

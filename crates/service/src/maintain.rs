@@ -37,7 +37,6 @@ impl Service {
                 Ok(changed) if changed.is_empty() => {}
                 Ok(changed) => {
                     tracing::warn!(builds = changed.len(), "leases ended");
-                    changed.iter().for_each(|b| self.workers().cancel(*b));
                     self.workers().wake();
                 }
                 Err(error) => tracing::warn!(error = chain(&error), "cannot look at leases"),

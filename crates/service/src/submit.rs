@@ -217,7 +217,6 @@ fn request_digest(s: &Submission) -> Digest {
 }
 
 fn check(request: &SubmitRequest) -> Result<(), Error> {
-    check_name("name", &request.name)?;
     if request.scope.is_empty()
         || request.scope.len() > SCOPE_MAX
         || request.scope.chars().any(char::is_control)
@@ -225,6 +224,7 @@ fn check(request: &SubmitRequest) -> Result<(), Error> {
         let why = format!("must be 1 to {SCOPE_MAX} bytes without control characters");
         return Err(Error::invalid("scope", why));
     }
+    check_name("name", &request.name)?;
     if let Some(backend) = &request.backend
         && !matches!(backend.as_str(), "native" | "buildkit")
         && request.mode == Mode::Managed

@@ -46,7 +46,9 @@ pub(crate) struct Workers {
     draining: AtomicBool,
     /// Builds that a drain has given up.
     giving_up: AtomicBool,
-    running: Mutex<HashMap<BuildId, Cancel>>,
+    /// The attempts at work, by their fencing numbers too: a new attempt may begin here before the
+    /// one that was given up has ended.
+    running: Mutex<HashMap<BuildId, (u64, Cancel)>>,
     /// Signalled when a build has ended.
     ended: Notify,
     /// True once a drain is over.
@@ -75,7 +77,7 @@ impl Workers {
 
     /// Stops a build if it runs here.
     pub(crate) fn cancel(&self, build: BuildId) {
-        if let Some(cancel) = self.running().get(&build) {
+        if let Some((_, cancel)) = self.running().get(&build) {
             cancel.cancel();
         }
     }
@@ -101,7 +103,7 @@ impl Workers {
     /// Stops all builds, to be run again by somebody else.
     pub(crate) fn give_up(&self) {
         self.giving_up.store(true, Ordering::Release);
-        self.running().values().for_each(Cancel::cancel);
+        self.running().values().for_each(|(_, cancel)| cancel.cancel());
     }
 
     /// Waits until no build runs here.
@@ -125,19 +127,23 @@ impl Workers {
         let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<BuildId, Cancel>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<BuildId, (u64, Cancel)>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self, build: BuildId, cancel: &Cancel) {
-        self.running().insert(build, cancel.clone());
+    fn register(&self, build: BuildId, fence: u64, cancel: &Cancel) {
+        self.running().insert(build, (fence, cancel.clone()));
         if self.giving_up.load(Ordering::Acquire) {
             cancel.cancel();
         }
     }
 
-    fn forget(&self, build: BuildId) {
-        self.running().remove(&build);
+    fn forget(&self, build: BuildId, fence: u64) {
+        let mut running = self.running();
+        if running.get(&build).is_some_and(|(held, _)| *held == fence) {
+            running.remove(&build);
+        }
+        drop(running);
         self.ended.notify_waiters();
         self.wake();
     }
@@ -195,7 +201,7 @@ impl Service {
                 return;
             }
         };
-        self.workers().register(build, &cancel);
+        self.workers().register(build, record.fence, &cancel);
         self.counters().started(&record);
         let writer = JournalWriter::spawn(self.store().clone(), build, record.fence);
         let result = {
@@ -210,7 +216,7 @@ impl Service {
         if let Err(error) = self.end(&record, &writer, &cancel, result).await {
             tracing::warn!(%build, error = error.internal_text(), "a build's end was not written");
         }
-        self.workers().forget(build);
+        self.workers().forget(build, record.fence);
         drop(permit);
     }
 
@@ -221,7 +227,7 @@ impl Service {
             loop {
                 sleep(WATCH).await;
                 match self.store().row(build).await {
-                    Ok(row) if row.fence == record.fence && row.cancellation.is_none() => {}
+                    Ok(row) if holds(&row, record.fence) => {}
                     // A database that does not answer is no wish to stop.
                     Err(error) if error.is_transient() => {}
                     _ => return,
@@ -287,19 +293,10 @@ impl Service {
                 writer.event(Event::Artifact(artifact.clone()));
             }
         }
-        let row = match writer.flush().await {
-            Ok(Some(row)) => (*row).clone(),
-            // The attempt was given up, or the build has ended: nothing more is ours to write.
-            Err(error) => return Err(error.into()),
-            Ok(None) => self.store().row(record.submission.build).await?,
-        };
-        // The wish to stop is not the worker's own entry: the writer may not have seen it.
-        let row = match result {
-            Err(_) if row.cancellation.is_none() => {
-                self.store().row(record.submission.build).await?
-            }
-            _ => row,
-        };
+        // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
+        writer.flush().await?;
+        // The writer's own row may be from before somebody wished to stop.
+        let row = self.store().row(record.submission.build).await?;
         let giving_up = self.workers().giving_up.load(Ordering::Acquire);
         let (events, names) = match result {
             Ok(_) => (vec![Event::State { to: State::Succeeded }], names_of(record, tenant)),
@@ -343,6 +340,11 @@ impl Service {
             }
         }
     }
+}
+
+/// Says whether an attempt is still to go on.
+fn holds(row: &Record, fence: u64) -> bool {
+    row.fence == fence && row.state.is_active() && row.cancellation.is_none()
 }
 
 /// What is written when a drain has stopped a build.

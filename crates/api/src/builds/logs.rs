@@ -127,15 +127,10 @@ pub(crate) async fn logs(
         return Ok(streamed(format, futures_util::stream::empty()));
     }
     let follower = service.follow(&actor, build, from).await?;
+    // Numbers have no gaps, so their count says where to stop, without a wait for one more.
+    let count = usize::try_from(end - from).unwrap_or(usize::MAX);
     let lines = entries(follower, service.clone())
-        .take_while(move |e| future::ready(e.number < end))
-        .scan(false, move |done, entry| {
-            // The entry before the end is the last: nobody waits for one that may never come.
-            let last = entry.number + 1 >= end;
-            let out = if *done { None } else { Some(entry) };
-            *done = last;
-            future::ready(out)
-        })
+        .take(count)
         .filter_map(|e| future::ready(LogLineAt::of(e)))
         .filter(move |l| future::ready(asked.wants(&l.line)));
     Ok(streamed(format, lines))

@@ -102,10 +102,9 @@ async fn steps_on_an_earlier_build_and_images_as_they_are() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_command_must_become_ready() {
     let world = World::new().await;
-    let probe = |command: &str| {
-        json!({"probe": "command", "command": command, "interval_ms": 50, "grace_ms": 0, "timeout_ms": 3000})
-    };
-    let start = json!({"command": "echo up >/tmp/up; sleep 60", "readiness": probe("test -e /tmp/up")});
+    let probe = |command: &str| json!({"probe": "command", "command": command, "interval_ms": 50, "grace_ms": 0, "timeout_ms": 3000});
+    let start =
+        json!({"command": "echo up >/tmp/up; sleep 60", "readiness": probe("test -e /tmp/up")});
     let ask = json!({"scope": "t", "image": "base", "start": start});
     world.admin.built(&ask).await;
     let start = json!({"command": "sleep 60", "readiness": probe("test -e /never")});
@@ -122,7 +121,8 @@ async fn cancel_ends_running_and_waiting_builds() {
     client.wait_for(&running, |b| b["state"] == "running").await;
     let waiting = client.dockerfile("FROM base\nRUN true\n").await;
     let cancel = |build: &str| format!("/api/v1/builds/{build}/cancel");
-    let at_once = client.post(&cancel(&waiting), &json!({"reason": "no need"})).await.is(202).json();
+    let at_once =
+        client.post(&cancel(&waiting), &json!({"reason": "no need"})).await.is(202).json();
     assert_eq!(at_once["state"], "cancelled");
     assert_eq!(at_once["cancellation"]["reason"], "no need");
     client.post(&cancel(&running), &json!({})).await.is(202);

@@ -92,7 +92,9 @@ async fn nothing_is_lost_doubled_or_stuck() {
         let moment = Duration::from_millis(u64::from(round * 7919 % 1500));
         let submit = async {
             for i in 0..BUILDS {
-                let text = format!("FROM base\nRUN for i in $(seq 1 30); do echo {round}.{i}.$i; sleep 0.02; done; echo {round}.{i} >/out\n");
+                let text = format!(
+                    "FROM base\nRUN for i in $(seq 1 30); do echo {round}.{i}.$i; sleep 0.02; done; echo {round}.{i} >/out\n"
+                );
                 let ask = json!({"scope": "s", "dockerfile": text});
                 let request = client.request(Method::POST, "/api/v1/builds").json(&ask);
                 let Ok(answer) = request.send().await else { return };

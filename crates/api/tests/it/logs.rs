@@ -62,7 +62,8 @@ async fn a_stream_that_breaks_goes_on_with_nothing_lost_or_doubled() {
 async fn a_log_is_served_as_text_html_raw_and_json() {
     let world = World::new().await;
     let client = &world.admin;
-    let text = "FROM base\nRUN printf '\\033[31mred <b>\\033[0m\\n'; printf 'bad \\377 byte\\n' >&2\n";
+    let text =
+        "FROM base\nRUN printf '\\033[31mred <b>\\033[0m\\n'; printf 'bad \\377 byte\\n' >&2\n";
     let build = client.dockerfile(&text.replace("printf", "busybox printf")).await;
     client.wait(&build).await;
     let log = async |query: &str| {
@@ -86,7 +87,9 @@ async fn a_log_is_served_as_text_html_raw_and_json() {
     let later = log(&format!("since={since}")).await.json();
     assert_eq!(later["lines"][0], all["lines"][1]);
     log("step=2").await;
-    send(client.request(Method::GET, &format!("/api/v1/builds/{build}/logs?format=pdf"))).await.is(400);
+    send(client.request(Method::GET, &format!("/api/v1/builds/{build}/logs?format=pdf")))
+        .await
+        .is(400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,5 +104,8 @@ async fn a_log_without_follow_ends_while_the_build_runs() {
     }
     client.post(&format!("/api/v1/builds/{build}/cancel"), &json!({})).await.is(202);
     let ended = client.wait(&build).await;
-    assert_eq!(client.get(&format!("/api/v1/builds/{}/logs", id(&ended))).await.json()["lines"][0]["text"], "begun");
+    assert_eq!(
+        client.get(&format!("/api/v1/builds/{}/logs", id(&ended))).await.json()["lines"][0]["text"],
+        "begun"
+    );
 }

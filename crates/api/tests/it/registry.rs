@@ -36,11 +36,15 @@ async fn skopeo_takes_built_images_with_the_right_token_only() {
     let digest = shown["Digest"].as_str().unwrap();
     let out = tempfile::tempdir().unwrap();
     let to = format!("dir:{}", out.path().display());
-    for name in
-        [format!("acme/builds:{}", id(&built)), format!("acme/team/app@{digest}")]
-    {
-        let copied =
-            skopeo(&["copy", "--src-tls-verify=false", "--src-creds", &reader, &source(&name), &to]);
+    for name in [format!("acme/builds:{}", id(&built)), format!("acme/team/app@{digest}")] {
+        let copied = skopeo(&[
+            "copy",
+            "--src-tls-verify=false",
+            "--src-creds",
+            &reader,
+            &source(&name),
+            &to,
+        ]);
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     }
     let manifest = std::fs::read(out.path().join("manifest.json")).unwrap();

@@ -115,6 +115,7 @@ async fn hostile_archives_and_lists_are_refused() {
     for bad in ["/etc", "../x", "a/../b", ""] {
         client.post("/api/v1/contexts", &list(bad)).await.is(400);
     }
-    let request = client.request(Method::POST, "/api/v1/contexts").header("content-type", "text/plain");
+    let request =
+        client.request(Method::POST, "/api/v1/contexts").header("content-type", "text/plain");
     send(request.body("x")).await.is(400);
 }

@@ -72,7 +72,7 @@ impl Store {
         let n = namespace;
         let sql = "SELECT alias, target FROM aliases \
                    WHERE dialect = $1 AND tenant = $2 AND kind = $3 AND alias > $4 \
-                   AND SUBSTR(alias, 1, $5) = $6 ORDER BY alias LIMIT $7";
+                   AND SUBSTR(alias, 1, CAST($5 AS INTEGER)) = $6 ORDER BY alias LIMIT $7";
         let length = prefix.chars().count() as u64;
         let limit = limit.min(ALIASES_MAX);
         let values = args![&n.dialect, or_all(n.tenant), &n.kind, after, length, prefix, limit];
