@@ -25,7 +25,8 @@ fn main() {
     // The memory of a real engine, which clone3 has to make a copy-on-write copy of.
     for ballast_mib in [0, 100] {
         let ballast = vec![1u8; ballast_mib << 20];
-        for network in [Network::None, Network::Host] {
+        let kinds = [(Network::None, None), (Network::Host, None), (Network::Host, Some(1 << 30))];
+        for (network, memory) in kinds {
             let mut spec = Spec::new(
                 Rootfs::Overlay {
                     lowers: vec![lower.clone()],
@@ -36,10 +37,12 @@ fn main() {
                 ["/bin/true"],
             );
             spec.network = network;
+            // A step with a limit is also shown its cgroups.
+            spec.limits.memory_bytes = memory;
             let mut times: Vec<Duration> = (0..RUNS).map(|_| one(&sandbox, &spec)).collect();
             times.sort();
             println!(
-                "step, network {network:?}, engine {ballast_mib} MiB: median {:?}, p95 {:?}",
+                "step, network {network:?}, memory {memory:?}, engine {ballast_mib} MiB: median {:?}, p95 {:?}",
                 times[RUNS / 2],
                 times[RUNS * 95 / 100]
             );

@@ -58,6 +58,8 @@ fn every_trick_has_the_expected_result() {
         let bed = Bed::new();
         let mut spec = bed.spec(trick.script);
         with_probe(&mut spec);
+        // A step with a limit also sees its cgroups.
+        spec.limits.memory_bytes = Some(1 << 30);
         spec.limits.timeout = Some(std::time::Duration::from_secs(20));
         let ran = bed.run(&spec);
         let all = format!("{}{}", ran.out, ran.err);

@@ -97,6 +97,22 @@ fn a_cpu_quota_slows_a_step_down() {
     assert!(share < 0.35, "used {share} of a core, {:?}", ran.exit);
 }
 
+/// Language runtimes read them there.
+#[test]
+fn limits_are_seen_in_the_step_s_own_cgroup() {
+    let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes memory.max 2>/dev/null; \
+        cat cpu*/cpu.cfs_quota_us cpu.max 2>/dev/null | cut -d' ' -f1 | sort -u; \
+        awk '/ - cgroup/ && $4 != \"/\"' /proc/self/mountinfo; cut -d: -f3 /proc/self/cgroup | sort -u";
+    let ran = run(script, |_, spec| {
+        spec.limits.memory_bytes = Some(64 * MIB);
+        spec.limits.cpus = Some(0.5);
+    });
+    assert_eq!(ran.out, format!("{}\n50000\n/\n", 64 * MIB), "{ran:?}");
+    let ran = run(script, |_, spec| spec.limits.memory_bytes = Some(64 * MIB));
+    let unlimited = ran.out.lines().nth(1).unwrap();
+    assert!(["-1", "max"].contains(&unlimited), "{ran:?}");
+}
+
 #[test]
 fn memory_use_is_reported_without_a_limit() {
     let ran = run("head -c 30m /dev/zero >/dev/shm/x", |_, _| ());

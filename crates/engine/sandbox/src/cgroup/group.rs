@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::layout::{Controller, Layout, Version};
+use super::layout::{COMMON, Controller, Layout, Version};
 use crate::Limits;
 
 /// Length of the window in which a processor quota holds, in microseconds.
@@ -31,6 +31,8 @@ pub(crate) struct Cgroup {
     pub(crate) directories: Vec<PathBuf>,
     memory: Option<(Version, PathBuf)>,
     pids: Option<PathBuf>,
+    /// Whether the step is in a group of Ashlar's in each v1 hierarchy that language runtimes look at.
+    pub(crate) shown: bool,
     /// `cgroup.procs` of each v1 group; writing `0` moves the writer there.
     joins: Vec<OwnedFd>,
     /// The v2 group to be born in.
@@ -49,7 +51,10 @@ impl Cgroup {
             directories: Vec::with_capacity(3),
             memory: None,
             pids: None,
-            joins: Vec::with_capacity(4),
+            // Without a limit there is nothing to see, and a step gets by with fewer groups.
+            shown: !layout.hierarchies.is_empty()
+                && (limits.memory_bytes.is_some() || limits.cpus.is_some()),
+            joins: Vec::with_capacity(6),
             unified: None,
         };
         let filled = group.fill(layout, name, limits, devices);
@@ -87,15 +92,37 @@ impl Cgroup {
             }
             self.pids = Some(directory);
         }
-        if let (Some(controller), Some(cpus)) = (&layout.cpu, limits.cpus) {
+        if let Some(controller) = &layout.cpu
+            && (limits.cpus.is_some() || self.shown)
+        {
             let directory = self.directory(controller, name)?;
-            limit_cpu(&directory, controller.version, cpus)?;
+            if let Some(cpus) = limits.cpus {
+                limit_cpu(&directory, controller.version, cpus)?;
+            }
+        }
+        if self.shown {
+            self.join_common(layout)?;
         }
         if let (Some(controller), true) = (&layout.devices, devices) {
             // The rules are those of the parent; nothing is counted, so all sandboxes share it.
             self.joins.push(open_join(&controller.parent)?);
         }
         Ok(())
+    }
+
+    fn join_common(&mut self, layout: &Layout) -> io::Result<()> {
+        for hierarchy in &layout.hierarchies {
+            if self.own_group(&hierarchy.parent).is_none() {
+                self.joins.push(open_join(&hierarchy.parent.join(COMMON))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The step's own group below a parent group.
+    pub(crate) fn own_group(&self, parent: &Path) -> Option<&Path> {
+        let mut groups = self.directories.iter().map(PathBuf::as_path);
+        groups.find(|group| group.parent() == Some(parent))
     }
 
     fn directory(&mut self, controller: &Controller, name: &str) -> io::Result<PathBuf> {
@@ -244,6 +271,7 @@ mod tests {
             directories: Vec::new(),
             memory: Some((Version::V2, directory.clone())),
             pids: Some(directory),
+            shown: false,
             joins: Vec::new(),
             unified: None,
         };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub(crate) const PARENT: &str = "ashlar";
 /// The same for containers of OCI runtimes, which make device rules of their own: a child can't have more than [`PARENT`].
 pub(crate) const RUNTIME_PARENT: &str = "ashlar-oci";
-/// A group below the parent that never has a member: shown to steps where they have no group of their own.
-pub(crate) const IDLE: &str = "idle";
+/// A group below the parent for steps that have no group of their own in a hierarchy that they are shown.
+pub(crate) const COMMON: &str = "common";
 /// The v1 controllers that language runtimes look for.
 const SHOWN: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "cpuset"];
 /// Group that this process moves to when its own v2 group has to hand controllers down.
@@ -39,10 +39,20 @@ pub(crate) struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Makes the group without members.
-    pub(crate) fn make_idle(&self) -> io::Result<()> {
-        make_group(&self.parent)?;
-        make_group(&self.parent.join(IDLE))
+    /// Makes the common group, able to have members.
+    pub(crate) fn make_common(&self) -> io::Result<()> {
+        let common = self.parent.join(COMMON);
+        let own = self.parent.parent().unwrap_or(&self.parent);
+        for group in [&self.parent, &common] {
+            make_group(group)?;
+            // A cpuset begins empty and then takes nobody.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if own.join(file).exists() {
+                    std::fs::write(group.join(file), std::fs::read(own.join(file))?)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

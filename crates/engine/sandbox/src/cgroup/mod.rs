@@ -10,4 +10,4 @@ mod layout;
 
 pub(crate) use group::{Cgroup, Usage};
 pub(crate) use janitor::{Janitor, is_running};
-pub(crate) use layout::{Hierarchy, IDLE, Layout, PARENT, RUNTIME_PARENT};
+pub(crate) use layout::{COMMON, Hierarchy, Layout, PARENT, RUNTIME_PARENT};

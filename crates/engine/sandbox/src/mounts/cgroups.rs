@@ -1,7 +1,9 @@
 //! Shows a step its own cgroups at `/sys/fs/cgroup`, read only: language runtimes size themselves by what they find there.
 //!
-//! On v2 that is a bind of the step's group. On v1 it is one directory for each hierarchy, as in Docker: the step's own
-//! group where it has one, else an empty group of Ashlar's, since runtimes give up when one of the hierarchies is missing.
+//! On v2 that is a bind of the step's group. On v1 it is one directory for each hierarchy, as in Docker, and only for steps
+//! with a limit that can be seen there. In a hierarchy with nothing to limit they all share one group (`COMMON`): language
+//! runtimes take no notice of any limit when one hierarchy is missing, or when its mount is not the group they are in.
+//!
 //! A bind starts at the group itself, so neither its parent nor a `release_agent` (which only the top of a hierarchy has)
 //! is in it; all of it is read only, and a step lacks the capability to mount it again otherwise.
 
@@ -13,7 +15,7 @@ use rustix::io::{Errno, Result};
 
 use super::api::{NODEV, RDONLY, attach, bind_path};
 use crate::SandboxError;
-use crate::cgroup::{Cgroup, Hierarchy, IDLE, Layout};
+use crate::cgroup::{COMMON, Cgroup, Hierarchy, Layout};
 use crate::error::During;
 
 /// Attributes of all of these mounts.
@@ -28,13 +30,15 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Makes the mount points below `state` and the empty groups.
-    pub(crate) fn new(state: &Path, layout: &Layout) -> std::result::Result<Self, SandboxError> {
+    /// Makes the mount points below `state` and the common groups. Takes hierarchies that have none out of the layout.
+    pub(crate) fn new(
+        state: &Path,
+        layout: &mut Layout,
+    ) -> std::result::Result<Self, SandboxError> {
         let during = "making the mount points of the cgroups";
         let skeleton = std::path::absolute(state.join("cgroup")).during(during)?;
-        let mut hierarchies = layout.hierarchies.clone();
-        // One in which no group can be made is not shown.
-        hierarchies.retain(|hierarchy| hierarchy.make_idle().is_ok());
+        layout.hierarchies.retain(|hierarchy| hierarchy.make_common().is_ok());
+        let hierarchies = layout.hierarchies.clone();
         for hierarchy in &hierarchies {
             std::fs::create_dir_all(skeleton.join(&hierarchy.name)).during(during)?;
         }
@@ -43,6 +47,9 @@ impl Cgroups {
 
     /// Mounts a step's groups below its `/sys`.
     pub(crate) fn mount(&self, sys: BorrowedFd<'_>, cgroup: &Cgroup) -> Result<()> {
+        if !self.hierarchies.is_empty() && !cgroup.shown {
+            return Ok(());
+        }
         let target = match open(sys, "fs/cgroup") {
             Err(Errno::NOENT) => return Ok(()),
             target => target?,
@@ -54,9 +61,9 @@ impl Cgroups {
         let base = bind_path(&self.skeleton, ATTRIBUTES)?;
         attach(&base, target)?;
         for hierarchy in &self.hierarchies {
-            let own = cgroup.directories.iter().find(|d| d.parent() == Some(&*hierarchy.parent));
-            let idle = || hierarchy.parent.join(IDLE);
-            let group = own.map_or_else(idle, Clone::clone);
+            let own = cgroup.own_group(&hierarchy.parent);
+            let common = || hierarchy.parent.join(COMMON);
+            let group = own.map_or_else(common, Path::to_owned);
             let point = open(base.as_fd(), &hierarchy.name)?;
             attach(bind_path(&group, ATTRIBUTES)?, point)?;
         }

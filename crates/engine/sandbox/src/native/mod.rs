@@ -54,13 +54,13 @@ impl NativeSandbox {
     pub fn new(config: &NativeConfig) -> Result<Self, SandboxError> {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").during("reading mounts")?;
         let own = std::fs::read_to_string("/proc/self/cgroup").during("reading own cgroup")?;
-        let layout = Layout::parse(&mountinfo, &own, PARENT);
+        let mut layout = Layout::parse(&mountinfo, &own, PARENT);
         layout
             .prepare()
             .during("preparing the parent cgroup (Ashlar's native executor needs root)")?;
         let janitor = Janitor::start(&layout).during("starting the cgroup janitor")?;
         let staging = Staging::new(&config.state_dir)?;
-        let cgroups = Cgroups::new(&config.state_dir, &layout)?;
+        let cgroups = Cgroups::new(&config.state_dir, &mut layout)?;
         let profile = Profile::compile()?;
         let isolated = Isolated::new(config.network.clone());
         let shared = Shared { staging, cgroups, profile, layout, janitor, isolated };

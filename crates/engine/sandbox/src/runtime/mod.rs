@@ -79,8 +79,8 @@ impl RuntimeSandbox {
         let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").during("reading mounts")?;
         let own = std::fs::read_to_string("/proc/self/cgroup").during("reading own cgroup")?;
         let layout = Layout::parse(&mountinfo, &own, RUNTIME_PARENT);
-        // The runtime makes the device rules.
-        let layout = Layout { devices: None, ..layout };
+        // The runtime makes the device rules and shows the groups.
+        let layout = Layout { devices: None, hierarchies: Vec::new(), ..layout };
         layout.prepare().during("preparing the parent cgroup (this executor needs root)")?;
         let janitor = Janitor::start(&layout).during("starting the cgroup janitor")?;
         let init = state.join("init");

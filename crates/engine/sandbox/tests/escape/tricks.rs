@@ -135,7 +135,7 @@ pub(crate) const TRICKS: &[Trick] = &[
     },
     Trick {
         name: "cgroup files",
-        script: "find /sys/fs/cgroup -name release_agent -o -name '[0-9]*.[0-9]*-*' | wc -l; ls /sys/fs/cgroup/../cgroup/memory/../.. 2>/dev/null | grep -c ashlar; cut -d: -f3 /proc/self/cgroup | sort -u",
+        script: "find /sys/fs/cgroup -name release_agent -o -name '[0-9]*.[0-9]*-*' | wc -l; ls /sys/fs/cgroup/../cgroup/memory/../.. 2>/dev/null | grep -c ashlar; awk '/ - cgroup/ && $4 != \"/\"' /proc/self/mountinfo; cut -d: -f3 /proc/self/cgroup | sort -u",
         expect: Expect::Harmless {
             output: "0\n0\n/",
             why: "only the step's own groups are bound, no top of a hierarchy and no other sandbox, and the namespace shows them as the root",
