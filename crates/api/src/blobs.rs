@@ -18,6 +18,9 @@ use crate::{Problem, files, params};
 /// Bytes that are taken from a connection at once.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes of a refused body that are read, so that the client hears why.
+const REFUSED_BYTES_MAX: u64 = 64 << 20;
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Digests {
@@ -81,10 +84,16 @@ pub(crate) async fn upload(
     let digest = params::digest(&digest)?;
     let part = part(request.headers())?;
     let stream = request.into_body().into_data_stream().map_err(std::io::Error::other);
-    let reader = SyncIoBridge::new(StreamReader::new(stream));
+    let mut reader = SyncIoBridge::new(StreamReader::new(stream));
     let take = move || {
-        let upload = shared.service.begin_blob(&actor, digest)?;
-        receive(upload, reader, part)
+        let upload = shared.service.begin_blob(&actor, digest);
+        let received = upload.and_then(|upload| receive(upload, &mut reader, part));
+        if received.is_err() {
+            // A client that still sends would see a broken connection instead of the reason.
+            let mut rest = std::io::Read::take(&mut reader, REFUSED_BYTES_MAX);
+            let _ = std::io::copy(&mut rest, &mut std::io::sink());
+        }
+        received
     };
     let status = tokio::task::spawn_blocking(take).await.map_err(Error::internal)??;
     Ok(status.into_response())

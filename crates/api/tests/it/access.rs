@@ -30,7 +30,7 @@ async fn things(owner: &Client) -> Things {
 fn path(route: &Route, things: &Things) -> String {
     let path = route.path.replace("{build}", &things.build).replace("{token}", &things.token);
     let path = path.replace("{digest}", &things.blob).replace("{tag}", "the-owners-tag:1");
-    path.replace("{name}", "image").replace("{scope}", "the-owners-scope")
+    path.replace("{name}", "image").replace("{scope}", "some-scope")
 }
 
 fn body(route: &Route) -> Option<Value> {

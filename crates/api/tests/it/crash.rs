@@ -46,13 +46,12 @@ fn start(dir: &Path) -> (Child, Client) {
     let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Ok(text) = std::fs::read_to_string(&address) {
-            return (child, Client::new(&format!("http://{text}"), Some(ADMIN)));
-        }
+    while !address.exists() {
         assert!(Instant::now() < until, "{}", std::fs::read_to_string(dir.join("log")).unwrap());
         std::thread::sleep(Duration::from_millis(20));
     }
+    let text = std::fs::read_to_string(&address).unwrap();
+    (child, Client::new(&format!("http://{text}"), Some(ADMIN)))
 }
 
 /// Entries that a client was shown, by build and number.
