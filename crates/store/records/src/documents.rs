@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::aliases::or_all;
 use crate::builds::json;
-use crate::db::{Row, Tx, args};
+use crate::db::{Arg, Row, Tx, args, pieces, placeholders};
 use crate::{Error, Store};
 
 /// The longest document, in bytes of JSON.
@@ -168,6 +168,32 @@ impl Store {
         let values = args![T::DIALECT, or_all(tenant), T::KIND, id];
         let row = self.db.maybe(sqlx::AssertSqlSafe(sql), values).await?;
         row.map(|row| document(&row)).transpose()
+    }
+
+    /// Returns those of these documents that there are, in no order.
+    ///
+    /// # Errors
+    /// When the database fails or a document is damaged.
+    pub async fn documents_of<T: DocumentType>(
+        &self,
+        tenant: Option<TenantId>,
+        ids: &[Uuid],
+    ) -> Result<Vec<Document<T>>, Error> {
+        let mut found = Vec::with_capacity(ids.len());
+        for piece in pieces(ids) {
+            let wanted = placeholders(4, piece.len(), 1);
+            let sql = format!(
+                "SELECT {COLUMNS} FROM documents d WHERE d.dialect = $1 AND d.tenant = $2 \
+                 AND d.kind = $3 AND d.id IN (VALUES {wanted})"
+            );
+            let mut values = args![T::DIALECT, or_all(tenant), T::KIND];
+            values.extend(piece.iter().map(|id| Arg::from(*id)));
+            let rows = self.db.all(sqlx::AssertSqlSafe(sql), values).await?;
+            for row in &rows {
+                found.push(document(row)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Lists a tenant's documents of a type in the order in which they were made, after a cursor.

@@ -95,6 +95,12 @@ async fn documents_are_found_by_their_keys(db: Database) {
     let new = NewDocument::new(own, ids[0], &trigger("x", "y")).unwrap();
     assert!(matches!(db.store.add_document(&new, at(9)).await, Err(Error::Taken { .. })));
 
+    let some = [ids[3], build_id().uuid(), ids[1]];
+    let mut found = db.store.documents_of::<Trigger>(own, &some).await.unwrap();
+    found.sort_by_key(|d| d.position);
+    assert_eq!(found.iter().map(|d| d.id).collect::<Vec<_>>(), [ids[1], ids[3]]);
+    assert!(db.store.documents_of::<Trigger>(Some(tenant(2)), &some).await.unwrap().is_empty());
+
     let by = |branch: &'static str, after: i64, limit| {
         let store = db.store.clone();
         async move {
