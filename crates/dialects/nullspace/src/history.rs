@@ -1,14 +1,15 @@
 //! The history of a template: all attempts, newest first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use ashlar_core::Timestamp;
 use ashlar_core::state::State;
-use ashlar_core::{BuildId, Timestamp};
-use ashlar_service::{Actor, At, Cursor, Filter, Page, Record};
+use ashlar_service::{Actor, At, Cursor, Document, Filter, Page, Record};
 use uuid::Uuid;
 
 use crate::DIALECT;
 use crate::app::App;
+use crate::documents::Attempt;
 use crate::errors::{Answer, ApiError};
 use crate::ids;
 use crate::logs::Owned;
@@ -134,9 +135,15 @@ impl App {
             Some("building") => self.at_work(actor, &found, query).await?,
             status => self.listed(actor, &found, query, status).await?,
         };
+        let ids: Vec<Uuid> = records.iter().map(|r| r.submission.build.uuid()).collect();
+        let attempts = self.objects.documents_of::<Attempt>(Some(found.tenant), &ids).await?;
+        let mut attempts: HashMap<Uuid, _> = attempts.into_iter().map(|d| (d.id, d)).collect();
         let mut builds = Vec::with_capacity(records.len());
         for record in &records {
-            builds.extend(self.row(actor, &found, record).await?);
+            // None: forgotten meanwhile.
+            if let Some(attempt) = attempts.remove(&record.submission.build.uuid()) {
+                builds.push(self.row(actor, &found, record, attempt).await?);
+            }
         }
         Ok(BuildList { builds, next_cursor: next.map(|p| p.to_string()) })
     }
@@ -199,13 +206,11 @@ impl App {
         actor: &Actor,
         found: &Found,
         record: &Record,
-    ) -> Answer<Option<BuildSummary>> {
-        let build: BuildId = record.submission.build;
-        // Forgotten meanwhile: no row.
-        let Some(attempt) = self.attempt(found.tenant, build).await? else { return Ok(None) };
-        let owned = Owned { found: found.clone(), attempt, build };
+        attempt: Document<Attempt>,
+    ) -> Answer<BuildSummary> {
+        let owned = Owned { found: found.clone(), attempt, build: record.submission.build };
         let cache = self.cache(actor, &owned, record).await?;
-        Ok(Some(views::summary(found, record, &owned.attempt.value, cache)))
+        Ok(views::summary(found, record, &owned.attempt.value, cache))
     }
 }
 
