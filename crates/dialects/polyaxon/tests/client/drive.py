@@ -145,43 +145,45 @@ def builds():
     if NEW:
         step("uploading and running at once, and the code back")
         write("app.py", "print('again')\n")
-        spec("copied.yaml", ["true"])
+        spec("copied.yaml", ["echo copied"])
         number = started(cli("run", "-u", "-f", "copied.yaml"))
         assert ended(number)[0] == "succeeded"
         os.makedirs("back", exist_ok=True)
         cli("project", "download")
 
 
+def of(thing, key):
+    """Old clients give dicts, new ones objects."""
+    return thing[key] if isinstance(thing, dict) else getattr(thing, key)
+
+
 def library():
     step("the Python client")
     c = client()
     user = c.auth.get_user(TOKEN)
-    assert user.username == "admin", user
+    assert of(user, "username") == "admin", user
     api = c.build_job
     listed = c.project.list_builds("admin", PROJECT)
-    rows = listed["results"] if isinstance(listed, dict) else listed
-    assert rows and listed["count"] >= 3, listed
+    assert listed["results"] and listed["count"] >= 3, listed
     if NEW:
         content = "{'version': 1, 'kind': 'build', 'image': '%s'}" % IMAGE
         made = c.project.create_build("admin", PROJECT, {"content": content, "tags": ["t"]})
     else:
-        from polyaxon_schemas.job import JobConfig
-
         config = {"version": 1, "kind": "build", "build": {"image": IMAGE}}
-        made = c.project.create_build("admin", PROJECT, JobConfig(config=config))
-    number = made.id if hasattr(made, "id") else made["id"]
+        made = c.project.create_build("admin", PROJECT, {"config": config})
+    number = of(made, "id")
     for _ in range(300):
         build = api.get_build("admin", PROJECT, number)
-        if build.last_status in ("succeeded", "failed"):
+        if of(build, "last_status") in ("succeeded", "failed"):
             break
         time.sleep(0.2)
-    assert build.last_status == "succeeded", build.to_dict()
-    assert build.unique_name == "admin.%s.builds.%s" % (PROJECT, number)
+    assert of(build, "last_status") == "succeeded", build
+    assert of(build, "unique_name") == "admin.%s.builds.%s" % (PROJECT, number)
     statuses = api.get_statuses("admin", PROJECT, number)
-    words = [row.status for row in statuses["results"]]
+    words = [of(row, "status") for row in statuses["results"]]
     assert words == ["created", "scheduled", "building", "running", "succeeded"], words
     changed = api.update_build("admin", PROJECT, number, {"description": "patched"})
-    assert changed.description == "patched"
+    assert of(changed, "description") == "patched"
     api.bookmark("admin", PROJECT, number)
     api.unbookmark("admin", PROJECT, number)
     if NEW:
@@ -197,7 +199,6 @@ def outside(c):
     words = [row.status for row in api.get_statuses("admin", PROJECT, made.id)["results"]]
     assert words == ["created", "running", "succeeded"], words
     assert api.get_build("admin", PROJECT, made.id).last_status == "succeeded"
-    api.send_heartbeat("admin", PROJECT, made.id)
     api.delete_build("admin", PROJECT, made.id)
     try:
         api.get_build("admin", PROJECT, made.id)
