@@ -330,3 +330,133 @@ fn count(summary: &mut CacheSummary, entry: &LogEntry) {
         _ => stores,
     } += 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use ashlar_core::failure::FailureKind;
+    use ashlar_core::{Timestamp, WorkerId};
+    use serde_json::json;
+
+    use super::*;
+
+    fn submitted() -> Event {
+        let uuid = Uuid::now_v7();
+        let submission = json!({
+            "build": uuid, "tenant": uuid, "scope": "s", "principal": uuid, "dialect": "nullspace",
+            "kind": "build", "name": "n", "source": "declarative", "definition": null,
+            "definition_digest": ashlar_core::Digest::of(""), "mode": "managed", "priority": 0,
+            "on_lost": { "do": "requeue", "attempts_max": 3 },
+        });
+        Event::Submitted(Box::new(serde_json::from_value(submission).unwrap()))
+    }
+
+    fn cache(cache: CacheKind, status: CacheStatus, step: Option<u32>) -> Event {
+        Event::Cache(CacheEvent {
+            cache,
+            status,
+            step: step.map(StepId),
+            subject: "[1/1] RUN make".into(),
+            key: None,
+            reason: None,
+            bypass: None,
+        })
+    }
+
+    fn project(files: AttemptFiles, events: Vec<Event>) -> (Vec<LogEntry>, Projector) {
+        let build = BuildId::from_uuid(Uuid::now_v7());
+        let mut projector = Projector::new(build, Uuid::now_v7(), files);
+        let mut out = Vec::new();
+        for (i, event) in events.into_iter().enumerate() {
+            let time = Timestamp::from_nanos(i as i64 + 1);
+            projector.add(&Entry { number: i as u64, time, event }, &mut out);
+        }
+        (out, projector)
+    }
+
+    fn claimed(attempt: u32) -> Event {
+        let worker = WorkerId::from_uuid(Uuid::now_v7());
+        Event::Claimed { attempt, fence: u64::from(attempt), worker }
+    }
+
+    #[test]
+    fn entries_of_all_attempts_are_numbered_through_and_counted() {
+        let files = vec![("a".to_owned(), FileUse::New), ("b".to_owned(), FileUse::Known)];
+        let end = Event::State { to: State::Succeeded };
+        let note = Event::Note { dialect: "x".into(), value: json!(1) };
+        let (entries, projector) = project(
+            AttemptFiles { files },
+            vec![
+                submitted(),
+                claimed(1),
+                cache(CacheKind::FinalArtifact, CacheStatus::Miss, None),
+                Event::Requeued { reason: "lost".into() },
+                claimed(2),
+                Event::Steps { names: vec!["[1/1] RUN make".into(), "START up".into()] },
+                cache(CacheKind::FinalArtifact, CacheStatus::Miss, None),
+                // The engine's own count of files is not the dialect's.
+                cache(CacheKind::FileBlob, CacheStatus::Miss, None),
+                Event::StepStarted { step: StepId(1) },
+                cache(CacheKind::Layer, CacheStatus::Miss, Some(1)),
+                Event::StepStarted { step: StepId(2) },
+                end,
+                note,
+            ],
+        );
+        let kinds: Vec<LogKind> = entries.iter().map(|e| e.kind).collect();
+        use LogKind::{Cache, End, Message, Retry, Start};
+        let want = [
+            Start, Cache, Cache, Cache, Message, Cache, Retry, Cache, Message, Cache, Message, End,
+        ];
+        assert_eq!(kinds, want);
+        assert!(entries.iter().enumerate().all(|(i, e)| e.offset == i as u64));
+        let counted = projector.counted();
+        assert_eq!((counted.final_artifact_misses, counted.layer_misses), (2, 1));
+        let files = (counted.file_blob_misses, counted.file_blob_stores, counted.file_blob_hits);
+        assert_eq!(files, (1, 1, 1));
+        assert_eq!((entries[6].attempt, entries[6].max_attempts), (Some(2), Some(3)));
+        let layer = &entries[9];
+        assert_eq!((layer.step_index, layer.total_steps), (Some(1), Some(1)));
+        assert_eq!(layer.cache_subject.as_deref(), Some("make"));
+        // The start command is no step of the definition.
+        assert_eq!((entries[10].phase, entries[10].step_index), (Some("startup"), None));
+        assert!(projector.ended());
+    }
+
+    #[test]
+    fn a_failure_is_the_last_entry_with_its_detail() {
+        for (kind, step, phase) in [
+            (FailureKind::Step, Some(StepId(1)), "build_step"),
+            (FailureKind::Source, None, "prepare"),
+            (FailureKind::Interrupted, None, "interrupted"),
+            (FailureKind::Readiness, Some(StepId(2)), "readiness"),
+        ] {
+            let failure = Failure { step, ..Failure::new(kind, "broke") };
+            let steps = vec!["[1/1] RUN make".into(), "START up".into()];
+            let events = vec![
+                submitted(),
+                Event::Steps { names: steps },
+                Event::Failed(Box::new(failure)),
+                Event::State { to: State::Failed },
+            ];
+            let (entries, projector) = project(AttemptFiles::default(), events);
+            assert_eq!(entries.iter().filter(|e| e.kind == LogKind::Error).count(), 1);
+            let last = entries.last().unwrap();
+            let detail = last.error_detail.as_ref().unwrap();
+            assert_eq!((last.kind, detail.phase.as_str()), (LogKind::Error, phase), "{kind:?}");
+            assert_eq!(detail.retryable, kind == FailureKind::Interrupted);
+            assert!(projector.ended());
+        }
+    }
+
+    #[test]
+    fn output_never_ends_a_build_for_the_client() {
+        for stream in [Stream::Stdout, Stream::Stderr, Stream::Service] {
+            for level in [LineLevel::Debug, LineLevel::Info, LineLevel::Warn, LineLevel::Error] {
+                let line = LogLine { stream, level, ..LogLine::service(level, "x") };
+                let (entries, projector) =
+                    project(AttemptFiles::default(), vec![submitted(), Event::Log(line)]);
+                assert!(!entries[1].kind.is_terminal() && !projector.ended());
+            }
+        }
+    }
+}
