@@ -76,10 +76,7 @@ fn announce(service: &Service, listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-fn exposed(
-    dialects: &[(&'static str, Router)],
-    expose: &Expose,
-) -> Result<(SocketAddr, Router)> {
+fn exposed(dialects: &[(&'static str, Router)], expose: &Expose) -> Result<(SocketAddr, Router)> {
     match dialects.iter().find(|(word, _)| *word == expose.dialect) {
         Some((_, router)) => Ok((expose.address, router.clone())),
         None => {
@@ -119,18 +116,20 @@ async fn wait_for_signal() -> Result<()> {
 fn config(settings: &Settings, args: &ServeArgs, file: &File) -> Result<ServiceConfig> {
     let mut settings = settings.clone();
     settings.data_dir = settings.data_dir.or(file.data_dir.clone());
-    // A server lends no tenant the credentials of the user that it runs as.
-    let mut registries = RegistrySettings::default();
-    registries.mirrors = match settings.mirrors.is_empty() {
-        true => file.mirrors()?,
-        false => settings.mirrors.clone(),
-    };
-    registries.plain_http = match settings.plain_http.is_empty() {
-        true => file.plain_http.clone(),
-        false => settings.plain_http.clone(),
-    };
     let ca_bundle = settings.ca_bundle.clone().or(file.ca_bundle.clone());
-    registries.ca_bundle.clone_from(&ca_bundle);
+    // A server lends no tenant the credentials of the user that it runs as.
+    let registries = RegistrySettings {
+        mirrors: match settings.mirrors.is_empty() {
+            true => file.mirrors()?,
+            false => settings.mirrors.clone(),
+        },
+        plain_http: match settings.plain_http.is_empty() {
+            true => file.plain_http.clone(),
+            false => settings.plain_http.clone(),
+        },
+        ca_bundle: ca_bundle.clone(),
+        ..RegistrySettings::default()
+    };
     let mut config = ServiceConfig::new(settings.dir()?);
     config.registries = registries;
     config.ca_bundle = ca_bundle;
