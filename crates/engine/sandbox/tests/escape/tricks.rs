@@ -148,12 +148,12 @@ pub(crate) const TRICKS: &[Trick] = &[
     },
     Trick {
         name: "making, moving and removing cgroups",
-        script: "cd /sys/fs/cgroup; for d in . */; do mkdir $d/x; rmdir $d; done; mv memory other",
+        script: "cd /sys/fs/cgroup; for d in $(find . -type d); do mkdir $d/x; rmdir $d; done; mv memory other",
         expect: Expect::Refused(&["Read-only", "busy", "Invalid argument"]),
     },
     Trick {
         name: "making the own cgroup writable",
-        script: "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mount -o remount,rw $d; mount -o remount,bind,rw $d; mount -o bind $d /tmp; umount $d; done 2>&1; /probe call 442 -100 s:/sys/fs/cgroup 0 x:0000000000000000010000000000000000000000000000000000000000000000 32",
+        script: "for d in $(find /sys/fs/cgroup -type d); do mount -o remount,rw $d; mount -o remount,bind,rw $d; mount -o bind $d /tmp; umount $d; done 2>&1; /probe call 442 -100 s:/sys/fs/cgroup 0 x:0000000000000000010000000000000000000000000000000000000000000000 32",
         expect: Expect::Refused(&["not permitted", "denied", "must be"]),
     },
     Trick {
