@@ -1,7 +1,7 @@
 //! Makes namespaces for isolated steps, and keeps a few ready, since one costs some 20 ms of tools.
 //!
 //! Nothing of the host is touched before the first isolated step. Then: packets are forwarded
-//! (`net.ipv4.ip_forward`), and one nftables table appears, gone again when the engine ends. A namespace serves one
+//! (`net.ipv4.ip_forward`), and one nftables table appears, gone again soon after the engine ends. A namespace serves one
 //! step and goes with it; its link goes with the namespace.
 
 use std::collections::VecDeque;
@@ -11,7 +11,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use rustix::thread::UnshareFlags;
 
@@ -31,13 +30,12 @@ pub(crate) struct Isolated {
 /// What exists once the first isolated step has come.
 struct Engine {
     shared: Arc<Shared>,
-    filler: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     block: Block,
     /// Holds the block: the kernel frees the name when the engine ends, however it ends.
-    _claim: UnixListener,
+    claim: UnixListener,
     resolvers: Resolvers,
     pool: Mutex<Pool>,
     taken: Condvar,
@@ -58,17 +56,20 @@ impl Isolated {
 
     /// Gives out a namespace for one step.
     pub(crate) fn attach(&self) -> Result<Attachment, SandboxError> {
+        let mut first = None;
         let shared = {
             let mut engine = lock(&self.engine);
             if engine.is_none() {
-                *engine = Some(Engine::start(&self.config)?);
+                let (started, namespace) = Engine::start(&self.config)?;
+                *engine = Some(started);
+                first = Some(namespace);
             }
             match engine.as_ref() {
                 Some(engine) => Arc::clone(&engine.shared),
                 None => return Err(SandboxError::Cancelled),
             }
         };
-        let ready = lock(&shared.pool).ready.pop_front();
+        let ready = first.or_else(|| lock(&shared.pool).ready.pop_front());
         shared.taken.notify_one();
         let namespace = match ready {
             Some(namespace) => namespace,
@@ -79,38 +80,46 @@ impl Isolated {
 }
 
 impl Engine {
-    fn start(config: &NetworkConfig) -> Result<Self, SandboxError> {
+    /// Makes the rules, and the namespace of the first step.
+    fn start(config: &NetworkConfig) -> Result<(Self, OwnedFd), SandboxError> {
         let (number, claim) = claim_block()?;
-        let ipv6 = has_ipv6()?;
+        let ipv6 = has_ipv6();
         let block = Block { number, ipv6 };
         let resolvers = Resolvers::find(&config.resolvers);
         forward_packets(ipv6).during("letting the host forward packets")?;
-        NFT.batch(&block.rules(&config.deny, &resolvers)?)?;
+        let rules = block.rules(&config.deny, &resolvers)?;
         let shared = Arc::new(Shared {
             block,
-            _claim: claim,
+            claim,
             resolvers,
             pool: Mutex::new(Pool::default()),
             taken: Condvar::new(),
         });
+        // The kernel takes its time over new rules. Nobody gets the namespace before they hold.
+        let first = std::thread::scope(|scope| {
+            let making = scope.spawn(|| shared.make());
+            NFT.batch(&rules)?;
+            making.join().map_err(|_| ended())?
+        })?;
         let (for_filler, size) = (Arc::clone(&shared), config.pool);
-        let filler = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("network-pool".into())
             .spawn(move || for_filler.fill(size))
             .during("starting the network pool")?;
-        Ok(Self { shared, filler: Some(filler) })
+        Ok((Self { shared }, first))
     }
 }
 
 impl Drop for Engine {
+    /// Waits for nothing: the end of a process that made one image is not to take as long as a step. The pool's
+    /// thread keeps the block claimed until it has ended, and so does the program that deletes the rules; no other
+    /// engine can have made its own in their place.
     fn drop(&mut self) {
         lock(&self.shared.pool).closed = true;
         self.shared.taken.notify_one();
-        if let Some(filler) = self.filler.take() {
-            let _ = filler.join();
-        }
+        let delete = format!("delete table inet {}\n", self.shared.block.table());
         // Left behind it would only refuse packets of links that no longer exist; the next engine replaces it.
-        let _ = NFT.batch(&format!("delete table inet {}\n", self.shared.block.table()));
+        let _ = self.shared.claim.try_clone().map(|claim| NFT.leave(&delete, claim.into()));
     }
 }
 
@@ -204,8 +213,20 @@ fn claim_block() -> Result<(u32, UnixListener), SandboxError> {
 }
 
 /// Steps get IPv6 where the host has a way out for it.
-fn has_ipv6() -> Result<bool, SandboxError> {
-    Ok(!IP.query(&["-6", "route", "show", "default"])?.trim().is_empty())
+fn has_ipv6() -> bool {
+    // Of the thread's own namespace, which `/proc/net` is not. Without IPv6 there is no such file.
+    let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route");
+    routes.is_ok_and(|routes| routes.lines().any(is_default_route))
+}
+
+/// Whether a line of `ipv6_route` is a default route that leads somewhere: target, its prefix length, source, its
+/// length, next hop, metric, two counters, flags, device; all but the device in hexadecimal.
+fn is_default_route(line: &str) -> bool {
+    /// `RTF_REJECT`: what takes this route is refused.
+    const REJECT: u32 = 0x200;
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let flags = fields.get(8).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+    fields.get(1) == Some(&"00") && flags.is_some_and(|flags| flags & REJECT == 0)
 }
 
 /// Turns forwarding on. With IPv6 that would make the host deaf to its own router's announcements, unless told not to.
@@ -245,7 +266,7 @@ fn new_namespace() -> Result<OwnedFd, SandboxError> {
         let file = std::fs::File::open("/proc/thread-self/ns/net");
         Ok(OwnedFd::from(file.during("opening the network namespace")?))
     });
-    thread.join().map_err(|_| SandboxError::Invalid("the network thread ended; a bug".into()))?
+    thread.join().map_err(|_| ended())?
 }
 
 /// Runs a tool in a namespace, on a thread that ends with it.
@@ -259,8 +280,30 @@ where
     );
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || enter.enter().and_then(|()| work()));
-        thread
-            .join()
-            .map_err(|_| SandboxError::Invalid("the network thread ended; a bug".into()))?
+        thread.join().map_err(|_| ended())?
     })
+}
+
+/// A thread of ours panicked.
+fn ended() -> SandboxError {
+    SandboxError::Invalid("the network thread ended; a bug".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_that_lead_somewhere() {
+        let zeros = "0".repeat(32);
+        let route = |length: &str, flags: &str, device: &str| {
+            format!(
+                "{zeros} {length} {zeros} 00 {zeros} 00000400 00000001 00000000 {flags} {device}"
+            )
+        };
+        assert!(is_default_route(&route("00", "00000003", "eth0")));
+        assert!(!is_default_route(&route("00", "00200200", "lo")), "refuses everything");
+        assert!(!is_default_route(&route("40", "00000001", "eth0")), "leads to one network");
+        assert!(!is_default_route("") && !is_default_route("x 00"));
+    }
 }
