@@ -43,6 +43,8 @@ pub struct ServiceConfig {
     pub drain: Duration,
     /// Stands in for the native executor.
     pub executor: Option<Arc<dyn Executor>>,
+    /// Executors that are taken before the native one for what they serve, the first first.
+    pub executors: Vec<Arc<dyn Executor>>,
 }
 
 impl ServiceConfig {
@@ -61,6 +63,7 @@ impl ServiceConfig {
             git_file_root: None,
             drain: DRAIN_DEFAULT,
             executor: None,
+            executors: Vec::new(),
         }
     }
 }

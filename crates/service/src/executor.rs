@@ -6,6 +6,7 @@
 //! failure: the worker knows that it was stopped. It must not keep a build's secrets.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{ArtifactRecord, Event};
@@ -14,18 +15,33 @@ use ashlar_native::export::Image;
 use ashlar_native::{BuildRequest, Engine};
 use ashlar_sandbox::Cancel;
 
+use crate::Definition;
 use crate::recipe::image_name;
+
+/// The executor that is always there.
+const NATIVE: &str = "native";
+
+/// One build, in the two forms that executors take.
+pub struct Work<'a> {
+    /// What the build is made from: for executors with a frontend of their own.
+    pub definition: &'a Definition,
+    /// The same for the native engine, with contexts as directories, secrets and limits.
+    pub request: BuildRequest,
+}
 
 /// Runs builds.
 pub trait Executor: Send + Sync {
     /// The word in records, for example `native`.
     fn name(&self) -> &'static str;
 
+    /// Says whether it can run builds of this kind at all.
+    fn serves(&self, definition: &Definition) -> bool;
+
     /// Runs one build to its end.
     ///
     /// # Errors
     /// With the reason, when the build fails or is stopped.
-    fn build(&self, request: BuildRequest, cancel: &Cancel) -> Result<Finished, Failure>;
+    fn build(&self, work: Work<'_>, cancel: &Cancel) -> Result<Finished, Failure>;
 }
 
 /// What a build came to.
@@ -37,15 +53,49 @@ pub struct Finished {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
+/// The executors of a process.
+#[derive(Clone)]
+pub(crate) struct Executors {
+    native: Arc<dyn Executor>,
+    /// Taken before the native one for what they serve, in this order.
+    preferred: Vec<Arc<dyn Executor>>,
+}
+
+impl Executors {
+    pub(crate) fn new(native: Arc<dyn Executor>, preferred: Vec<Arc<dyn Executor>>) -> Self {
+        Self { native, preferred }
+    }
+
+    /// Returns who runs a build: the one that was asked for when it is there and can, else the
+    /// first that can.
+    pub(crate) fn choose(
+        &self,
+        requested: Option<&str>,
+        definition: &Definition,
+    ) -> &Arc<dyn Executor> {
+        let wanted = |e: &&Arc<dyn Executor>| requested.is_none_or(|name| name == e.name());
+        let able = || self.preferred.iter().filter(|e| e.serves(definition));
+        match requested {
+            Some(NATIVE) => &self.native,
+            _ => able().find(wanted).unwrap_or(&self.native),
+        }
+    }
+}
+
 /// The embedded executor.
 pub(crate) struct Native(pub(crate) Engine);
 
 impl Executor for Native {
     fn name(&self) -> &'static str {
-        "native"
+        NATIVE
     }
 
-    fn build(&self, request: BuildRequest, cancel: &Cancel) -> Result<Finished, Failure> {
+    fn serves(&self, _: &Definition) -> bool {
+        true
+    }
+
+    fn build(&self, work: Work<'_>, cancel: &Cancel) -> Result<Finished, Failure> {
+        let request = work.request;
         let internal = |e: crate::Error| Failure::new(FailureKind::Internal, e.internal_text());
         let name = image_name(&request.tenant, &request.build).map_err(internal)?;
         let (sink, epoch) = (request.sink.clone(), request.epoch);

@@ -76,7 +76,7 @@ pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
 pub use dialect::DialectStore;
 pub use error::{Error, ErrorKind};
-pub use executor::{Executor, Finished};
+pub use executor::{Executor, Finished, Work};
 pub use logs::{Found, LogLineAt};
 pub use metrics::Metrics;
 pub use promote::BUILDS;

@@ -11,12 +11,12 @@ use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 
 use crate::contexts::Contexts;
-use crate::executor::Native;
+use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::metrics::Counters;
 use crate::token_file;
 use crate::worker::Workers;
-use crate::{Actor, Error, Executor, ServiceConfig};
+use crate::{Actor, Error, ServiceConfig};
 
 /// The tenant that the admin belongs to.
 const TENANT_DEFAULT: &str = "default";
@@ -29,7 +29,7 @@ pub struct Service {
     store: Store,
     keys: KeyRing,
     engine: Engine,
-    executor: Arc<dyn Executor>,
+    executors: Executors,
     grants: Grants,
     contexts: Contexts,
     workers: Workers,
@@ -70,7 +70,7 @@ impl Service {
         let admin = open_admin(&store).await?;
         Ok(Arc::new(Self {
             keys: disk.keys,
-            executor: disk.executor,
+            executors: disk.executors,
             engine: disk.engine,
             grants: Grants::new(disk.root.join("grants")),
             contexts: disk.contexts,
@@ -115,8 +115,8 @@ impl Service {
         &self.engine
     }
 
-    pub(crate) fn executor(&self) -> &Arc<dyn Executor> {
-        &self.executor
+    pub(crate) fn executors(&self) -> &Executors {
+        &self.executors
     }
 
     pub(crate) fn grants(&self) -> &Grants {
@@ -174,7 +174,7 @@ struct Disk {
     token: TokenText,
     keys: KeyRing,
     engine: Engine,
-    executor: Arc<dyn Executor>,
+    executors: Executors,
     contexts: Contexts,
 }
 
@@ -186,12 +186,13 @@ fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
         Some(text) => KeyRing::parse(text)?,
         None => KeyRing::load_or_create(&root.join("secrets.key"))?,
     };
-    let executor = config.executor.clone();
+    let native = config.executor.clone();
+    let native = native.unwrap_or_else(|| Arc::new(Native(engine.clone())));
     Ok(Disk {
         worker: worker_id(&root)?,
         token: token_file::load(&root, config.admin_token.clone())?,
         keys,
-        executor: executor.unwrap_or_else(|| Arc::new(Native(engine.clone()))),
+        executors: Executors::new(native, config.executors.clone()),
         contexts: Contexts::open(root.join("contexts"))?,
         engine,
         lock,

@@ -1,0 +1,99 @@
+//! How a build's end is written.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ashlar_core::TenantId;
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::state::State;
+use ashlar_records::{JournalWriter, NewAlias, Stamped, now};
+use ashlar_sandbox::Cancel;
+use tokio::time::{Instant, sleep};
+
+use super::POLL;
+use crate::error::chain;
+use crate::{Definition, Error, Finished, Service, promote};
+
+/// How long the end of a build is tried to be written while the database does not answer.
+const END_RETRY_MAX: Duration = Duration::from_secs(60);
+
+impl Service {
+    /// Writes how a build ended.
+    pub(super) async fn end(
+        &self,
+        record: &Record,
+        writer: &JournalWriter,
+        cancel: &Cancel,
+        result: Result<Finished, Failure>,
+    ) -> Result<(), Error> {
+        let tenant = record.submission.tenant;
+        if let Ok(finished) = &result {
+            for artifact in &finished.artifacts {
+                writer.event(Event::Artifact(artifact.clone()));
+            }
+        }
+        // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
+        writer.flush().await?;
+        // The writer's own row may be from before somebody wished to stop.
+        let row = self.store().row(record.submission.build).await?;
+        let giving_up = self.workers().giving_up.load(Ordering::Acquire);
+        let (events, names) = match result {
+            Ok(_) => (vec![Event::State { to: State::Succeeded }], names_of(record, tenant)),
+            Err(_) if row.cancellation.is_some() => {
+                (vec![Event::State { to: State::Cancelled }], Vec::new())
+            }
+            Err(_) if cancel.is_cancelled() && giving_up => (interrupted(&row), Vec::new()),
+            Err(failure) => {
+                let failed = Event::Failed(Box::new(failure));
+                (vec![failed, Event::State { to: State::Failed }], Vec::new())
+            }
+        };
+        let row = self.write_end(record, &events, &names).await?;
+        self.counters().ended(&row);
+        tracing::info!(
+            build = %record.submission.build,
+            state = row.state.as_str(),
+            attempt = row.attempt,
+            "build ended"
+        );
+        Ok(())
+    }
+
+    async fn write_end(
+        &self,
+        record: &Record,
+        events: &[Event],
+        names: &[NewAlias],
+    ) -> Result<Record, Error> {
+        let until = Instant::now() + END_RETRY_MAX;
+        loop {
+            let stamped: Vec<Stamped> =
+                events.iter().map(|e| Stamped::new(now(), e.clone())).collect();
+            let (build, fence) = (record.submission.build, record.fence);
+            match self.store().finish(build, fence, stamped, names).await {
+                Err(error) if error.is_transient() && Instant::now() < until => {
+                    tracing::warn!(%build, error = chain(&error), "trying again to write the end");
+                    sleep(POLL).await;
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+}
+
+/// What is written when a drain has stopped a build.
+fn interrupted(row: &Record) -> Vec<Event> {
+    if row.may_run_again() {
+        return vec![Event::Requeued { reason: "the server was shut down".into() }];
+    }
+    let text = "the server was shut down during the build";
+    let failure = Failure::new(FailureKind::Interrupted, text).hint("start the build again");
+    vec![Event::Failed(Box::new(failure)), Event::State { to: State::Failed }]
+}
+
+fn names_of(record: &Record, tenant: TenantId) -> Vec<NewAlias> {
+    let Ok(definition) = Definition::of(record) else { return Vec::new() };
+    let native = definition.tags.iter().map(|tag| promote::alias(tenant, tag));
+    native.chain(definition.names.iter().map(|n| n.alias(tenant))).collect()
+}

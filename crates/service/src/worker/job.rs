@@ -1,0 +1,142 @@
+//! One build on its thread: its contexts, its frozen answers, its frontend, its executor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ashlar_core::TenantId;
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::frontend::Answers;
+use ashlar_core::graph::Network;
+use ashlar_core::journal::{ArtifactRecord, Event, Record, Sink};
+use ashlar_native::BuildRequest;
+use ashlar_records::JournalWriter;
+use ashlar_sandbox::Cancel;
+
+use crate::contexts::Held;
+use crate::recipe::{Guarded, answers_note, decode_answers, encode_answers};
+use crate::{Definition, Error, Executor, Finished, Service, Work};
+
+/// The largest blob of answers, in bytes.
+const ANSWERS_BYTES_MAX: u64 = 64 << 20;
+
+/// One build on its thread.
+pub(super) struct Job {
+    pub(super) service: Arc<Service>,
+    pub(super) record: Record,
+    pub(super) definition: Definition,
+    pub(super) secrets: BTreeMap<String, Vec<u8>>,
+    pub(super) executor: Arc<dyn Executor>,
+    pub(super) writer: JournalWriter,
+    pub(super) cancel: Cancel,
+}
+
+impl Job {
+    pub(super) fn run(self) -> Result<Finished, Failure> {
+        let broken = |e: Error| match e {
+            Error::Internal(_) => Failure::new(FailureKind::Internal, e.internal_text()),
+            other => Failure::new(FailureKind::Source, other.public()),
+        };
+        let contexts = self.contexts().map_err(broken)?;
+        let tenant = self.record.submission.tenant;
+        let frozen = self.frozen().map_err(broken)?;
+        let frontend = Guarded::new(&self.definition, tenant, frozen).map_err(broken)?;
+        let frontend = Arc::new(frontend);
+        let sink = Arc::new(AnswersSink {
+            job_sink: self.writer.clone(),
+            frontend: Arc::clone(&frontend),
+            service: Arc::clone(&self.service),
+            tenant,
+            told: AtomicBool::new(false),
+        });
+        let request = self.request(frontend, sink, &contexts);
+        let work = Work { definition: &self.definition, request };
+        let mut finished = self.executor.build(work, &self.cancel)?;
+        for (name, bytes) in std::mem::take(&mut finished.files) {
+            let digest = self.service.keep_blob(tenant, &bytes).map_err(broken)?;
+            let (kind, bytes) = ("file".to_owned(), Some(bytes.len() as u64));
+            let references = Vec::new();
+            finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
+        }
+        Ok(finished)
+    }
+
+    fn contexts(&self) -> Result<BTreeMap<String, Held>, Error> {
+        let blobs = self.service.engine().images().blobs();
+        let hold = |(name, digest): (&String, &ashlar_core::Digest)| {
+            Ok((name.clone(), self.service.contexts().hold(blobs, *digest)?))
+        };
+        self.definition.contexts.iter().map(hold).collect()
+    }
+
+    fn frozen(&self) -> Result<Answers, Error> {
+        let Some(digest) = &self.definition.answers else { return Ok(Answers::new()) };
+        let blobs = self.service.engine().images().blobs();
+        decode_answers(&blobs.read(digest, ANSWERS_BYTES_MAX)?)
+    }
+
+    fn request(
+        &self,
+        frontend: Arc<Guarded>,
+        sink: Arc<AnswersSink>,
+        contexts: &BTreeMap<String, Held>,
+    ) -> BuildRequest {
+        let (s, config) = (&self.record.submission, self.service.config());
+        let network = match self.definition.network {
+            Network::Default => config.network,
+            // A tenant gets the host's network only when the operator made it the default.
+            Network::Host => config.network,
+            said => said,
+        };
+        BuildRequest {
+            frontend,
+            tenant: s.tenant.to_string(),
+            scope: s.scope.clone(),
+            name: s.name.clone(),
+            build: s.build.to_string(),
+            contexts: contexts.iter().map(|(n, held)| (n.clone(), held.path.clone())).collect(),
+            secrets: self.secrets.clone(),
+            ssh: BTreeMap::new(),
+            limits: self.definition.limits.within(&config.limits),
+            network,
+            entitlements: BTreeSet::new(),
+            epoch: self.definition.epoch,
+            sink,
+        }
+    }
+}
+
+/// Passes events on to the journal, and once the plan is known notes what its questions came to.
+struct AnswersSink {
+    job_sink: JournalWriter,
+    frontend: Arc<Guarded>,
+    service: Arc<Service>,
+    tenant: TenantId,
+    told: AtomicBool,
+}
+
+impl AnswersSink {
+    fn note(&self) {
+        let Some(answers) = self.frontend.answers() else { return };
+        if self.told.swap(true, Ordering::AcqRel) || answers.iter().next().is_none() {
+            return;
+        }
+        let kept = encode_answers(&answers);
+        match kept.and_then(|bytes| self.service.keep_blob(self.tenant, &bytes)) {
+            Ok(digest) => self.job_sink.event(answers_note(digest)),
+            // A retry then asks again, as if for the newest.
+            Err(error) => tracing::warn!(error = error.internal_text(), "answers were not kept"),
+        }
+    }
+}
+
+impl Sink for AnswersSink {
+    fn event(&self, event: Event) {
+        // The steps are the first thing that is said once there is a plan.
+        let planned = matches!(event, Event::Steps { .. });
+        self.job_sink.event(event);
+        if planned {
+            self.note();
+        }
+    }
+}

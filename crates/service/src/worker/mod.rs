@@ -1,0 +1,184 @@
+//! The workers inside this process: claim, prepare, run on a thread, write the end.
+//!
+//! Whatever is written carries the claim's fencing number. A worker that was given up (its lease
+//! ended, another took the build) finds its writes refused and stops.
+
+mod end;
+mod job;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::Timestamp;
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::{BuildKind, Event, Level, LogLine, OnLost, Record, Sink};
+use ashlar_records::{Claim, JournalWriter, now};
+use ashlar_sandbox::Cancel;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+
+use crate::error::chain;
+use crate::{Definition, Error, Finished, Service};
+use job::Job;
+pub(crate) use pool::Workers;
+
+/// How often an idle worker looks for builds that other processes accepted.
+const POLL: Duration = Duration::from_millis(250);
+/// How often a running build is looked at for the wish to stop that another process took.
+const WATCH: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// Starts the workers and the upkeep, as tasks of the calling runtime.
+    pub fn start(self: &Arc<Self>) {
+        if self.config().slots > 0 {
+            tokio::spawn(Arc::clone(self).dispatch());
+        }
+        self.start_upkeep();
+    }
+
+    /// Takes builds as long as there are slots.
+    async fn dispatch(self: Arc<Self>) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.workers().slots).acquire_owned().await else {
+                return;
+            };
+            let Some(record) = self.next_build().await else { return };
+            tokio::spawn(Arc::clone(&self).work(record, permit));
+        }
+    }
+
+    /// Waits for the next build; none when the server ends.
+    async fn next_build(&self) -> Option<Record> {
+        let claim = Claim {
+            worker: self.workers().id,
+            kind: BuildKind::Build,
+            backends: vec!["native".into(), "buildkit".into()],
+        };
+        loop {
+            if self.workers().is_draining() {
+                return None;
+            }
+            match self.store().claim(&claim, now()).await {
+                Ok(Some(record)) => return Some(record),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = chain(&error), "cannot look at the queue"),
+            }
+            // A wake-up that comes while nobody waits is kept.
+            let _ = timeout(POLL, self.workers().wake.notified()).await;
+        }
+    }
+
+    /// Runs one claimed build to its end.
+    async fn work(self: Arc<Self>, record: Record, permit: OwnedSemaphorePermit) {
+        let build = record.submission.build;
+        let cancel = match Cancel::new() {
+            Ok(cancel) => cancel,
+            Err(error) => {
+                // The lease ends by itself, and the build runs again.
+                tracing::error!(%build, error = chain(&error), "cannot start a build");
+                return;
+            }
+        };
+        self.workers().register(build, record.fence, &cancel);
+        self.counters().started(&record);
+        let writer = JournalWriter::spawn(self.store().clone(), build, record.fence);
+        let result = {
+            let run = self.run(&record, &writer, &cancel);
+            let watch = self.watch(&record, &writer, &cancel);
+            tokio::pin!(run);
+            tokio::select! {
+                result = &mut run => result,
+                () = watch => run.await,
+            }
+        };
+        if let Err(error) = self.end(&record, &writer, &cancel, result).await {
+            tracing::warn!(%build, error = error.internal_text(), "a build's end was not written");
+        }
+        self.workers().forget(build, record.fence);
+        drop(permit);
+    }
+
+    /// Calls `cancel` when the build shall stop, and returns then.
+    async fn watch(&self, record: &Record, writer: &JournalWriter, cancel: &Cancel) {
+        let build = record.submission.build;
+        let by_others = async {
+            loop {
+                sleep(WATCH).await;
+                match self.store().row(build).await {
+                    Ok(row) if holds(&row, record.fence) => {}
+                    // A database that does not answer is no wish to stop.
+                    Err(error) if error.is_transient() => {}
+                    _ => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = writer.cancelled() => {}
+            () = by_others => {}
+        }
+        cancel.cancel();
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        record: &Record,
+        writer: &JournalWriter,
+        cancel: &Cancel,
+    ) -> Result<Finished, Failure> {
+        let failed = |e: Error| Failure::new(FailureKind::Internal, e.internal_text());
+        let definition = Definition::of(record).map_err(failed)?;
+        let executor = self.executors().choose(record.submission.backend.as_deref(), &definition);
+        announce(record, writer, executor.name());
+        if let Some(seconds) = definition.limits.build_seconds {
+            let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+            let deadline = Timestamp::from_nanos(now().nanos().saturating_add(nanos));
+            let (build, fence) = (record.submission.build, record.fence);
+            let set = self.store().set_deadline(build, fence, Some(deadline)).await;
+            set.map_err(|e| failed(e.into()))?;
+        }
+        let build = record.submission.build;
+        let secrets = self.store().build_secrets(self.keys(), build, record.fence).await;
+        let secrets = secrets.map_err(|e| failed(e.into()))?;
+        let secrets = secrets.into_iter().map(|(id, s)| (id, s.expose().to_vec())).collect();
+        let job = Job {
+            service: Arc::clone(self),
+            record: record.clone(),
+            definition,
+            secrets,
+            executor: Arc::clone(executor),
+            writer: writer.clone(),
+            cancel: cancel.clone(),
+        };
+        let done = tokio::task::spawn_blocking(move || job.run()).await;
+        done.unwrap_or_else(|panic| {
+            tracing::error!(%build, error = chain(&panic), "the executor panicked");
+            Err(Failure::new(
+                FailureKind::Internal,
+                "the executor broke; the server's log says more",
+            ))
+        })
+    }
+}
+
+/// Says whether an attempt is still to go on.
+fn holds(row: &Record, fence: u64) -> bool {
+    row.fence == fence && row.state.is_active() && row.cancellation.is_none()
+}
+
+/// Says which executor runs the build, and why it is not the one that was asked for.
+fn announce(record: &Record, writer: &JournalWriter, ran: &str) {
+    let requested = record.submission.backend.clone();
+    let differs = requested.as_deref().is_some_and(|r| r != ran);
+    let reason = differs.then(|| format!("no other backend is configured; {ran} runs the build"));
+    if let Some(text) = &reason {
+        writer.event(Event::Log(LogLine::service(Level::Info, text.clone())));
+    }
+    writer.event(Event::Executor { requested, ran: ran.to_owned(), reason });
+    if record.attempt > 1
+        && let OnLost::Requeue { attempts_max } = record.submission.on_lost
+    {
+        let text = format!("attempt {} of {attempts_max}", record.attempt);
+        writer.event(Event::Log(LogLine::service(Level::Warn, text)));
+    }
+}
