@@ -34,6 +34,15 @@ conformance: setup-test
 	ASHLAR=$(abspath $(DEBUG)) conformance/check --live 10
 	ASHLAR=$(abspath $(DEBUG)) conformance/consumers
 
+# Gives every parser a while of changed inputs; `make fuzz TARGETS=layer SECONDS_EACH=600` for one.
+TARGETS ?= dockerfile ignore declarative layer archive manifest reference context query
+SECONDS_EACH ?= 30
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz:
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	cd crates/fuzz && for target in $(TARGETS); do \
+	  $(CARGO) fuzz run --fuzz-dir . --features libfuzzer $$target -- -max_total_time=$(SECONDS_EACH) -rss_limit_mb=4096 || exit 1; done
+
 # Prints the table of numbers beside BuildKit and buildah; starts them when they do not run.
 bench: setup-test
 	$(CARGO) build --release --locked --bin ashlar

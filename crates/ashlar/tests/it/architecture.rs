@@ -49,6 +49,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("ashlar-api", &["ashlar-core", "ashlar-service"]),
+    (
+        "ashlar-fuzz",
+        &[
+            "ashlar-core",
+            "ashlar-frontend-dockerfile",
+            "ashlar-frontend-declarative",
+            "ashlar-blobs",
+            "ashlar-layers",
+            "ashlar-oci",
+            "ashlar-service",
+        ],
+    ),
 ];
 
 /// Dialects may use the use cases and the words, and nothing below.

@@ -1,11 +1,12 @@
 //! Judges any path by any ignore file: the first line is the path.
 
-#![no_main]
-
 use ashlar_frontend_dockerfile::ignore::{IgnoreMatcher, read_file};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| {
+/// Any ignore file against any path: what holds a wanted path is descended into.
+///
+/// # Panics
+/// When it is not.
+pub fn ignore(data: &[u8]) {
     let Some(end) = data.iter().position(|b| *b == b'\n') else { return };
     let Ok(path) = std::str::from_utf8(&data[..end]) else { return };
     let Ok(patterns) = read_file(&data[end + 1..]) else { return };
@@ -16,4 +17,4 @@ fuzz_target!(|data: &[u8]| {
             assert!(matcher.may_descend(above), "{above} hides {path}");
         }
     }
-});
+}

@@ -1,12 +1,9 @@
 //! Reads and lowers any bytes as a Dockerfile, with canned answers.
 
-#![no_main]
-
 use ashlar_core::Digest;
 use ashlar_core::frontend::{Answer, Answers, Frontend, Lowered, Question};
 use ashlar_core::image::{History, ImageConfig};
 use ashlar_frontend_dockerfile::{DockerfileFrontend, Request, Source};
-use libfuzzer_sys::fuzz_target;
 
 fn answer(question: &Question, file: &[u8]) -> Answer {
     match question {
@@ -30,7 +27,11 @@ fn answer(question: &Question, file: &[u8]) -> Answer {
     }
 }
 
-fuzz_target!(|file: &[u8]| {
+/// Any bytes as a Dockerfile: it is lowered or refused after a bounded number of questions.
+///
+/// # Panics
+/// When it never stops asking, or the image's history lacks a layer.
+pub fn dockerfile(file: &[u8]) {
     let source = Source::Context { context: "context".into(), path: "Dockerfile".into() };
     let frontend = DockerfileFrontend::new(Request::new(source));
     let mut answers = Answers::new();
@@ -54,4 +55,4 @@ fuzz_target!(|file: &[u8]| {
         }
     }
     panic!("the frontend never stops asking");
-});
+}
