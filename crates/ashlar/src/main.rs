@@ -14,12 +14,10 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     memory::limit_heaps();
-    let cli = cli::Cli::parse();
-    match commands::run(cli) {
+    let cli = cli::config::parse(std::env::args_os().collect());
+    match cli.and_then(commands::run) {
         Ok(code) => code,
         Err(error) => commands::explain(&error),
     }

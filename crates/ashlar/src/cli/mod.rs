@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod builds;
 pub(crate) mod cache;
+pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod images;
 pub(crate) mod serve;

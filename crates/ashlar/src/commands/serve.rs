@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use super::usage;
-use crate::cli::serve::{Expose, File, LogFormat, ServeArgs};
+use crate::cli::serve::{Expose, LogFormat, ServeArgs};
 use crate::output::note;
 use crate::settings::Settings;
 
@@ -25,9 +25,8 @@ const LOG_DEFAULT: &str = "info";
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
-    let (args, file) = args.with_file()?;
-    start_log(args.log_format.unwrap_or(LogFormat::Pretty));
-    let config = config(settings, &args, &file)?;
+    start_log(args.log_format);
+    let config = config(settings, &args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run_until_signal(config, args))
 }
@@ -45,7 +44,7 @@ async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<Exit
     let dialects = dialects(&service);
     let exposed = args.expose.iter().map(|e| exposed(&dialects, e)).collect::<Result<Vec<_>>>()?;
     let options = ApiOptions { requests_per_second: args.requests_per_second, dialects };
-    let listener = listen(args.address()?).await?;
+    let listener = listen(args.listen).await?;
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     announce(&service, &listener)?;
@@ -113,30 +112,20 @@ async fn wait_for_signal() -> Result<()> {
     Ok(())
 }
 
-fn config(settings: &Settings, args: &ServeArgs, file: &File) -> Result<ServiceConfig> {
-    let mut settings = settings.clone();
-    settings.data_dir = settings.data_dir.or(file.data_dir.clone());
-    let ca_bundle = settings.ca_bundle.clone().or(file.ca_bundle.clone());
+fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
+    let mut config = ServiceConfig::new(settings.dir()?);
     // A server lends no tenant the credentials of the user that it runs as.
-    let registries = RegistrySettings {
-        mirrors: match settings.mirrors.is_empty() {
-            true => file.mirrors()?,
-            false => settings.mirrors.clone(),
-        },
-        plain_http: match settings.plain_http.is_empty() {
-            true => file.plain_http.clone(),
-            false => settings.plain_http.clone(),
-        },
-        ca_bundle: ca_bundle.clone(),
+    config.registries = RegistrySettings {
+        mirrors: settings.mirrors.clone(),
+        plain_http: settings.plain_http.clone(),
+        ca_bundle: settings.ca_bundle.clone(),
         ..RegistrySettings::default()
     };
-    let mut config = ServiceConfig::new(settings.dir()?);
-    config.registries = registries;
-    config.ca_bundle = ca_bundle;
-    config.git_file_root = settings.git_file_root.clone().or(file.git_file_root.clone());
+    config.ca_bundle.clone_from(&settings.ca_bundle);
+    config.git_file_root.clone_from(&settings.git_file_root);
     config.database.clone_from(&args.database);
-    config.slots = args.slots.unwrap_or(config.slots);
-    config.drain = args.drain.unwrap_or(config.drain);
+    config.slots = args.slots;
+    config.drain = args.drain;
     config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
     config.secrets_key = variable("ASHLAR_SECRETS_KEY");
     Ok(config)
