@@ -40,4 +40,4 @@ pub use checkout::Checkout;
 pub use debug::FailedRoot;
 pub use dir::DataDir;
 pub use engine::{DISK_FREE_BYTES_DEFAULT, Engine, EngineConfig};
-pub use request::{BuildLimits, BuildRequest, Built};
+pub use request::{BuildLimits, BuildRequest, Built, RegistryLogin};

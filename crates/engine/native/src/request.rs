@@ -1,6 +1,7 @@
 //! What a caller asks of the engine, and what it gets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct BuildRequest {
     pub contexts: BTreeMap<String, PathBuf>,
     /// Secrets by id. They are in no key and no record; what steps write of them is masked.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Logins of registries by host as references name it (`docker.io`, `registry.example:5000`),
+    /// for this build's pulls only. What they give is read by this tenant alone.
+    pub credentials: BTreeMap<String, RegistryLogin>,
     /// Sockets of ssh agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// What steps may use up.
@@ -43,6 +47,22 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Takes what happens.
     pub sink: Arc<dyn Sink>,
+}
+
+/// A user name and a password, or a token in its place, for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryLogin {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+impl fmt::Debug for RegistryLogin {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryLogin({}, hidden)", self.username)
+    }
 }
 
 /// Limits of a build's steps, each step by itself.

@@ -96,6 +96,7 @@ impl Job {
             build: s.build.to_string(),
             contexts: contexts.iter().map(|(n, held)| (n.clone(), held.path.clone())).collect(),
             secrets: self.secrets.clone(),
+            credentials: BTreeMap::new(),
             ssh: BTreeMap::new(),
             limits: self.definition.limits.within(&config.limits),
             network,

@@ -1,5 +1,6 @@
 //! Drives one build: history, engine, outputs, end.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -203,6 +204,7 @@ impl Work<'_> {
             build: self.build.to_owned(),
             contexts,
             secrets: secrets.into_iter().collect(),
+            credentials: BTreeMap::new(),
             ssh: definition.ssh.clone(),
             limits: definition.limits.engine(),
             network: match definition.request.network {
