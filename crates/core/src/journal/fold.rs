@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CacheEvent, Entry, Event, OnLost, StepOutcome, Submission};
+use super::{CacheEvent, Entry, Event, LineRun, OnLost, StepOutcome, Submission};
 use crate::cache::{CacheKind, CacheStatus};
 use crate::failure::Failure;
 use crate::state::State;
@@ -230,6 +230,35 @@ impl Record {
         self.fold(entry);
         self.next_number += 1;
         self.updated_at = entry.time;
+        Ok(())
+    }
+
+    /// Checks that a writer with fencing number `fence` may write log lines.
+    ///
+    /// # Errors
+    /// As [`Record::admit`].
+    pub fn admit_lines(&self, fence: Option<u64>) -> Result<(), Refusal> {
+        match fence {
+            Some(got) if got != self.fence => Err(Refusal::Fenced { held: self.fence, got }),
+            _ if self.state.is_terminal() => Err(Refusal::Ended(self.state)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a run of log lines, as [`Record::apply`] would one after the other.
+    ///
+    /// # Errors
+    /// When the run does not follow or the build has ended; the row is then unchanged.
+    pub fn apply_lines(&mut self, run: &LineRun) -> Result<(), Refusal> {
+        if run.number != self.next_number {
+            return Err(Refusal::Number { want: self.next_number, got: run.number });
+        }
+        if run.first <= self.updated_at || run.last < run.first {
+            return Err(Refusal::Time);
+        }
+        self.admit_lines(None)?;
+        self.next_number += run.count;
+        self.updated_at = run.last;
         Ok(())
     }
 

@@ -5,8 +5,10 @@
 //! what the state machine forbids. Bulk log bytes may lie in segments that an entry points to.
 
 mod fold;
+pub mod text;
 
 pub use fold::{ArtifactRecord, CacheCounters, Cancellation, Record, Refusal, StepCounts};
+pub use text::{LineRun, LogText};
 
 use std::collections::BTreeMap;
 
@@ -375,6 +377,11 @@ pub struct Progress {
 pub trait Sink: Send + Sync {
     /// Takes an event; it gets its number and time where it is stored.
     fn event(&self, event: Event);
+
+    /// Takes what a step wrote, many lines at once.
+    fn text(&self, text: LogText) {
+        text.lines().for_each(|line| self.event(Event::Log(line)));
+    }
 
     /// Takes progress; may drop it.
     fn progress(&self, _progress: Progress) {}
