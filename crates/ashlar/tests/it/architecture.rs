@@ -48,7 +48,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ashlar-native",
         ],
     ),
-    ("ashlar-api", &["ashlar-core", "ashlar-service"]),
+    ("ashlar-http", &[]),
+    ("ashlar-api", &["ashlar-core", "ashlar-service", "ashlar-http"]),
     (
         "ashlar-fuzz",
         &[
@@ -64,7 +65,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Dialects may use the use cases and the words, and nothing below.
-const DIALECT: &[&str] = &["ashlar-core", "ashlar-service"];
+const DIALECT: &[&str] = &["ashlar-core", "ashlar-service", "ashlar-http"];
 
 /// A longer source file has become a drawer for everything.
 const LINES_MAX: usize = 900;
