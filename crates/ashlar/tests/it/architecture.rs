@@ -50,6 +50,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ashlar-http", &[]),
     ("ashlar-api", &["ashlar-core", "ashlar-service", "ashlar-http"]),
+    ("ashlar-client", &["ashlar-core"]),
     (
         "ashlar-fuzz",
         &[
