@@ -12,7 +12,7 @@ use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Level, LogLine, StepOutcome};
 use ashlar_core::state::State;
 use ashlar_core::{Digest, Hasher};
-use ashlar_oci::LayerRef;
+use ashlar_oci::{Images, LayerRef};
 use ashlar_sandbox::Cancel;
 use ashlar_snapshots::Tree;
 use ashlar_solver::{Outcome, ShareGroup};
@@ -50,14 +50,15 @@ impl Engine {
         let engine = &self.shared;
         let watch = Watch { sink: &*request.sink.clone(), stop };
         warn_short_secrets(&request);
-        let plan = prepare::lower(engine, &request, stop)?;
+        let view = engine.view(&request);
+        let plan = prepare::lower(engine, &request, &view, stop)?;
         announce(&request, &plan);
         let contexts = prepare::contexts(engine, &request, &plan)?;
         let key = FinalKey::of(&request, &plan, &contexts)?;
         key.count_files(&request);
         contexts.values().try_for_each(|c| c.save()).map_err(internal)?;
         watch.check()?;
-        if let Some(built) = look_up_final(engine, &request, &plan, &key, watch)? {
+        if let Some(built) = look_up_final(engine, (&request, &view), &plan, &key, watch)? {
             return Ok(built);
         }
         request.sink.event(Event::State { to: State::Running });
@@ -65,6 +66,7 @@ impl Engine {
             engine: engine.clone(),
             masker: Masker::new(request.secrets.values().map(Vec::as_slice)),
             plan,
+            view,
             contexts,
             outputs: Mutex::default(),
             notes: Mutex::default(),
@@ -125,7 +127,7 @@ fn share_group(request: &BuildRequest) -> ShareGroup {
 
 fn look_up_final(
     engine: &Shared,
-    request: &BuildRequest,
+    (request, view): (&BuildRequest, &Images),
     plan: &Plan,
     key: &FinalKey,
     watch: Watch<'_>,
@@ -142,7 +144,7 @@ fn look_up_final(
         return Ok(None);
     };
     let tree = Tree(found.tree);
-    learn_images(engine, plan, watch)?;
+    learn_images(engine, view, plan, watch)?;
     if !engine.available(&tree)? {
         request.sink.event(key.event(CacheStatus::Miss));
         return Ok(None);
@@ -159,10 +161,15 @@ fn look_up_final(
 }
 
 /// Learns where the layers of the plan's images are, without fetching any.
-fn learn_images(engine: &Shared, plan: &Plan, watch: Watch<'_>) -> Result<(), Failure> {
+fn learn_images(
+    engine: &Shared,
+    view: &Images,
+    plan: &Plan,
+    watch: Watch<'_>,
+) -> Result<(), Failure> {
     for id in plan.graph.needed(plan.target) {
         if let Op::Image { reference, manifest, platform } = &plan.graph.node(id).op {
-            engine.image_tree(reference, *manifest, platform, watch)?;
+            engine.image_tree(view, reference, *manifest, platform, watch)?;
         }
     }
     Ok(())

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ashlar_blobs::BlobStore;
 use ashlar_core::failure::Failure;
 use ashlar_core::{Digest, Hasher};
-use ashlar_oci::{ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage};
+use ashlar_oci::{
+    Credential, ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage,
+};
 use ashlar_sandbox::Sandbox;
 use ashlar_snapshots::SnapshotStore;
 
@@ -16,6 +18,7 @@ use crate::dir::DataDir;
 use crate::error::internal;
 use crate::job::ImageLayers;
 use crate::mounts::CacheMounts;
+use crate::request::{BuildRequest, RegistryLogin};
 use crate::scheduler::Scheduler;
 
 /// Free space below which no step may go on, unless set otherwise.
@@ -69,7 +72,8 @@ pub(crate) struct Shared {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) scheduler: Arc<Scheduler>,
     image_layers: Mutex<ImageLayers>,
-    resolved: Mutex<BTreeMap<Digest, Arc<ResolvedImage>>>,
+    /// By tenant and manifest: what one tenant may have, another one may not.
+    resolved: Mutex<BTreeMap<(String, Digest), Arc<ResolvedImage>>>,
     /// Makes hashes of secret values useless to whoever reads the records.
     hash_key: [u8; 32],
 }
@@ -145,7 +149,25 @@ impl Shared {
         self.image_layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn resolved(&self) -> MutexGuard<'_, BTreeMap<Digest, Arc<ResolvedImage>>> {
-        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the image that a tenant has resolved before.
+    pub(crate) fn resolved(&self, view: &Images, manifest: Digest) -> Option<Arc<ResolvedImage>> {
+        let key = (view.tenant().unwrap_or_default().to_owned(), manifest);
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// Remembers what a tenant has resolved.
+    pub(crate) fn remember(&self, view: &Images, image: Arc<ResolvedImage>) {
+        let key = (view.tenant().unwrap_or_default().to_owned(), image.id());
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).insert(key, image);
+    }
+
+    /// Returns the images as a build's tenant sees them.
+    pub(crate) fn view(&self, request: &BuildRequest) -> Images {
+        let login = |(host, login): (&String, &RegistryLogin)| {
+            let (username, password) = (login.username.clone(), login.password.clone());
+            (host.clone(), Credential::Basic { username, password })
+        };
+        let credentials = request.credentials.iter().map(login).collect();
+        self.images.for_tenant(&request.tenant, credentials)
     }
 }

@@ -1,5 +1,6 @@
 //! Images as sources: found by name or digest, their layers unpacked when a step needs the files.
 
+use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +8,7 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answer;
 use ashlar_core::journal::{Event, Level, LogLine};
 use ashlar_core::{Digest, Platform};
-use ashlar_oci::{PullPolicy, Reference, ResolvedImage, Transfer};
+use ashlar_oci::{Images, PullError, PullPolicy, Reference, ResolvedImage, Transfer};
 use ashlar_snapshots::Tree;
 
 use crate::engine::Shared;
@@ -18,9 +19,11 @@ use crate::watch::Watch;
 const LAYERS_AT_ONCE: usize = 3;
 
 impl Shared {
-    /// Finds an image and remembers where its layers are.
+    /// Finds an image in a tenant's view and remembers where its layers are. What came with the
+    /// build's own credentials is fetched whole: nobody has them afterwards.
     pub(crate) fn resolve_image(
         &self,
+        view: &Images,
         text: &str,
         platform: &Platform,
         watch: Watch<'_>,
@@ -28,33 +31,41 @@ impl Shared {
         let reference: Reference = text.parse().map_err(source)?;
         watch.progress(format!("resolve {reference}"), 0, 0);
         let transfer = Transfer::quiet().with_cancel(watch.stop);
-        let image = self.images.resolve(&reference, platform, self.config.pull, &transfer);
-        let image = Arc::new(image.map_err(|e| {
-            let hint = e.hint().map(ToOwned::to_owned);
-            Failure { hint, ..source(e) }
-        })?);
+        let is_private = view.is_private(reference.repository());
+        let image = view.resolve(&reference, platform, self.config.pull, &transfer);
+        let mut image = image.map_err(|e| refusal(e, is_private))?;
         if let Some(why) = &image.stale {
             let line = LogLine::service(Level::Warn, format!("{reference}: {why}"));
             watch.sink.event(Event::Log(line));
         }
         let config = image.image_config().map_err(source)?;
+        if is_private {
+            fetch_whole(view, &image, watch)?;
+        }
+        self.verify_private(view, &image, watch)?;
+        if is_private {
+            image.repository = None;
+        }
+        let image = Arc::new(image);
         let manifest = image.id();
-        self.resolved().insert(manifest, image);
+        self.remember(view, image);
         Ok(Answer::Image { reference: reference.to_string(), manifest, config: Box::new(config) })
     }
 
     /// Returns the tree of an image that was resolved before, or is resolved now by its digest.
     pub(crate) fn image_tree(
         &self,
+        view: &Images,
         reference: &str,
         manifest: Digest,
         platform: &Platform,
         watch: Watch<'_>,
     ) -> Result<Tree, Failure> {
-        let known = self.resolved().get(&manifest).cloned();
+        // What has no registry to go back to may have been collected since.
+        let known = self.resolved(view, manifest).filter(|i| i.repository.is_some());
         let image = match known {
             Some(image) => image,
-            None => self.resolve_pinned(reference, manifest, platform, watch)?,
+            None => self.resolve_pinned(view, reference, manifest, platform, watch)?,
         };
         self.image_layers().learn(&image)
     }
@@ -63,6 +74,7 @@ impl Shared {
     /// have no manifest yet, else at its registry.
     fn resolve_pinned(
         &self,
+        view: &Images,
         reference: &str,
         manifest: Digest,
         platform: &Platform,
@@ -70,18 +82,45 @@ impl Shared {
     ) -> Result<Arc<ResolvedImage>, Failure> {
         let named: Reference = reference.parse().map_err(source)?;
         let quiet = Transfer::quiet();
-        let local = self.images.resolve(&named, platform, PullPolicy::Local, &quiet);
+        let local = view.resolve(&named, platform, PullPolicy::Local, &quiet);
         if let Some(image) = local.ok().filter(|image| image.id() == manifest) {
             let image = Arc::new(image);
-            self.resolved().insert(manifest, image.clone());
+            self.remember(view, image.clone());
             return Ok(image);
         }
         let pinned = format!("{}@{manifest}", named.repository());
-        self.resolve_image(&pinned, platform, watch)?;
-        self.resolved().get(&manifest).cloned().ok_or_else(|| {
+        self.resolve_image(view, &pinned, platform, watch)?;
+        self.resolved(view, manifest).ok_or_else(|| {
             let text = format!("'{reference}' no longer leads to {manifest}");
             source(std::io::Error::other(text))
         })
+    }
+
+    /// Makes sure that a tenant has the content of every layer that an image names and that is
+    /// another tenant's alone: a config may claim any diff id.
+    fn verify_private(
+        &self,
+        view: &Images,
+        image: &ResolvedImage,
+        watch: Watch<'_>,
+    ) -> Result<(), Failure> {
+        let Some(repository) = &image.repository else { return Ok(()) };
+        for (i, layer) in image.layers.iter().enumerate() {
+            let (Some(blob), Some(diff_id)) = (&layer.blob, layer.diff_id) else { continue };
+            let readable = |digest| view.may_read(digest).map_err(internal);
+            if readable(&blob.digest)? && readable(&diff_id)? {
+                continue;
+            }
+            let transfer = Transfer::quiet().with_cancel(watch.stop);
+            let blob = view.fetch_layer(image, i, &transfer).map_err(source)?;
+            let file = view.blobs().open_read(&blob.digest).map_err(internal)?;
+            if content_digest(file)? != diff_id {
+                let text = format!("layer {} of '{}' is not {diff_id}", i + 1, image.reference);
+                return Err(Failure::new(FailureKind::Source, text));
+            }
+            view.note_received(repository, &diff_id, false).map_err(internal)?;
+        }
+        Ok(())
     }
 
     /// Brings layers into the snapshot store that are not there yet, a few at a time.
@@ -137,4 +176,34 @@ impl Shared {
         self.snapshots.import_layer(*id, file, &options).map_err(source)?;
         Ok(())
     }
+}
+
+/// Fetches all layers of an image.
+fn fetch_whole(view: &Images, image: &ResolvedImage, watch: Watch<'_>) -> Result<(), Failure> {
+    let report = |p: ashlar_oci::Progress| {
+        let subject = format!("pull {} {}", image.reference, p.digest.short());
+        watch.progress(subject, p.done, p.total);
+    };
+    let transfer = Transfer::quiet().with_progress(&report).with_cancel(watch.stop);
+    let all: Vec<usize> = (0..image.layers.len()).collect();
+    view.fetch_layers(image, &all, &transfer).map_err(|e| refusal(e, true))
+}
+
+/// Says why an image could not be had; whether credentials were refused that came with the build.
+fn refusal(error: PullError, with_credentials: bool) -> Failure {
+    let refused = with_credentials && error.is_refused();
+    let hint = error.hint().map(ToOwned::to_owned);
+    let failure = Failure { hint, ..source(error) };
+    match refused {
+        true => Failure { kind: FailureKind::Auth, hint: None, ..failure },
+        false => failure,
+    }
+}
+
+/// Returns the digest of an archive's content, unpacked.
+fn content_digest(blob: impl Read + Send) -> Result<Digest, Failure> {
+    let (_, plain) = ashlar_layers::decompress(blob).map_err(source)?;
+    let mut hasher = ashlar_core::Hasher::new();
+    io::copy(&mut plain.take(ashlar_layers::CONTENT_BYTES_MAX), &mut hasher).map_err(source)?;
+    Ok(hasher.finish())
 }

@@ -10,6 +10,7 @@ use ashlar_core::journal::Event;
 use ashlar_core::{Digest, graph::Op};
 use ashlar_files::{Context, Ignore, IgnoreNothing, Patterns};
 use ashlar_layers::Stop;
+use ashlar_oci::Images;
 
 use crate::engine::Shared;
 use crate::error::{internal, source};
@@ -27,6 +28,7 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 pub(crate) fn lower(
     engine: &Arc<Shared>,
     request: &BuildRequest,
+    view: &Images,
     stop: &AtomicBool,
 ) -> Result<Plan, Failure> {
     let mut answers = Answers::new();
@@ -35,7 +37,7 @@ pub(crate) fn lower(
         match request.frontend.lower(&answers).map_err(|d| Failure::from(*d))? {
             Lowered::Plan(plan) => return Ok(*plan),
             Lowered::Questions(questions) => {
-                for (question, answer) in answer_all(engine, request, questions, stop) {
+                for (question, answer) in answer_all(engine, request, view, questions, stop)? {
                     record(request, &question, &answer)?;
                     answers.put(question, answer);
                 }
@@ -56,27 +58,25 @@ fn record(request: &BuildRequest, question: &Question, answer: &Answer) -> Resul
 fn answer_all(
     engine: &Arc<Shared>,
     request: &BuildRequest,
+    view: &Images,
     questions: Vec<Question>,
     stop: &AtomicBool,
-) -> Vec<(Question, Answer)> {
-    let answer_one = |question: &Question| {
-        answer(engine, request, question, stop)
-            .unwrap_or_else(|failure| Answer::Failed { message: failure.to_string() })
+) -> Result<Vec<(Question, Answer)>, Failure> {
+    let answer_one = |question: Question| {
+        let answer = match answer(engine, request, view, &question, stop) {
+            Ok(answer) => answer,
+            // That credentials were refused is said as it is; the rest is the frontend's to word.
+            Err(failure) if failure.kind == FailureKind::Auth => return Err(failure),
+            Err(failure) => Answer::Failed { message: failure.to_string() },
+        };
+        Ok((question, answer))
     };
-    if let [one] = questions.as_slice() {
-        let answer = answer_one(one);
-        return questions.into_iter().map(|q| (q, answer.clone())).collect();
+    if questions.len() == 1 {
+        return questions.into_iter().map(answer_one).collect();
     }
     std::thread::scope(|scope| {
-        let threads: Vec<_> = questions
-            .into_iter()
-            .map(|question| {
-                scope.spawn(move || {
-                    let answer = answer_one(&question);
-                    (question, answer)
-                })
-            })
-            .collect();
+        let start = |question| scope.spawn(move || answer_one(question));
+        let threads: Vec<_> = questions.into_iter().map(start).collect();
         threads.into_iter().filter_map(|t| t.join().ok()).collect()
     })
 }
@@ -84,12 +84,14 @@ fn answer_all(
 fn answer(
     engine: &Arc<Shared>,
     request: &BuildRequest,
+    view: &Images,
     question: &Question,
     stop: &AtomicBool,
 ) -> Result<Answer, Failure> {
     match question {
         Question::Image { reference, platform } => {
-            engine.resolve_image(reference, platform, Watch { sink: &*request.sink, stop })
+            let watch = Watch { sink: &*request.sink, stop };
+            engine.resolve_image(view, reference, platform, watch)
         }
         Question::File { context, path } => {
             let content = whole_context(engine, request, context)?.read(path, FILE_BYTES_MAX);

@@ -79,7 +79,7 @@ impl ImageStore {
     /// When a directory can not be made.
     pub fn open(data_dir: impl AsRef<Path>) -> Result<Self> {
         let store = Self { root: data_dir.as_ref().join("images") };
-        for dir in ["records", "names", "pulled"] {
+        for dir in ["records", "names", "pulled", "private"] {
             files::create_dir(&store.root.join(dir))?;
         }
         Ok(store)
@@ -279,6 +279,11 @@ impl ImageStore {
         self.root.join("pulled")
     }
 
+    /// Returns the directory of marks of private content.
+    pub(crate) fn private_dir(&self) -> PathBuf {
+        self.root.join("private")
+    }
+
     fn write_name(
         &self,
         name: &Reference,
@@ -315,7 +320,7 @@ impl ImageStore {
     }
 
     /// Waits until no other writer is at work; the lock ends when the file is closed.
-    fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         let path = self.root.join("lock");
         let locked = || -> io::Result<File> {
             let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;

@@ -25,6 +25,7 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Plan;
 use ashlar_core::graph::{Node, NodeId, Op};
 use ashlar_files::Context;
+use ashlar_oci::Images;
 use ashlar_sandbox::Cancel;
 use ashlar_snapshots::{SnapshotError, Tree};
 use ashlar_solver::{Job, Report, VertexId};
@@ -49,6 +50,8 @@ pub(crate) struct BuildJob {
     pub(crate) engine: Arc<Shared>,
     pub(crate) request: BuildRequest,
     pub(crate) plan: Plan,
+    /// Images as the build's tenant sees them.
+    pub(crate) view: Images,
     /// Contexts by name and what they exclude.
     pub(crate) contexts: BTreeMap<ContextKey, Arc<Context>>,
     pub(crate) masker: Masker,

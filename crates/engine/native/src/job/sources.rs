@@ -38,7 +38,8 @@ impl BuildJob {
             Op::Scratch => Ok(NodeOutput::tree(Tree::scratch(), Vec::new(), None)),
             Op::Image { reference, manifest, platform } => {
                 let watch = self.watch();
-                let tree = self.engine.image_tree(reference, *manifest, platform, watch)?;
+                let view = &self.view;
+                let tree = self.engine.image_tree(view, reference, *manifest, platform, watch)?;
                 Ok(image_output(tree))
             }
             Op::Context { name, exclude } => {

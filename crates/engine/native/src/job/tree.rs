@@ -105,7 +105,12 @@ impl ImageLayers {
                 let text = format!("layer {} of '{}' has no diff id", i + 1, image.reference);
                 source(std::io::Error::other(text))
             })?;
-            self.0.insert(id, (image.clone(), i));
+            // A place at a registry that all may ask is worth more than one in the store alone.
+            let keep = image.repository.is_none()
+                && self.0.get(&id).is_some_and(|(known, _)| known.repository.is_some());
+            if !keep {
+                self.0.insert(id, (image.clone(), i));
+            }
             tree.push(id);
         }
         Ok(Tree(tree))

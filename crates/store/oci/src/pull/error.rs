@@ -78,6 +78,16 @@ fn list(platforms: &[Platform]) -> String {
 }
 
 impl PullError {
+    /// Tells whether the registry could not be reached, see [`RegistryError::is_unreachable`].
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_unreachable())
+    }
+
+    /// Tells whether the registry itself refused the credentials, or wants some.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_refused())
+    }
+
     /// Returns what a user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

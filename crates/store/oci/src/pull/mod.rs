@@ -11,8 +11,11 @@
 //! | [`PullPolicy::Local`] | taken, pulled ones too | never asked | taken |
 
 mod error;
+mod private;
 mod resolve;
 mod tags;
+
+use std::sync::Arc;
 
 use ashlar_blobs::{BlobInfo, BlobStore};
 use ashlar_core::{Digest, Platform};
@@ -26,7 +29,7 @@ use crate::files;
 use crate::image::{LocalImage, Origin, ResolvedImage};
 use crate::manifest::{CONFIG_BYTES_MAX, Descriptor, MANIFEST_BYTES_MAX};
 use crate::reference::Reference;
-use crate::registry::{PARALLEL_BLOBS, Registry, RegistryError};
+use crate::registry::{FetchedManifest, PARALLEL_BLOBS, Registry};
 use crate::store::ImageStore;
 use crate::transfer::Transfer;
 
@@ -51,6 +54,8 @@ pub struct Images {
     blobs: BlobStore,
     store: ImageStore,
     registry: Registry,
+    /// Whose view it is; all is seen when absent.
+    viewer: Option<Arc<private::Viewer>>,
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
@@ -58,7 +63,7 @@ type Result<T, E = PullError> = std::result::Result<T, E>;
 impl Images {
     /// Joins the parts.
     pub fn new(blobs: BlobStore, store: ImageStore, registry: Registry) -> Self {
-        Self { blobs, store, registry }
+        Self { blobs, store, registry, viewer: None }
     }
 
     /// Returns the blob store.
@@ -110,7 +115,9 @@ impl Images {
         match (self.ask_registry(reference, transfer), earlier) {
             (Ok(digest), earlier) => {
                 let image = resolve.at(digest)?;
-                if earlier.is_none_or(|e| e.digest != digest) {
+                // What a tag of a private repository leads to is nobody else's business.
+                let is_news = earlier.is_none_or(|e| e.digest != digest);
+                if is_news && !self.is_private(reference.repository()) {
                     self.note_pulled(reference, digest)?;
                 }
                 Ok(image)
@@ -120,12 +127,12 @@ impl Images {
             {
                 let offline = Resolve { may_fetch: false, ..resolve };
                 // When the earlier image is not whole any more, the first error says more.
-                let Ok(mut image) = offline.at(earlier.digest) else { return Err(error.into()) };
+                let Ok(mut image) = offline.at(earlier.digest) else { return Err(error) };
                 image.repository = Some(reference.repository().clone());
                 image.stale = Some(format!("{error}; using what was pulled {}", earlier.since));
                 Ok(image)
             }
-            (Err(error), _) => Err(error.into()),
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -141,9 +148,17 @@ impl Images {
     ) -> Result<BlobInfo> {
         let reference = || Box::new(image.reference.clone());
         let missing = || PullError::NoLayer { reference: reference(), layer };
-        let blob = image.layers.get(layer).and_then(|l| l.blob.as_ref()).ok_or_else(missing)?;
+        let found = image.layers.get(layer).ok_or_else(missing)?;
+        let blob = found.blob.as_ref().ok_or_else(missing)?;
         if let Some(repository) = &image.repository {
-            return Ok(self.registry.fetch_blob(repository, blob, &self.blobs, transfer)?);
+            // The snapshot store names the layer by its diff id.
+            if let Some(diff_id) = found.diff_id
+                && self.is_private(repository)
+                && !self.blobs.has(&blob.digest)?
+            {
+                self.note_received(repository, &diff_id, true)?;
+            }
+            return self.fetch_readable(repository, blob, transfer);
         }
         if !self.blobs.has(&blob.digest)? {
             return Err(missing());
@@ -205,16 +220,21 @@ impl Images {
     }
 
     /// Asks what digest a tag has now; reads the manifest when the registry does not say.
-    fn ask_registry(
-        &self,
-        reference: &Reference,
-        transfer: &Transfer<'_>,
-    ) -> Result<Digest, RegistryError> {
+    fn ask_registry(&self, reference: &Reference, transfer: &Transfer<'_>) -> Result<Digest> {
         if let Some(digest) = self.registry.head_manifest(reference, transfer)? {
             return Ok(digest);
         }
         let fetched = self.registry.manifest(reference, transfer)?;
-        Ok(self.blobs.put_bytes(&fetched.bytes)?.digest)
+        self.keep_manifest(reference, &fetched)?;
+        Ok(fetched.descriptor.digest)
+    }
+
+    fn keep_manifest(&self, reference: &Reference, fetched: &FetchedManifest) -> Result<()> {
+        let digest = fetched.descriptor.digest;
+        let new = !self.blobs.has(&digest)?;
+        self.note_received(reference.repository(), &digest, new)?;
+        self.blobs.put_bytes(&fetched.bytes)?;
+        Ok(())
     }
 
     fn resolve_local(

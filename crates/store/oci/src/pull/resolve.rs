@@ -45,18 +45,19 @@ impl Resolve<'_> {
     }
 
     fn document(&self, digest: Digest) -> Result<Document> {
-        let blobs = &self.images.blobs;
-        match blobs.read(&digest, MANIFEST_BYTES_MAX) {
-            Ok(bytes) => return parse(&bytes, digest),
-            Err(BlobError::Missing(_) | BlobError::Corrupt { .. }) => {}
-            Err(error) => return Err(error.into()),
+        if self.images.may_read(&digest)? {
+            match self.images.blobs.read(&digest, MANIFEST_BYTES_MAX) {
+                Ok(bytes) => return parse(&bytes, digest),
+                Err(BlobError::Missing(_) | BlobError::Corrupt { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if !self.may_fetch {
             return Err(PullError::NotLocal { reference: Box::new(self.reference.clone()) });
         }
         let pinned = self.reference.clone().pinned(digest);
         let fetched = self.images.registry.manifest(&pinned, self.transfer)?;
-        blobs.put_bytes(&fetched.bytes)?;
+        self.images.keep_manifest(self.reference, &fetched)?;
         Ok(fetched.document)
     }
 
@@ -101,8 +102,8 @@ impl Resolve<'_> {
         let blobs = &self.images.blobs;
         if self.may_fetch {
             let quiet = self.transfer.without_progress();
-            self.images.registry.fetch_blob(&self.repository(), blob, blobs, &quiet)?;
-        } else if !blobs.has(&blob.digest)? {
+            self.images.fetch_readable(&self.repository(), blob, &quiet)?;
+        } else if !blobs.has(&blob.digest)? || !self.images.may_read(&blob.digest)? {
             return Err(PullError::NotLocal { reference: Box::new(self.reference.clone()) });
         }
         Ok(blobs.read(&blob.digest, CONFIG_BYTES_MAX)?)

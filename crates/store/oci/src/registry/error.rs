@@ -150,6 +150,14 @@ impl RegistryError {
             if failures.last().is_some_and(|f| matches!(f.failure, Failure::NotFound)))
     }
 
+    /// Tells whether the registry itself, or its token service, refused the credentials or wants
+    /// some.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Endpoints { failures, .. }
+            if failures.last().is_some_and(|f| matches!(f.failure, Failure::Unauthorized(_)
+                | Failure::Status { status: 403, .. })))
+    }
+
     /// Returns what a user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         let Self::Endpoints { failures, .. } = self else { return None };

@@ -1,7 +1,8 @@
 //! HTTP as registries need it: redirects that keep credentials at home, challenges, stalls, limits.
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -9,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::auth::{Auth, Scope};
+use super::credentials::Credential;
 use super::endpoint::{Endpoint, check_hop, is_local, is_same_server};
 use super::error::Failure;
 use super::retry;
@@ -27,7 +29,7 @@ pub(crate) struct Http {
     pub(crate) auth: Auth,
     /// By whether TLS and whether a proxy may be needed: reading certificates takes milliseconds
     /// that a build against a local registry need not spend.
-    clients: [OnceLock<Result<Client, String>>; 4],
+    clients: Arc<[OnceLock<Result<Client, String>>; 4]>,
 }
 
 /// One request, able to be sent several times.
@@ -43,6 +45,13 @@ pub(crate) struct Call<'a> {
 impl Http {
     pub(crate) fn new(settings: RegistrySettings) -> Self {
         Self { settings, auth: Auth::default(), clients: Default::default() }
+    }
+
+    /// Returns the same connections with further credentials and with no tokens yet.
+    pub(crate) fn with_credentials(&self, credentials: BTreeMap<String, Credential>) -> Self {
+        let mut settings = self.settings.clone();
+        settings.credentials.extend(credentials);
+        Self { settings, auth: Auth::default(), clients: Arc::clone(&self.clients) }
     }
 
     pub(crate) fn settings(&self) -> &RegistrySettings {

@@ -12,6 +12,7 @@ mod challenge;
 mod credentials;
 mod docker_config;
 mod download;
+mod ecr;
 mod endpoint;
 mod error;
 mod fetch;
@@ -23,11 +24,13 @@ mod runtime;
 mod settings;
 mod upload;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use credentials::Credential;
 pub use docker_config::default_docker_config;
 pub use download::{Downloaded, Validators};
+pub use ecr::{AwsKey, EcrError};
 pub use error::{EndpointFailure, Failure, RegistryError};
 pub use manifests::FetchedManifest;
 pub use push::BlobOrigins;
@@ -46,6 +49,13 @@ impl Registry {
     /// Makes a client. Nothing is read or connected to before the first request.
     pub fn new(settings: RegistrySettings) -> Self {
         Self { http: Arc::new(http::Http::new(settings)) }
+    }
+
+    /// Returns a client that shows these credentials to their hosts, and shares connections with
+    /// this one but no tokens.
+    #[must_use]
+    pub fn with_credentials(&self, credentials: BTreeMap<String, Credential>) -> Self {
+        Self { http: Arc::new(self.http.with_credentials(credentials)) }
     }
 
     /// Returns the settings that the client was made with.

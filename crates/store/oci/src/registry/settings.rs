@@ -23,6 +23,8 @@ pub struct RegistrySettings {
     pub docker_config: Option<PathBuf>,
     /// PEM file with certificates to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
+    /// Where Amazon ECR's API is, in place of the region's own address.
+    pub ecr_endpoint: Option<Url>,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long a transfer may give no bytes before it counts as broken.
@@ -61,6 +63,7 @@ impl Default for RegistrySettings {
             credentials: BTreeMap::new(),
             docker_config: None,
             ca_bundle: None,
+            ecr_endpoint: None,
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             attempts: 4,

@@ -3,7 +3,9 @@
 
 mod archives;
 mod auth;
+mod ecr;
 mod local_images;
+mod private;
 mod pull;
 mod push;
 mod real;
