@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ashlar-frontend-dockerfile", &["ashlar-core"]),
     ("ashlar-frontend-declarative", &["ashlar-core"]),
     ("ashlar-blobs", &["ashlar-core"]),
+    ("ashlar-objects", &["ashlar-core", "ashlar-blobs"]),
     ("ashlar-layers", &["ashlar-core"]),
     ("ashlar-oci", &["ashlar-core", "ashlar-blobs"]),
     ("ashlar-records", &["ashlar-core"]),

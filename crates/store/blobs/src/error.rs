@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ashlar_core::Digest;
 
+use crate::remote::RemoteError;
+
 /// The result of an operation on blobs.
 pub type Result<T, E = BlobError> = std::result::Result<T, E>;
 
@@ -41,6 +43,17 @@ pub enum BlobError {
         size: u64,
         /// The largest size allowed, in bytes.
         limit: u64,
+    },
+    /// The store elsewhere did not do what was asked.
+    #[error(transparent)]
+    Remote(RemoteError),
+    /// The store elsewhere has other bytes under this name; they were not taken.
+    #[error("blob {digest} is damaged in the blob store (now {actual})")]
+    RemoteCorrupt {
+        /// Name of the blob.
+        digest: Digest,
+        /// Digest of what was found.
+        actual: Digest,
     },
     /// The file system refused.
     #[error("cannot {doing} {}", path.display())]

@@ -32,14 +32,11 @@ pub struct Ingest {
 }
 
 pub(crate) fn claim(store: &BlobStore, digest: &Digest) -> Result<Claim> {
-    let path = store.layout().partial().join(digest.hex());
     loop {
         if store.has(digest)? {
             return Ok(Claim::Present(store.stat(digest)?));
         }
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false).mode(MODE_FRESH);
-        let file = options.open(&path).at("create", &path)?;
+        let (file, path) = open_partial(store, digest)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -52,6 +49,28 @@ pub(crate) fn claim(store: &BlobStore, digest: &Digest) -> Result<Claim> {
             return Ingest::resume(store.clone(), *digest, file, path).map(Claim::Mine);
         }
     }
+}
+
+/// Waits for whoever is fetching the blob; none when it is here then.
+pub(crate) fn claim_waiting(store: &BlobStore, digest: &Digest) -> Result<Option<Ingest>> {
+    loop {
+        if store.local_size(digest)?.is_some() {
+            return Ok(None);
+        }
+        let (file, path) = open_partial(store, digest)?;
+        file.lock().at("lock", &path)?;
+        if is_same_file(&file, &path)? {
+            return Ingest::resume(store.clone(), *digest, file, path).map(Some);
+        }
+    }
+}
+
+fn open_partial(store: &BlobStore, digest: &Digest) -> Result<(File, PathBuf)> {
+    let path = store.layout().partial().join(digest.hex());
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).mode(MODE_FRESH);
+    let file = options.open(&path).at("create", &path)?;
+    Ok((file, path))
 }
 
 fn is_same_file(file: &File, path: &Path) -> Result<bool> {
@@ -96,7 +115,7 @@ impl Ingest {
             return Err(BlobError::Mismatch { expected: self.digest, actual });
         }
         self.store.layout().publish(&self.path, &actual)?;
-        self.store.unsynced().insert(actual);
+        self.store.note_stored(actual);
         self.store.stat(&actual)
     }
 

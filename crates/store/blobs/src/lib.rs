@@ -10,11 +10,19 @@
 //! and marks them as durable. A crash of the program loses nothing; after a power loss (seen by
 //! the kernel's boot id) each blob that was not marked is hashed once, on its first use, and
 //! set aside when it is torn.
+//!
+//! # A store elsewhere
+//! With a [`Remote`] behind it ([`BlobStore::open_with`]) the data directory is a cache: a blob that
+//! is missing is fetched, checked against its digest and only then seen; [`BlobStore::sync`] and
+//! [`BlobStore::keep`] return when the blobs are elsewhere. Only what is listed or removed is always
+//! what is here.
 
 mod boot;
 mod error;
 mod ingest;
 mod layout;
+mod remote;
+mod share;
 mod store;
 mod sweep;
 mod verify;
@@ -26,6 +34,8 @@ use ashlar_core::Digest;
 
 pub use error::{BlobError, Result};
 pub use ingest::{Claim, Ingest};
+pub use remote::{Remote, RemoteError};
+pub use share::AGE_MIN;
 pub use store::{BlobInfo, BlobStore};
 pub use verify::VerifiedReader;
 pub use writer::BlobWriter;

@@ -5,6 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -13,6 +14,8 @@ use ashlar_core::Digest;
 use crate::error::{At as _, BlobError, Result};
 use crate::ingest::{self, Claim};
 use crate::layout::{Layout, MODE_DURABLE};
+use crate::remote::Remote;
+use crate::share::Shared;
 use crate::verify::{self, VerifiedReader};
 use crate::writer::BlobWriter;
 use crate::{boot, sweep};
@@ -41,6 +44,11 @@ struct Inner {
     layout: Layout,
     /// Blobs stored through this handle and not flushed yet.
     unsynced: Mutex<BTreeSet<Digest>>,
+    /// Held during a flush: whoever comes later must not return before what it stored is flushed.
+    flushing: Mutex<()>,
+    remote: Option<Arc<dyn Remote>>,
+    shared: Shared,
+    remote_failures: AtomicU64,
 }
 
 impl BlobStore {
@@ -50,10 +58,54 @@ impl BlobStore {
     /// # Errors
     /// When a directory can not be made or read.
     pub fn open(data_dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(data_dir, None)
+    }
+
+    /// Opens the store below `data_dir` as a cache of one elsewhere: what is missing here is
+    /// fetched from there, and what must last ([`sync`](Self::sync), [`keep`](Self::keep)) is sent
+    /// there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). The store elsewhere is not asked yet.
+    pub fn open_with(data_dir: impl AsRef<Path>, remote: Option<Arc<dyn Remote>>) -> Result<Self> {
         let layout = Layout::create(data_dir.as_ref())?;
         boot::note_boot(&layout)?;
         sweep::clear_leftovers(&layout)?;
-        Ok(Self { inner: Arc::new(Inner { layout, unsynced: Mutex::default() }) })
+        let inner = Inner {
+            layout,
+            unsynced: Mutex::default(),
+            flushing: Mutex::default(),
+            remote,
+            shared: Shared::default(),
+            remote_failures: AtomicU64::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The store elsewhere, if there is one.
+    pub fn remote(&self) -> Option<&Arc<dyn Remote>> {
+        self.inner.remote.as_ref()
+    }
+
+    /// Returns how often the store elsewhere has failed since this handle was opened.
+    pub fn remote_failures(&self) -> u64 {
+        self.inner.remote_failures.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the store elsewhere answers; always when there is none.
+    ///
+    /// # Errors
+    /// [`BlobError::Remote`].
+    pub fn check_remote(&self) -> Result<()> {
+        self.remote().map_or(Ok(()), |remote| self.asked(remote.check()))
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.inner.remote_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     pub(crate) fn layout(&self) -> &Layout {
@@ -78,12 +130,19 @@ impl BlobStore {
     /// # Errors
     /// When the file system refuses.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        match (self.local_size(digest)?, self.remote()) {
+            (None, Some(remote)) => Ok(self.asked(remote.look(digest))?.map(|info| info.size)),
+            (size, _) => Ok(size),
+        }
+    }
+
+    pub(crate) fn local_size(&self, digest: &Digest) -> Result<Option<u64>> {
         let path = self.path(digest);
         match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).at("look at", &path),
             Ok(meta) if !verify::is_suspect(&meta) => Ok(Some(meta.len())),
-            Ok(_) => match self.open_read(digest) {
+            Ok(_) => match self.open_local(digest) {
                 Ok(file) => Ok(Some(file.metadata().at("look at", &path)?.len())),
                 Err(BlobError::Missing(_) | BlobError::Corrupt { .. }) => Ok(None),
                 Err(e) => Err(e),
@@ -91,11 +150,22 @@ impl BlobStore {
         }
     }
 
-    /// Opens the blob's file.
+    /// Opens the blob's file, which is fetched first when it is only elsewhere.
     ///
     /// # Errors
-    /// [`BlobError::Missing`]; [`BlobError::Corrupt`] when a power loss tore it.
+    /// [`BlobError::Missing`]; [`BlobError::Corrupt`] when a power loss tore it;
+    /// [`BlobError::Remote`], [`BlobError::RemoteCorrupt`].
     pub fn open_read(&self, digest: &Digest) -> Result<File> {
+        match (self.open_local(digest), self.remote()) {
+            (Err(BlobError::Missing(_) | BlobError::Corrupt { .. }), Some(remote)) => {
+                self.fetch(&**remote, digest)?;
+                self.open_local(digest)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    fn open_local(&self, digest: &Digest) -> Result<File> {
         let path = self.path(digest);
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -121,8 +191,18 @@ impl BlobStore {
     /// Reads a small blob into memory and checks its digest.
     ///
     /// # Errors
-    /// [`BlobError::TooLarge`] above `limit` bytes; [`BlobError::Missing`]; [`BlobError::Corrupt`].
+    /// [`BlobError::TooLarge`] above `limit` bytes; as [`open_read`](Self::open_read).
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        match self.read_once(digest, limit) {
+            // Set aside here; elsewhere it may be whole.
+            Err(BlobError::Corrupt { .. }) if self.remote().is_some() => {
+                self.read_once(digest, limit)
+            }
+            other => other,
+        }
+    }
+
+    fn read_once(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let path = self.path(digest);
         let file = self.open_read(digest)?;
         let size = file.metadata().at("look at", &path)?.len();
@@ -151,7 +231,7 @@ impl BlobStore {
     /// When the file system refuses.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<BlobInfo> {
         let digest = Digest::of(bytes);
-        if self.has(&digest)? {
+        if self.local_size(&digest)?.is_some() {
             return self.stat(&digest);
         }
         let mut writer = self.writer()?;
@@ -182,20 +262,22 @@ impl BlobStore {
         ingest::claim(self, digest)
     }
 
-    /// Removes the blob; tells whether it was there. Readers that have it open keep it.
+    /// Removes the blob here; tells whether it was here. Readers that have it open keep it.
+    /// Elsewhere it stays.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn remove(&self, digest: &Digest) -> Result<bool> {
         let path = self.path(digest);
         self.unsynced().remove(digest);
+        self.shared().forget(digest);
         match fs::remove_file(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             result => result.at("remove", &path).map(|()| true),
         }
     }
 
-    /// Lists all blobs, in no order.
+    /// Lists all blobs that are here, in no order.
     ///
     /// # Errors
     /// When a directory can not be read.
@@ -209,25 +291,36 @@ impl BlobStore {
         Ok(blobs)
     }
 
-    /// Flushes all blobs that were stored through this handle and its clones to the disk.
+    /// Makes all blobs last that were stored through this handle and its clones: on the disk, or
+    /// where there is a store elsewhere, there.
     ///
-    /// Call it before a record that names them becomes durable.
+    /// Call it before a record that names them becomes durable. [`keep`](Self::keep) does not wait
+    /// for blobs of others.
     ///
     /// # Errors
-    /// When a flush fails; what was not flushed stays in the batch.
+    /// When a flush fails; what was not flushed stays in the batch. [`BlobError::Remote`].
     pub fn sync(&self) -> Result<()> {
-        let batch = std::mem::take(&mut *self.unsynced());
+        if self.remote().is_some() {
+            return self.keep(&self.shared().waiting());
+        }
+        let _turn = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let batch: Vec<Digest> = std::mem::take(&mut *self.unsynced()).into_iter().collect();
+        self.flush_all(&batch).inspect_err(|_| self.unsynced().extend(batch))
+    }
+
+    /// Flushes blobs and the directories that name them.
+    pub(crate) fn flush_all(&self, digests: &[Digest]) -> Result<()> {
         let mut shards = BTreeSet::new();
-        let mut left = batch.iter();
-        while let Some(digest) = left.next() {
-            if let Err(e) = self.flush(digest) {
-                self.unsynced().extend(left.chain([digest]));
-                return Err(e);
-            }
+        for digest in digests {
+            self.flush(digest)?;
             shards.extend(self.path(digest).parent().map(Path::to_owned));
         }
         for dir in shards {
-            File::open(&dir).and_then(|d| d.sync_all()).at("flush", &dir)?;
+            match File::open(&dir).and_then(|d| d.sync_all()) {
+                // Every blob of it was removed meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                result => result.at("flush", &dir)?,
+            }
         }
         Ok(())
     }
@@ -239,6 +332,9 @@ impl BlobStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             result => result.at("open", &path)?,
         };
+        if file.metadata().at("look at", &path)?.permissions().mode() & 0o777 == MODE_DURABLE {
+            return Ok(());
+        }
         file.sync_data().at("flush", &path)?;
         file.set_permissions(Permissions::from_mode(MODE_DURABLE)).at("mark", &path)
     }
@@ -251,12 +347,21 @@ impl BlobStore {
         let path = self.path(digest);
         let meta = match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Missing(*digest));
+                let there = self.remote().map(|remote| self.asked(remote.look(digest)));
+                return there.transpose()?.flatten().ok_or(BlobError::Missing(*digest));
             }
             result => result.at("look at", &path)?,
         };
         let modified = meta.modified().at("look at", &path)?;
         Ok(BlobInfo { digest: *digest, size: meta.len(), modified })
+    }
+
+    /// Notes that a blob was stored here.
+    pub(crate) fn note_stored(&self, digest: Digest) {
+        match self.remote() {
+            Some(_) => self.shared().stored(digest),
+            None => drop(self.unsynced().insert(digest)),
+        }
     }
 
     pub(crate) fn unsynced(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {

@@ -53,7 +53,7 @@ impl BlobWriter {
         }
         self.store.layout().publish(&self.path, &actual)?;
         self.is_committed = true;
-        self.store.unsynced().insert(actual);
+        self.store.note_stored(actual);
         self.store.stat(&actual)
     }
 }

@@ -1,0 +1,222 @@
+//! Between the data directory and a store elsewhere: what is missing here is fetched, and what must
+//! last is sent.
+//!
+//! # Safe against a collector of garbage
+//! A blob that is about to be referred to must not be collected elsewhere at that moment. A collector
+//! spares what is younger than [`AGE_MIN`]; [`BlobStore::keep`] therefore sends a blob again that
+//! is older than a half of that, and believes in what it saw for a quarter.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use ashlar_core::Digest;
+
+use crate::error::{BlobError, Result};
+use crate::ingest;
+use crate::remote::{Remote, RemoteError};
+use crate::store::BlobStore;
+
+/// What a collector of garbage must spare: blobs that were stored or sent again in this time.
+pub const AGE_MIN: Duration = Duration::from_secs(24 * 3600);
+/// Blobs that are sent or fetched at once.
+const AT_ONCE: usize = 16;
+/// Blobs up to this size are sent without asking first whether they are there.
+const SMALL_BYTES: u64 = 64 << 10;
+/// Blobs whose presence is remembered.
+const SEEN_MAX: usize = 1 << 20;
+
+/// What this process knows of the store elsewhere.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Stored here, and not known to be elsewhere.
+    waiting: BTreeSet<Digest>,
+    /// Being sent right now.
+    under_way: BTreeSet<Digest>,
+    /// Seen elsewhere, young enough, at this moment.
+    seen: HashMap<Digest, Instant>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in between can fail: a panic leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stored(&self, digest: Digest) {
+        self.lock().waiting.insert(digest);
+    }
+
+    pub(crate) fn waiting(&self) -> Vec<Digest> {
+        let state = self.lock();
+        state.waiting.union(&state.under_way).copied().collect()
+    }
+
+    /// Takes the turn to send a blob, or says that it need not be sent.
+    fn take(&self, digest: &Digest) -> Option<Turn<'_>> {
+        let mut state = self.lock();
+        loop {
+            if state.seen.get(digest).is_some_and(|at| at.elapsed() < AGE_MIN / 4) {
+                return None;
+            }
+            if state.under_way.insert(*digest) {
+                return Some(Turn { shared: self, digest: *digest, is_sent: false });
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    pub(crate) fn saw(&self, digest: Digest) {
+        let mut state = self.lock();
+        state.waiting.remove(&digest);
+        if state.seen.len() >= SEEN_MAX {
+            state.seen.clear();
+        }
+        state.seen.insert(digest, Instant::now());
+    }
+
+    /// Forgets a blob whose file here is gone.
+    pub(crate) fn forget(&self, digest: &Digest) {
+        self.lock().waiting.remove(digest);
+    }
+}
+
+/// The right to send one blob; others who need it wait.
+struct Turn<'a> {
+    shared: &'a Shared,
+    digest: Digest,
+    is_sent: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.is_sent {
+            self.shared.saw(self.digest);
+        }
+        self.shared.lock().under_way.remove(&self.digest);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl BlobStore {
+    /// Makes blobs last before a record names them: on the disk, or where there is a store
+    /// elsewhere, there. A blob that is only elsewhere is fine too.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] when one is nowhere; [`BlobError::Remote`]; when a flush fails.
+    pub fn keep(&self, digests: &[Digest]) -> Result<()> {
+        let Some(remote) = self.remote() else { return self.flush_all(digests) };
+        at_once(digests, |digest| match self.shared().take(digest) {
+            None => Ok(()),
+            Some(mut turn) => {
+                self.send(&**remote, digest)?;
+                turn.is_sent = true;
+                Ok(())
+            }
+        })
+    }
+
+    /// Fetches blobs that are missing here, several at a time.
+    ///
+    /// # Errors
+    /// As [`open_read`](Self::open_read).
+    pub fn bring(&self, digests: &[Digest]) -> Result<()> {
+        match self.remote() {
+            None => Ok(()),
+            Some(_) => at_once(digests, |digest| self.open_read(digest).map(drop)),
+        }
+    }
+
+    fn send(&self, remote: &dyn Remote, digest: &Digest) -> Result<()> {
+        let size = self.local_size(digest)?;
+        if size.is_none_or(|size| size > SMALL_BYTES)
+            && let Some(there) = self.asked(remote.look(digest))?
+            && size.is_none_or(|size| size == there.size)
+            && is_young(there.modified)
+        {
+            return Ok(());
+        }
+        let mut file = self.open_read(digest)?;
+        let size = self.stat(digest)?.size;
+        match remote.upload(digest, &mut file, size) {
+            // The file here is damaged: this sets it aside and says so.
+            Err(RemoteError::Mismatch { expected, actual }) => {
+                self.verify(digest)?;
+                Err(BlobError::Mismatch { expected, actual })
+            }
+            other => self.asked(other),
+        }
+    }
+
+    /// Fetches one blob; what an earlier try left is gone on with.
+    pub(crate) fn fetch(&self, remote: &dyn Remote, digest: &Digest) -> Result<()> {
+        let Some(mut ingest) = ingest::claim_waiting(self, digest)? else { return Ok(()) };
+        let resumed = ingest.size() > 0;
+        self.asked(remote.fetch(digest, ingest.size(), &mut ingest))?;
+        match ingest.commit() {
+            // What an earlier try left may be what is wrong.
+            Err(BlobError::Mismatch { .. }) if resumed => {
+                self.asked(remote.fetch(digest, 0, &mut ingest))?;
+                ingest.commit()
+            }
+            other => other,
+        }
+        .map(|_| self.shared().forget(digest))
+        .map_err(|e| match e {
+            BlobError::Mismatch { expected, actual } => {
+                tracing::error!(digest = %expected, %actual, "the blob store has a damaged blob");
+                BlobError::RemoteCorrupt { digest: expected, actual }
+            }
+            other => other,
+        })
+    }
+
+    /// Counts failures, for whoever decides whether it is the store's fault that work failed.
+    pub(crate) fn asked<T>(&self, result: Result<T, RemoteError>) -> Result<T> {
+        result.map_err(|error| match error {
+            RemoteError::Missing(digest) => BlobError::Missing(digest),
+            RemoteError::Mismatch { expected, actual } => BlobError::Mismatch { expected, actual },
+            error => {
+                self.count_failure();
+                BlobError::Remote(error)
+            }
+        })
+    }
+}
+
+fn is_young(modified: SystemTime) -> bool {
+    // A clock elsewhere that is ahead of ours makes no blob old.
+    modified.elapsed().unwrap_or_default() < AGE_MIN / 2
+}
+
+/// Does something with each digest on a few threads; the first failure ends all.
+fn at_once(digests: &[Digest], work: impl Fn(&Digest) -> Result<()> + Sync) -> Result<()> {
+    if let [one] = digests {
+        return work(one);
+    }
+    let next = Mutex::new(digests.iter());
+    let failed: Mutex<Option<BlobError>> = Mutex::default();
+    let one_thread = || {
+        loop {
+            let digest = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(digest) = digest else { return };
+            if let Err(error) = work(digest) {
+                *next.lock().unwrap_or_else(PoisonError::into_inner) = [].iter();
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(digests.len()) {
+            scope.spawn(one_thread);
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
