@@ -148,6 +148,8 @@ impl Service {
         let secrets = request.secrets.iter().map(seal).collect::<Result<Vec<_>, _>>()?;
         let mut definition = request.definition;
         definition.secrets = request.secrets.iter().map(|(id, _)| id.clone()).collect();
+        let contexts = definition.contexts.values().copied().collect();
+        let blobs = definition.answers.into_iter().collect();
         let source = request.source.unwrap_or_else(|| definition.recipe.source().to_owned());
         let definition = serde_json::to_value(&definition).map_err(Error::internal)?;
         let definition_digest = Digest::of(definition.to_string());
@@ -175,7 +177,16 @@ impl Service {
             .map(|key| Idempotency { key, request: request_digest(&submission) });
         let (aliases, numbered) = (request.aliases, request.numbered);
         let documents = request.documents;
-        Ok(Submit { submission, idempotency, aliases, numbered, documents, secrets })
+        Ok(Submit {
+            submission,
+            idempotency,
+            aliases,
+            numbered,
+            documents,
+            secrets,
+            blobs,
+            contexts,
+        })
     }
 
     /// Checks that all that a definition names is there and the actor's.

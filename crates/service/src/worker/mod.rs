@@ -54,6 +54,7 @@ impl Service {
             worker: self.workers().id,
             kind: BuildKind::Build,
             backends: vec!["native".into(), "buildkit".into()],
+            slots: u32::try_from(self.workers().slots_count()).unwrap_or(u32::MAX),
         };
         loop {
             if self.workers().is_draining() {

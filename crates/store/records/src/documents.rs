@@ -1,6 +1,6 @@
 //! Documents that dialects keep: their own objects beside builds, found by declared indexes.
 
-use ashlar_core::{BuildId, TenantId, Timestamp};
+use ashlar_core::{BuildId, Digest, TenantId, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::aliases::or_all;
 use crate::builds::json;
 use crate::db::{Arg, Row, Tx, args, pieces, placeholders};
+use crate::kept::{self, Holder};
 use crate::{Error, Store};
 
 /// The longest document, in bytes of JSON.
@@ -24,6 +25,11 @@ pub trait DocumentType: Serialize + DeserializeOwned {
 
     /// Returns what it is found by: names of indexes and its values in them.
     fn keys(&self) -> Vec<(&'static str, String)>;
+
+    /// Returns the blobs that it names: they stay as long as it does.
+    fn blobs(&self) -> Vec<Digest> {
+        Vec::new()
+    }
 }
 
 /// A document to be written.
@@ -35,6 +41,7 @@ pub struct NewDocument {
     id: Uuid,
     body: String,
     keys: Vec<(&'static str, String)>,
+    blobs: Vec<Digest>,
 }
 
 impl NewDocument {
@@ -53,7 +60,7 @@ impl NewDocument {
             return Err(Error::TooLarge { what: "the document", max, unit: "bytes" });
         }
         let (dialect, kind, keys) = (T::DIALECT, T::KIND, value.keys());
-        Ok(Self { dialect, kind, tenant, id, body, keys })
+        Ok(Self { dialect, kind, tenant, id, body, keys, blobs: value.blobs() })
     }
 }
 
@@ -90,15 +97,26 @@ pub(crate) async fn insert(
     let values = args![new.dialect, or_all(new.tenant), new.kind, new.id, build, now, body];
     let row = tx.maybe(sql, values).await?;
     let row = row.ok_or_else(|| Error::Taken { what: "document", name: new.id.to_string() })?;
-    insert_keys(tx, new, row.int(0)?).await
+    insert_parts(tx, new, row.int(0)?).await
 }
 
-async fn insert_keys(tx: &mut Tx, new: &NewDocument, position: i64) -> Result<(), Error> {
+async fn insert_parts(tx: &mut Tx, new: &NewDocument, position: i64) -> Result<(), Error> {
+    for digest in &new.blobs {
+        kept::hold(tx, *digest, Holder::Document(position), false).await?;
+    }
     for (name, value) in &new.keys {
         let sql = "INSERT INTO document_keys (dialect, tenant, kind, name, value, position) \
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
         let values = args![new.dialect, or_all(new.tenant), new.kind, *name, value, position];
         tx.run(sql, values).await?;
+    }
+    Ok(())
+}
+
+async fn delete_parts(tx: &mut Tx, position: i64) -> Result<(), Error> {
+    let held = "DELETE FROM holds WHERE document = $1 AND document > 0";
+    for sql in ["DELETE FROM document_keys WHERE position = $1", held] {
+        tx.run(sql, args![position]).await?;
     }
     Ok(())
 }
@@ -147,8 +165,8 @@ impl Store {
         let values = args![new.dialect, tenant, new.kind, new.id, body, now, version];
         let Some(row) = tx.maybe(sql, values).await? else { return Ok(false) };
         let position = row.int(0)?;
-        tx.run("DELETE FROM document_keys WHERE position = $1", args![position]).await?;
-        insert_keys(&mut tx, new, position).await?;
+        delete_parts(&mut tx, position).await?;
+        insert_parts(&mut tx, new, position).await?;
         tx.commit().await.map(|()| true)
     }
 
@@ -254,7 +272,7 @@ impl Store {
         let values = args![T::DIALECT, or_all(tenant), T::KIND, id];
         let Some(row) = tx.maybe(sql, values).await? else { return Ok(false) };
         let position = row.int(0)?;
-        tx.run("DELETE FROM document_keys WHERE position = $1", args![position]).await?;
+        delete_parts(&mut tx, position).await?;
         tx.commit().await.map(|()| true)
     }
 }

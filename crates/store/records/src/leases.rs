@@ -9,6 +9,7 @@ use ashlar_core::{BuildId, Timestamp, WorkerId};
 
 use crate::builds::{self, Loaded};
 use crate::db::{Tx, args};
+use crate::facets::kind_word;
 use crate::journal::Stamped;
 use crate::store::retried;
 use crate::{Error, Store, journal};
@@ -39,11 +40,12 @@ pub(crate) async fn grant(
     worker: WorkerId,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let sql = "INSERT INTO leases (build, scope, tenant, worker, fence, expires_at) \
-               VALUES ($1, $2, $3, $4, $5, $6)";
-    let tenant = loaded.record.submission.tenant;
-    let (fence, until) = (loaded.record.fence, after(now, LEASE));
-    tx.run(sql, args![loaded.position, loaded.scope, tenant, worker, fence, until]).await?;
+    let sql = "INSERT INTO leases (build, scope, tenant, worker, kind, fence, expires_at) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let s = &loaded.record.submission;
+    let (kind, fence, until) = (kind_word(s.kind), loaded.record.fence, after(now, LEASE));
+    let values = args![loaded.position, loaded.scope, s.tenant, worker, kind, fence, until];
+    tx.run(sql, values).await?;
     Ok(())
 }
 

@@ -3,7 +3,14 @@
 //! Tenants take turns: the one with the fewest builds at work goes first, then the one whose last
 //! turn is longest ago. Within a tenant the larger priority goes first, then the older build. A
 //! scope may bound how many of its builds are at work, and says what a new build means for those
-//! that are there already ([`Policy`]).
+//! that are there already ([`Policy`]). Runs of builds are bounded apart from builds.
+//!
+//! A build goes to the worker that built its scope last, whose cache is warm: for
+//! [`AFFINITY_WAIT`] after it began to wait others leave it to that worker, as long as that one is
+//! alive and has a free slot, and that worker takes it before builds of other scopes that are as
+//! fresh. Then the order above is all that counts.
+
+use std::time::Duration;
 
 use ashlar_core::journal::{BuildKind, Event, Record};
 use ashlar_core::state::State;
@@ -15,7 +22,7 @@ use crate::db::{Arg, Row, Tx, args};
 use crate::facets::kind_word;
 use crate::journal::Stamped;
 use crate::store::retried;
-use crate::{Error, Store, journal, leases};
+use crate::{Error, Store, journal, kept, leases};
 
 /// Tenants that one claim looks at.
 const TENANTS_MAX: u32 = 1000;
@@ -23,6 +30,14 @@ const TENANTS_MAX: u32 = 1000;
 const RACES_MAX: u32 = 64;
 /// Backends that one worker can serve.
 const BACKENDS_MAX: usize = 16;
+/// How long a build waits for the worker whose cache is warm.
+pub const AFFINITY_WAIT: Duration = Duration::from_millis(300);
+/// A worker that asked for builds this lately is alive.
+const WORKER_ALIVE: Duration = Duration::from_secs(30);
+/// How often a worker that asks is written down.
+const WORKER_SEEN_EVERY: Duration = Duration::from_secs(10);
+/// Workers that were not heard of for this long are forgotten.
+const WORKER_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What a new build of a scope means for those that are there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +85,8 @@ pub struct Claim {
     pub kind: BuildKind,
     /// The backends that it serves; builds that asked for none are always taken.
     pub backends: Vec<String>,
+    /// How many builds it runs at once.
+    pub slots: u32,
 }
 
 /// What became of one try to claim.
@@ -97,6 +114,7 @@ pub(crate) async fn after_append(
     loaded: &mut Loaded,
     before: &Record,
 ) -> Result<(), Error> {
+    kept::after_append(tx, loaded, before).await?;
     let now = &loaded.record;
     if before.state == now.state && before.fence == now.fence {
         return Ok(());
@@ -123,21 +141,22 @@ pub(crate) async fn after_append(
 pub(crate) async fn make_way(
     tx: &mut Tx,
     (scope, name): (i64, &str),
+    kind: BuildKind,
     policy: Policy,
     now: Timestamp,
 ) -> Result<Vec<BuildId>, Error> {
     let (waiting, running) = match policy {
         Policy::Allow | Policy::Queue => return Ok(Vec::new()),
         Policy::Forbid => {
-            let found = members(tx, WAITING, scope).await?.len();
-            return match found + members(tx, RUNNING, scope).await?.len() {
+            let found = members(tx, WAITING, scope, kind).await?.len();
+            return match found + members(tx, RUNNING, scope, kind).await?.len() {
                 0 => Ok(Vec::new()),
                 _ => Err(Error::ScopeBusy(name.to_owned())),
             };
         }
-        Policy::ReplacePending => (members(tx, WAITING, scope).await?, Vec::new()),
+        Policy::ReplacePending => (members(tx, WAITING, scope, kind).await?, Vec::new()),
         Policy::ReplaceRunning => {
-            (members(tx, WAITING, scope).await?, members(tx, RUNNING, scope).await?)
+            (members(tx, WAITING, scope, kind).await?, members(tx, RUNNING, scope, kind).await?)
         }
     };
     let wish = || Event::CancelRequested {
@@ -154,13 +173,18 @@ pub(crate) async fn make_way(
     Ok(waiting.into_iter().chain(running).collect())
 }
 
-const WAITING: &str =
-    "SELECT b.id FROM queue q JOIN builds b ON b.position = q.build WHERE q.scope = $1";
-const RUNNING: &str =
-    "SELECT b.id FROM leases l JOIN builds b ON b.position = l.build WHERE l.scope = $1";
+const WAITING: &str = "SELECT b.id FROM queue q JOIN builds b ON b.position = q.build \
+                       WHERE q.scope = $1 AND q.kind = $2";
+const RUNNING: &str = "SELECT b.id FROM leases l JOIN builds b ON b.position = l.build \
+                       WHERE l.scope = $1 AND l.kind = $2";
 
-async fn members(tx: &mut Tx, sql: &'static str, scope: i64) -> Result<Vec<BuildId>, Error> {
-    tx.all(sql, args![scope]).await?.iter().map(|row| row.build(0)).collect()
+async fn members(
+    tx: &mut Tx,
+    sql: &'static str,
+    scope: i64,
+    kind: BuildKind,
+) -> Result<Vec<BuildId>, Error> {
+    tx.all(sql, args![scope, kind_word(kind)]).await?.iter().map(|row| row.build(0)).collect()
 }
 
 async fn tell<const N: usize>(
@@ -212,7 +236,12 @@ impl Store {
 
     async fn claim_once(&self, claim: &Claim, now: Timestamp) -> Result<Try, Error> {
         let mut tx = self.db.write().await?;
-        let Some(build) = candidate(&mut tx, claim).await? else { return Ok(Try::Nothing) };
+        let alone = see_worker(&mut tx, claim, now).await?;
+        let Some(build) = candidate(&mut tx, claim, alone, now).await? else {
+            // Keeps what was written about the worker.
+            tx.commit().await?;
+            return Ok(Try::Nothing);
+        };
         if !take(&mut tx, build, claim.worker, now).await? {
             return Ok(Try::TooLate);
         }
@@ -232,10 +261,42 @@ impl Store {
     }
 }
 
+/// Writes down that a worker asks for builds; says whether it is the only one that does.
+async fn see_worker(tx: &mut Tx, claim: &Claim, now: Timestamp) -> Result<bool, Error> {
+    if claim.kind != BuildKind::Build {
+        return Ok(true);
+    }
+    let sql = "SELECT seen_at, slots FROM workers WHERE id = $1";
+    let known = match tx.maybe(sql, args![claim.worker]).await? {
+        Some(row) => {
+            row.time(0)? > before(now, WORKER_SEEN_EVERY) && row.int(1)? == i64::from(claim.slots)
+        }
+        None => false,
+    };
+    if !known {
+        let sql = "INSERT INTO workers (id, slots, seen_at) VALUES ($1, $2, $3) \
+                   ON CONFLICT (id) DO UPDATE SET slots = excluded.slots, seen_at = excluded.seen_at";
+        tx.run(sql, args![claim.worker, claim.slots, now]).await?;
+        tx.run("DELETE FROM workers WHERE seen_at < $1", args![before(now, WORKER_KEPT)]).await?;
+    }
+    let sql = "SELECT COUNT(*) FROM workers WHERE seen_at > $1";
+    Ok(tx.one(sql, args![before(now, WORKER_ALIVE)]).await?.int(0)? <= 1)
+}
+
+fn before(now: Timestamp, time: Duration) -> Timestamp {
+    let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    Timestamp::from_nanos(now.nanos().saturating_sub(nanos))
+}
+
 /// Finds the build whose turn it is. On PostgreSQL it is locked against other claims, by the row
 /// of its definition: its other rows are changed by those who hold its scope, and for them a
 /// claim must not stand in the way.
-async fn candidate(tx: &mut Tx, claim: &Claim) -> Result<Option<BuildId>, Error> {
+async fn candidate(
+    tx: &mut Tx,
+    claim: &Claim,
+    alone: bool,
+    now: Timestamp,
+) -> Result<Option<BuildId>, Error> {
     // Steps from tenant to tenant through the index instead of reading the whole queue.
     let sql = "WITH RECURSIVE w(tenant) AS (\
                  SELECT (SELECT q.tenant FROM queue q WHERE q.kind = $1 ORDER BY q.tenant LIMIT 1) \
@@ -244,34 +305,96 @@ async fn candidate(tx: &mut Tx, claim: &Claim) -> Result<Option<BuildId>, Error>
                          ORDER BY q.tenant LIMIT 1) FROM w WHERE w.tenant IS NOT NULL) \
                SELECT w.tenant FROM w LEFT JOIN turns t ON t.tenant = w.tenant \
                WHERE w.tenant IS NOT NULL \
-               ORDER BY (SELECT COUNT(*) FROM leases l WHERE l.tenant = w.tenant), \
+               ORDER BY (SELECT COUNT(*) FROM leases l \
+                         WHERE l.tenant = w.tenant AND l.kind = $1), \
                  COALESCE(t.at, 0), w.tenant LIMIT $2";
     let tenants = tx.all(sql, args![kind_word(claim.kind), TENANTS_MAX]).await?;
     for tenant in &tenants {
-        if let Some(row) = candidate_of(tx, claim, tenant.tenant(0)?).await? {
-            return row.build(0).map(Some);
+        let look = Look { claim, tenant: tenant.tenant(0)?, alone, now };
+        if let Some(build) = look.candidate(tx).await? {
+            return Ok(Some(build));
         }
     }
     Ok(None)
 }
 
-async fn candidate_of(tx: &mut Tx, claim: &Claim, tenant: TenantId) -> Result<Option<Row>, Error> {
-    let backends = claim.backends.iter().take(BACKENDS_MAX);
-    let mut values = args![kind_word(claim.kind), tenant, ""];
-    values.extend(backends.map(Arg::from));
-    let places: Vec<String> = (3..=values.len()).map(|n| format!("${n}")).collect();
-    let lock = if tx.is_postgres() { " FOR UPDATE OF d SKIP LOCKED" } else { "" };
-    let sql = format!(
-        "SELECT b.id FROM queue q JOIN definitions d ON d.build = q.build \
-         JOIN builds b ON b.position = q.build \
-         WHERE q.kind = $1 AND q.tenant = $2 AND q.backend IN ({}) AND q.scope NOT IN \
-         (SELECT l.scope FROM leases l JOIN scopes s ON s.id = l.scope \
-          WHERE l.tenant = $2 AND s.active_max IS NOT NULL \
-          GROUP BY l.scope, s.active_max HAVING COUNT(*) >= s.active_max) \
-         ORDER BY q.priority DESC, q.build LIMIT 1{lock}",
-        places.join(",")
-    );
-    tx.maybe(AssertSqlSafe(sql), values).await
+/// A look at one tenant's part of the queue.
+struct Look<'a> {
+    claim: &'a Claim,
+    tenant: TenantId,
+    /// No other worker is there to leave a build to.
+    alone: bool,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    async fn candidate(&self, tx: &mut Tx) -> Result<Option<BuildId>, Error> {
+        let Some(first) = self.first(tx, &Among::All).await? else { return Ok(None) };
+        let (priority, queued, cold) = (first.int(1)?, first.time(2)?, !first.flag(3)?);
+        if !self.alone && cold && queued > before(self.now, AFFINITY_WAIT) {
+            // All that come after it in the order are as fresh: the search is short.
+            if let Some(row) = self.first(tx, &Among::Warm { priority }).await? {
+                return row.build(0).map(Some);
+            }
+        }
+        first.build(0).map(Some)
+    }
+
+    /// Returns the first build that the worker can take: its id, its priority, since when it
+    /// waits, and whether the worker built its scope last.
+    async fn first(&self, tx: &mut Tx, among: &Among) -> Result<Option<Row>, Error> {
+        let mut values = args![kind_word(self.claim.kind), self.tenant, self.claim.worker, ""];
+        values.extend(self.claim.backends.iter().take(BACKENDS_MAX).map(Arg::from));
+        let backends: Vec<String> = (4..=values.len()).map(|n| format!("${n}")).collect();
+        let mut more = String::new();
+        match among {
+            Among::All if self.alone => {}
+            Among::All => more = self.not_left_to_others(&mut values),
+            Among::Warm { priority } => {
+                values.extend(args![*priority]);
+                more = format!(" AND q.priority = ${} AND s.worker = $3", values.len());
+            }
+        }
+        let lock = if tx.is_postgres() { " FOR UPDATE OF d SKIP LOCKED" } else { "" };
+        let sql = format!(
+            "SELECT b.id, q.priority, q.queued_at, \
+             CASE WHEN s.worker = $3 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END \
+             FROM queue q JOIN definitions d ON d.build = q.build \
+             JOIN builds b ON b.position = q.build JOIN scopes s ON s.id = q.scope \
+             WHERE q.kind = $1 AND q.tenant = $2 AND q.backend IN ({}) AND q.scope NOT IN \
+             (SELECT l.scope FROM leases l JOIN scopes s ON s.id = l.scope \
+              WHERE l.tenant = $2 AND l.kind = $1 AND s.active_max IS NOT NULL \
+              GROUP BY l.scope, s.active_max HAVING COUNT(*) >= s.active_max){more} \
+             ORDER BY q.priority DESC, q.build LIMIT 1{lock}",
+            backends.join(",")
+        );
+        tx.maybe(AssertSqlSafe(sql), values).await
+    }
+
+    /// Returns the condition that a build is not left to the worker whose cache is warm. Waits
+    /// that begin in the future are those of another clock, and not looked at.
+    fn not_left_to_others(&self, values: &mut Vec<Arg>) -> String {
+        let fresh = before(self.now, AFFINITY_WAIT);
+        values.extend(args![fresh, self.now, before(self.now, WORKER_ALIVE)]);
+        let n = values.len();
+        format!(
+            " AND NOT (q.queued_at > ${} AND q.queued_at <= ${} AND s.worker IS NOT NULL \
+             AND s.worker <> $3 AND EXISTS (SELECT 1 FROM workers o \
+             WHERE o.id = s.worker AND o.seen_at > ${} AND o.slots > (SELECT COUNT(*) \
+             FROM leases l WHERE l.worker = o.id AND l.kind = $1)))",
+            n - 2,
+            n - 1,
+            n
+        )
+    }
+}
+
+/// Which builds a look is for.
+enum Among {
+    /// All that are not left to another worker.
+    All,
+    /// Those of a priority whose scope this worker built last.
+    Warm { priority: i64 },
 }
 
 /// Claims a build, unless somebody was faster: then says no.
@@ -285,8 +408,9 @@ async fn take(
         Err(Error::NoSuchBuild(_)) => return Ok(false),
         other => other?,
     };
+    let kind = loaded.record.submission.kind;
     // With the scope's lock in hand, look again.
-    if !waits(&loaded.record) || full(tx, loaded.scope).await? {
+    if !waits(&loaded.record) || full(tx, loaded.scope, kind).await? {
         return Ok(false);
     }
     let (attempt, fence) = (loaded.record.attempt + 1, loaded.record.fence + 1);
@@ -296,11 +420,17 @@ async fn take(
     let sql = "INSERT INTO turns (tenant, at) VALUES ($1, $2) \
                ON CONFLICT (tenant) DO UPDATE SET at = excluded.at";
     tx.run(sql, args![loaded.record.submission.tenant, now]).await?;
+    if kind == BuildKind::Build {
+        let sql = "UPDATE scopes SET worker = $2 \
+                   WHERE id = $1 AND (worker IS NULL OR worker <> $2)";
+        tx.run(sql, args![loaded.scope, worker]).await?;
+    }
     Ok(true)
 }
 
-async fn full(tx: &mut Tx, scope: i64) -> Result<bool, Error> {
+async fn full(tx: &mut Tx, scope: i64, kind: BuildKind) -> Result<bool, Error> {
     let sql = "SELECT COUNT(*) FROM scopes s WHERE s.id = $1 AND s.active_max IS NOT NULL \
-               AND s.active_max <= (SELECT COUNT(*) FROM leases l WHERE l.scope = $1)";
-    tx.one(sql, args![scope]).await?.flag(0)
+               AND s.active_max <= \
+               (SELECT COUNT(*) FROM leases l WHERE l.scope = $1 AND l.kind = $2)";
+    tx.one(sql, args![scope, kind_word(kind)]).await?.flag(0)
 }

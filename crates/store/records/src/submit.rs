@@ -7,6 +7,7 @@ use crate::aliases::{self, NewAlias, NumberedAlias};
 use crate::builds::{self, Loaded, waits};
 use crate::db::{Tx, args};
 use crate::documents::{self, NewDocument};
+use crate::kept::{self, Holder};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
 use crate::store::retried;
@@ -39,6 +40,10 @@ pub struct Submit {
     pub documents: Vec<NewDocument>,
     /// Sealed values that live as long as the build waits or runs.
     pub secrets: Vec<Sealed>,
+    /// Blobs that are needed as long as the build is there.
+    pub blobs: Vec<Digest>,
+    /// Contexts, which need the files that they list too.
+    pub contexts: Vec<Digest>,
 }
 
 impl Submit {
@@ -51,6 +56,8 @@ impl Submit {
             numbered: Vec::new(),
             documents: Vec::new(),
             secrets: Vec::new(),
+            blobs: Vec::new(),
+            contexts: Vec::new(),
         }
     }
 }
@@ -176,7 +183,7 @@ async fn apply_policy(
     let policy = row.text(1)?;
     let policy = Policy::parse(&policy)
         .ok_or_else(|| Error::damaged("a scope", format!("unknown policy '{policy}'")))?;
-    queue::make_way(tx, (row.int(0)?, scope), policy, now).await
+    queue::make_way(tx, (row.int(0)?, scope), submission.kind, policy, now).await
 }
 
 async fn extras(
@@ -194,6 +201,13 @@ async fn extras(
     }
     for sealed in &submit.secrets {
         secrets::bind(tx, loaded.position, sealed).await?;
+    }
+    let holder = Holder::Build(loaded.position);
+    for digest in &submit.contexts {
+        kept::hold(tx, *digest, holder, true).await?;
+    }
+    for digest in &submit.blobs {
+        kept::hold(tx, *digest, holder, false).await?;
     }
     let mut numbers = Vec::new();
     for numbered in &submit.numbered {

@@ -6,17 +6,19 @@ use super::{Db, Tx, args};
 use crate::Error;
 
 /// Each version's change, from 1.
-const SQLITE: [&str; 4] = [
+const SQLITE: [&str; 5] = [
     include_str!("../../migrations/sqlite/0001_builds.sql"),
     include_str!("../../migrations/sqlite/0002_queue.sql"),
     include_str!("../../migrations/sqlite/0003_dialects.sql"),
     include_str!("../../migrations/sqlite/0004_tenants.sql"),
+    include_str!("../../migrations/sqlite/0006_retention.sql"),
 ];
-const POSTGRES: [&str; 4] = [
+const POSTGRES: [&str; 5] = [
     include_str!("../../migrations/postgres/0001_builds.sql"),
     include_str!("../../migrations/postgres/0002_queue.sql"),
     include_str!("../../migrations/postgres/0003_dialects.sql"),
     include_str!("../../migrations/postgres/0004_tenants.sql"),
+    include_str!("../../migrations/postgres/0006_retention.sql"),
 ];
 const KNOWN: i64 = SQLITE.len() as i64;
 const _: () = assert!(SQLITE.len() == POSTGRES.len());

@@ -111,7 +111,7 @@ pub(crate) async fn submit(store: &Store, submission: Submission, nanos: i64) ->
 
 /// What a worker without special gifts claims.
 pub(crate) fn claim(n: u8) -> Claim {
-    Claim { worker: worker(n), kind: BuildKind::Build, backends: vec!["native".into()] }
+    Claim { worker: worker(n), kind: BuildKind::Build, backends: vec!["native".into()], slots: 8 }
 }
 
 /// Writes as the worker that holds a build.

@@ -3,22 +3,35 @@
 //! Needs Debian's package `postgresql-15` (any version from 14 on): a private server is started.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod affinity;
 mod common;
 mod crash;
 mod dialects;
+mod finish;
 mod journal;
 mod list;
 mod local;
 mod plans;
 mod postgres;
 mod queue;
+mod retention;
 mod scale;
 mod secrets;
 mod tenants;
 
 /// All tests that run on both databases.
-pub(crate) fn suites() -> [&'static [common::Case]; 6] {
-    [dialects::CASES, journal::CASES, list::CASES, queue::CASES, secrets::CASES, tenants::CASES]
+pub(crate) fn suites() -> [&'static [common::Case]; 9] {
+    [
+        affinity::CASES,
+        dialects::CASES,
+        finish::CASES,
+        journal::CASES,
+        list::CASES,
+        queue::CASES,
+        retention::CASES,
+        secrets::CASES,
+        tenants::CASES,
+    ]
 }
 
 /// Runs the suite on PostgreSQL, each case in a database of its own, and looks at the plans.

@@ -110,7 +110,8 @@ async fn workers_take_what_they_can(db: Database) {
     assert_eq!(next(&db.store, 2).await, None);
     let take = |kind, backends: &[&str]| {
         let backends = backends.iter().map(|b| (*b).to_owned()).collect();
-        let (store, claim) = (db.store.clone(), Claim { worker: worker(1), kind, backends });
+        let (store, claim) =
+            (db.store.clone(), Claim { worker: worker(1), kind, backends, slots: 8 });
         async move { store.claim(&claim, at(3)).await.unwrap().unwrap().submission.build }
     };
     assert_eq!(take(BuildKind::Workflow, &[]).await, run);

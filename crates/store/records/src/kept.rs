@@ -1,0 +1,273 @@
+//! What builds that have ended still have: the numbers that retention goes by, written together
+//! with the rows that they are about.
+
+use ashlar_core::journal::Record;
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, Digest, Timestamp};
+
+use crate::builds::Loaded;
+use crate::db::{Row, Tx, args};
+use crate::{Error, Store};
+
+/// The time until which a pinned build is spared.
+const FOR_EVER: i64 = i64::MAX;
+
+/// A row of `kept`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// None: the log is gone.
+    pub(crate) log_bytes: Option<u64>,
+    /// None: there is no artifact (any more).
+    pub(crate) artifact_bytes: Option<u64>,
+    /// 0, or until when nobody looks at it.
+    pub(crate) spared_until: i64,
+}
+
+impl Kept {
+    fn read(row: &Row) -> Result<Self, Error> {
+        let bytes = |column| Ok::<_, Error>(row.maybe_int(column)?.map(|n| n.max(0) as u64));
+        Ok(Self { log_bytes: bytes(0)?, artifact_bytes: bytes(1)?, spared_until: row.int(2)? })
+    }
+
+    /// Returns what it adds to the totals: records, logs and artifacts with their bytes.
+    fn counted(&self) -> [i64; 5] {
+        if self.spared_until != 0 {
+            return [0; 5];
+        }
+        let sum = |n: Option<u64>| n.map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX));
+        [
+            1,
+            i64::from(self.log_bytes.is_some()),
+            sum(self.log_bytes),
+            i64::from(self.artifact_bytes.is_some()),
+            sum(self.artifact_bytes),
+        ]
+    }
+}
+
+/// Returns what a build is known to have.
+pub(crate) async fn read(tx: &mut Tx, position: i64) -> Result<Option<Kept>, Error> {
+    let sql = "SELECT log_bytes, artifact_bytes, spared_until FROM kept WHERE build = $1";
+    tx.maybe(sql, args![position]).await?.map(|row| Kept::read(&row)).transpose()
+}
+
+/// Writes what an ended build has now (none: it is forgotten), and the totals with it.
+pub(crate) async fn put(
+    tx: &mut Tx,
+    loaded: &Loaded,
+    before: Option<Kept>,
+    now: Option<Kept>,
+) -> Result<(), Error> {
+    match now {
+        Some(kept) => {
+            let sql = "INSERT INTO kept \
+                       (build, scope, dialect, ended_at, log_bytes, artifact_bytes, spared_until) \
+                       VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (build) DO UPDATE \
+                       SET log_bytes = excluded.log_bytes, \
+                       artifact_bytes = excluded.artifact_bytes, \
+                       spared_until = excluded.spared_until";
+            let r = &loaded.record;
+            let ended = r.finished_at.unwrap_or(r.updated_at);
+            let (log, artifacts) = (kept.log_bytes, kept.artifact_bytes);
+            let (dialect, spared) = (&r.submission.dialect, kept.spared_until);
+            let values =
+                args![loaded.position, loaded.scope, dialect, ended, log, artifacts, spared];
+            tx.run(sql, values).await?;
+        }
+        None => {
+            tx.run("DELETE FROM kept WHERE build = $1", args![loaded.position]).await?;
+        }
+    }
+    let of = |kept: Option<Kept>| kept.map_or([0; 5], |k| k.counted());
+    let (old, new) = (of(before), of(now));
+    let change: [i64; 5] = std::array::from_fn(|i| new[i].saturating_sub(old[i]));
+    if change == [0; 5] {
+        return Ok(());
+    }
+    let sql = "INSERT INTO kept_totals \
+               (scope, dialect, records, logs, log_bytes, artifacts, artifact_bytes) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (scope, dialect) DO UPDATE \
+               SET records = kept_totals.records + excluded.records, \
+               logs = kept_totals.logs + excluded.logs, \
+               log_bytes = kept_totals.log_bytes + excluded.log_bytes, \
+               artifacts = kept_totals.artifacts + excluded.artifacts, \
+               artifact_bytes = kept_totals.artifact_bytes + excluded.artifact_bytes";
+    let mut values = args![loaded.scope, &loaded.record.submission.dialect];
+    values.extend(change.map(crate::db::Arg::from));
+    tx.run(sql, values).await.map(drop)
+}
+
+/// Keeps the numbers in step with a journal that has grown.
+pub(crate) async fn after_append(
+    tx: &mut Tx,
+    loaded: &Loaded,
+    before: &Record,
+) -> Result<(), Error> {
+    let now = &loaded.record;
+    if now.artifacts != before.artifacts {
+        hold_artifacts(tx, loaded, before).await?;
+    }
+    if !now.state.is_terminal() {
+        return Ok(());
+    }
+    let ends = !before.state.is_terminal();
+    if !ends && now.pinned == before.pinned && now.artifacts == before.artifacts {
+        return Ok(());
+    }
+    let old = read(tx, loaded.position).await?;
+    let log_bytes = match old {
+        Some(kept) => kept.log_bytes,
+        None => Some(journal_bytes(tx, loaded.position).await?),
+    };
+    let spared_until = match (now.pinned, old) {
+        (true, _) => FOR_EVER,
+        (false, Some(kept)) if kept.spared_until != FOR_EVER => kept.spared_until,
+        _ => 0,
+    };
+    let kept = Kept { log_bytes, artifact_bytes: artifact_bytes(now), spared_until };
+    put(tx, loaded, old, Some(kept)).await?;
+    if ends && now.state == State::Succeeded {
+        let sql = "INSERT INTO last_good (scope, name, build) VALUES ($1, $2, $3) \
+                   ON CONFLICT (scope, name) DO UPDATE SET build = excluded.build";
+        tx.run(sql, args![loaded.scope, &now.name, loaded.position]).await?;
+    }
+    Ok(())
+}
+
+fn artifact_bytes(record: &Record) -> Option<u64> {
+    let sizes = record.artifacts.iter().map(|a| a.bytes.unwrap_or(0));
+    (!record.artifacts.is_empty()).then(|| sizes.fold(0, u64::saturating_add))
+}
+
+async fn journal_bytes(tx: &mut Tx, position: i64) -> Result<u64, Error> {
+    let sql = "SELECT CAST(COALESCE(SUM(LENGTH(body)), 0) AS BIGINT) FROM entries WHERE build = $1";
+    tx.one(sql, args![position]).await?.count(0)
+}
+
+/// Artifacts that are one blob are needed as long as their build has them. An image is kept by its
+/// name in the image store.
+async fn hold_artifacts(tx: &mut Tx, loaded: &Loaded, before: &Record) -> Result<(), Error> {
+    let blobs = |record: &Record| -> Vec<Digest> {
+        record.artifacts.iter().filter(|a| a.kind != "image").map(|a| a.digest).collect()
+    };
+    let (old, new) = (blobs(before), blobs(&loaded.record));
+    for digest in old.iter().filter(|d| !new.contains(d)) {
+        let sql = "DELETE FROM holds WHERE digest = $1 AND build = $2 AND document = 0";
+        tx.run(sql, args![*digest, loaded.position]).await?;
+    }
+    for digest in new.iter().filter(|d| !old.contains(d)) {
+        hold(tx, *digest, Holder::Build(loaded.position), false).await?;
+    }
+    Ok(())
+}
+
+/// Who needs a blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Holder {
+    /// A build, by its position.
+    Build(i64),
+    /// A document, by its position.
+    Document(i64),
+}
+
+/// Writes that a blob is needed; a context needs the files that it lists too.
+pub(crate) async fn hold(
+    tx: &mut Tx,
+    digest: Digest,
+    holder: Holder,
+    context: bool,
+) -> Result<(), Error> {
+    let (build, document) = match holder {
+        Holder::Build(position) => (position, 0),
+        Holder::Document(position) => (0, position),
+    };
+    let sql = "INSERT INTO holds (digest, build, document, context) VALUES ($1, $2, $3, $4) \
+               ON CONFLICT DO NOTHING";
+    tx.run(sql, args![digest, build, document, context]).await.map(drop)
+}
+
+/// Blobs that one look returns at most.
+pub const HELD_MAX: u32 = 1000;
+
+impl Store {
+    /// Lists the blobs that builds and documents need, by digest, after one, and whether each is a
+    /// context. Those that images need are known to the image store.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn held_blobs(
+        &self,
+        after: Option<Digest>,
+        limit: u32,
+    ) -> Result<Vec<(Digest, bool)>, Error> {
+        // Several holders of one blob are a few rows of the same key.
+        let sql = "SELECT digest, MAX(context) FROM holds WHERE digest > $1 \
+                   GROUP BY digest ORDER BY digest LIMIT $2";
+        let after = after.map_or_else(Vec::new, |d| d.as_bytes().to_vec());
+        let rows = self.db.all(sql, args![after, limit.min(HELD_MAX)]).await?;
+        let held = |row: &Row| {
+            let bytes = row.bytes(0)?.try_into();
+            let bytes = bytes.map_err(|_| Error::damaged("a held blob", "it has no digest"))?;
+            Ok((Digest::from_bytes(bytes), row.flag(1)?))
+        };
+        rows.iter().map(held).collect()
+    }
+}
+
+/// Why a build stays whatever the bounds say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exempt {
+    /// Somebody wants it kept.
+    Pinned,
+    /// A name was moved to it.
+    Promoted,
+    /// It is the newest success of its name in its scope.
+    LastGood,
+}
+
+/// Returns why a build stays, if it does.
+pub(crate) async fn exempt(
+    tx: &mut Tx,
+    position: i64,
+    build: BuildId,
+    pinned: bool,
+) -> Result<Option<Exempt>, Error> {
+    if pinned {
+        return Ok(Some(Exempt::Pinned));
+    }
+    let sql = "SELECT 1 FROM aliases WHERE target = $1 AND promoted = 1 LIMIT 1";
+    if tx.maybe(sql, args![build]).await?.is_some() {
+        return Ok(Some(Exempt::Promoted));
+    }
+    let sql = "SELECT 1 FROM last_good WHERE build = $1 LIMIT 1";
+    let last = tx.maybe(sql, args![position]).await?;
+    Ok(last.map(|_| Exempt::LastGood))
+}
+
+/// Removes all that is known about a build that is forgotten.
+pub(crate) async fn forget(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
+    if let Some(old) = read(tx, loaded.position).await? {
+        put(tx, loaded, Some(old), None).await?;
+    }
+    for sql in [
+        "DELETE FROM last_good WHERE build = $1",
+        "DELETE FROM holds WHERE build = $1 AND build > 0",
+    ] {
+        tx.run(sql, args![loaded.position]).await?;
+    }
+    Ok(())
+}
+
+/// Spares a build until a time, or no longer.
+pub(crate) async fn spare(
+    tx: &mut Tx,
+    loaded: &Loaded,
+    until: Option<Timestamp>,
+) -> Result<(), Error> {
+    let Some(old) = read(tx, loaded.position).await? else { return Ok(()) };
+    if old.spared_until == FOR_EVER {
+        return Ok(());
+    }
+    let spared_until = until.map_or(0, Timestamp::nanos);
+    put(tx, loaded, Some(old), Some(Kept { spared_until, ..old })).await
+}

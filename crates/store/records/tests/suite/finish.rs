@@ -1,0 +1,68 @@
+//! Ends that move names, and leases of dead processes.
+
+use ashlar_core::state::State;
+use ashlar_records::{Error, Namespace, NewAlias};
+use uuid::Uuid;
+
+use crate::common::{
+    Database, SECOND, at, check_fold, claim, stamped, state, submission, submit, tenant, worker,
+};
+
+crate::on_both! {
+    names_move_with_the_end_or_not_at_all;
+    names_are_listed_by_their_beginning;
+    dead_workers_lose_their_builds_at_once;
+}
+
+fn tags() -> Namespace {
+    Namespace::new("native", Some(tenant(1)), "tag")
+}
+
+fn tag(alias: &str) -> NewAlias {
+    NewAlias { namespace: tags(), alias: alias.to_owned() }
+}
+
+async fn names_move_with_the_end_or_not_at_all(db: Database) {
+    let mut last = None;
+    for n in 0..2 {
+        let build = submit(&db.store, submission(), n).await.submission.build;
+        let held = db.store.claim(&claim(1), at(n)).await.unwrap().unwrap();
+        // A worker that was given up moves nothing.
+        let end = || [stamped(n, state(State::Succeeded))];
+        let late = db.store.finish(build, held.fence + 1, end(), &[tag("app:1")]).await;
+        assert!(matches!(late, Err(Error::Refused(_))));
+        assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), last);
+        let names = [tag("app:1"), tag("app:2")];
+        db.store.finish(build, held.fence, end(), &names).await.unwrap();
+        last = Some(build.uuid());
+        assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), last);
+        assert_eq!(check_fold(&db.store, build).await.state, State::Succeeded);
+    }
+}
+
+async fn names_are_listed_by_their_beginning(db: Database) {
+    let target = Uuid::from_u128(7);
+    let names: Vec<NewAlias> = ["b:1", "app:2", "app:1", "ap_:1", "äpp:1"].map(tag).into();
+    db.store.move_aliases(&names, target).await.unwrap();
+    let list = |prefix: &'static str, after: &'static str, limit| {
+        let store = db.store.clone();
+        async move {
+            let found = store.aliases_from(&tags(), prefix, after, limit).await.unwrap();
+            found.into_iter().map(|(alias, _)| alias).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list("app", "", 10).await, ["app:1", "app:2"]);
+    assert_eq!(list("app", "app:1", 10).await, ["app:2"]);
+    assert_eq!(list("ä", "", 10).await, ["äpp:1"]);
+    assert_eq!(list("", "", 2).await.len(), 2);
+}
+
+async fn dead_workers_lose_their_builds_at_once(db: Database) {
+    let build = submit(&db.store, submission(), 0).await.submission.build;
+    db.store.claim(&claim(1), at(0)).await.unwrap().unwrap();
+    assert_eq!(db.store.lose_worker(worker(2)).await.unwrap(), 0);
+    assert!(db.store.expire(at(SECOND)).await.unwrap().is_empty());
+    assert_eq!(db.store.lose_worker(worker(1)).await.unwrap(), 1);
+    assert_eq!(db.store.expire(at(SECOND)).await.unwrap(), [build]);
+    assert_eq!(check_fold(&db.store, build).await.state, State::Queued);
+}

@@ -1,0 +1,265 @@
+//! Retention: what goes, when, and what stays whatever the bounds say.
+
+use std::time::Duration;
+
+use ashlar_core::journal::{ArtifactRecord, Event, Mode, Record, Submission};
+use ashlar_core::state::State;
+use ashlar_core::{BuildId, Digest, Timestamp};
+use ashlar_records::{
+    Bound, Bounds, Exempt, Group, LetGo, Namespace, NewAlias, Retention, SPARED_FOR, Store, What,
+    Why, Writer,
+};
+
+use crate::common::{
+    Database, SECOND, at, check_fold, log, stamped, state, submission, submit, tenant,
+};
+
+crate::on_both! {
+    old_records_go_with_all_that_is_theirs;
+    counts_and_sizes_let_the_oldest_go;
+    exempt_builds_stay_and_are_not_counted;
+    running_builds_are_never_due;
+    artifacts_go_before_their_record;
+    levels_are_put_together;
+    groups_come_in_pieces;
+    what_will_go_is_known_ahead;
+    blobs_are_held_as_long_as_they_are_needed;
+}
+
+const DAY: i64 = 86_400 * SECOND;
+
+/// Makes a build that ended at a time, with an artifact of so many bytes if it succeeded.
+async fn ended(store: &Store, scope: &str, name: &str, nanos: i64, bytes: Option<u64>) -> Record {
+    let (mode, scope, name) = (Mode::External, scope.to_owned(), name.to_owned());
+    let wanted = Submission { mode, scope, name, ..submission() };
+    let build = submit(store, wanted, nanos).await.submission.build;
+    let mut events = vec![stamped(nanos, state(State::Preparing)), stamped(nanos, log("hello"))];
+    if let Some(bytes) = bytes {
+        events.push(stamped(nanos, Event::Artifact(artifact("file", bytes))));
+    }
+    let end = if bytes.is_some() { State::Succeeded } else { State::Failed };
+    events.push(stamped(nanos, state(end)));
+    store.append(build, Writer::Service, events).await.unwrap()
+}
+
+fn artifact(name: &str, bytes: u64) -> ArtifactRecord {
+    let digest = Digest::of(format!("{name} {bytes}"));
+    let (name, kind) = (name.to_owned(), "file".to_owned());
+    ArtifactRecord { name, kind, digest, bytes: Some(bytes), references: Vec::new() }
+}
+
+fn id(record: &Record) -> BuildId {
+    record.submission.build
+}
+
+async fn groups(store: &Store) -> Vec<Group> {
+    store.retention_groups(None, 100).await.unwrap()
+}
+
+async fn due(store: &Store, what: What, bounds: Bounds, now: Timestamp) -> Vec<(BuildId, Why)> {
+    let mut all = Vec::new();
+    for group in groups(store).await {
+        all.extend(store.overdue(&group, what, &bounds, now).await.unwrap());
+    }
+    all
+}
+
+fn age(days: u64) -> Bounds {
+    Bounds { age_seconds: Some(Bound::Most(days * 86_400)), ..Bounds::default() }
+}
+
+fn count(n: u64) -> Bounds {
+    Bounds { count: Some(Bound::Most(n)), ..Bounds::default() }
+}
+
+async fn old_records_go_with_all_that_is_theirs(db: Database) {
+    let old = ended(&db.store, "web", "a", 0, None).await;
+    ended(&db.store, "web", "a", DAY, None).await;
+    assert_eq!(due(&db.store, What::Record, age(2), at(DAY)).await, []);
+    // The scope's clock has moved on a little for each entry.
+    let now = at(2 * DAY + SECOND);
+    assert_eq!(due(&db.store, What::Record, age(2), now).await, [(id(&old), Why::Age)]);
+    let gone = db.store.let_go(id(&old), What::Record, Why::Age, now).await.unwrap();
+    assert_eq!(gone, LetGo::Gone);
+    assert_eq!(db.store.get(id(&old)).await.unwrap(), None);
+    assert_eq!(db.store.journal(id(&old), 0, 10).await.unwrap(), []);
+    assert_eq!(due(&db.store, What::Record, age(2), now).await, []);
+    let again = db.store.let_go(id(&old), What::Record, Why::Age, now).await.unwrap();
+    assert_eq!(again, LetGo::Nothing);
+    let (_, entry) = db.store.audit_log(tenant(1), None, 1).await.unwrap().remove(0);
+    assert_eq!((entry.action.as_str(), entry.principal), ("retention.record", None));
+    assert_eq!((entry.subject, entry.detail["why"].as_str()), (id(&old).to_string(), Some("age")));
+}
+
+async fn counts_and_sizes_let_the_oldest_go(db: Database) {
+    let mut all = Vec::new();
+    for n in 0..5 {
+        all.push(id(&ended(&db.store, "web", &format!("{n}"), n * SECOND, Some(100)).await));
+    }
+    let ids = |due: Vec<(BuildId, Why)>| due.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let now = at(DAY);
+    assert_eq!(ids(due(&db.store, What::Record, count(3), now).await), all[..2]);
+    assert_eq!(ids(due(&db.store, What::Record, count(5), now).await), []);
+    let bytes = |n| Bounds { bytes: Some(Bound::Most(n)), ..Bounds::default() };
+    assert_eq!(ids(due(&db.store, What::Artifacts, bytes(299), now).await), all[..3]);
+    assert_eq!(ids(due(&db.store, What::Artifacts, bytes(500), now).await), []);
+    assert_eq!(ids(due(&db.store, What::Artifacts, bytes(0), now).await), all);
+    // Of two bounds the stricter one counts, and says why.
+    let both = Bounds { count: Some(Bound::Most(4)), ..bytes(300) };
+    let found = due(&db.store, What::Artifacts, both, now).await;
+    assert_eq!(found, [(all[0], Why::Count), (all[1], Why::Bytes)]);
+    // Another scope, and what came through another door, count for themselves.
+    ended(&db.store, "api", "x", 9 * SECOND, None).await;
+    assert_eq!(ids(due(&db.store, What::Record, count(4), now).await), all[..1]);
+}
+
+async fn exempt_builds_stay_and_are_not_counted(db: Database) {
+    let promoted = ended(&db.store, "web", "a", 0, Some(1)).await;
+    let pinned = ended(&db.store, "web", "a", SECOND, Some(1)).await;
+    let plain = ended(&db.store, "web", "a", 2 * SECOND, Some(1)).await;
+    let good = ended(&db.store, "web", "a", 3 * SECOND, Some(1)).await;
+    let failed = ended(&db.store, "web", "a", 4 * SECOND, None).await;
+    let tag = NewAlias {
+        namespace: Namespace::new("native", Some(tenant(1)), "tag"),
+        alias: "a:1".into(),
+    };
+    db.store.move_aliases(std::slice::from_ref(&tag), id(&promoted).uuid()).await.unwrap();
+    let pin = |pinned| [stamped(5 * SECOND, Event::Pinned { pinned })];
+    db.store.append(id(&pinned), Writer::Service, pin(true)).await.unwrap();
+    let now = at(10 * DAY);
+    let mut kept = Vec::new();
+    for (build, why) in due(&db.store, What::Record, age(1), now).await {
+        kept.push((build, db.store.let_go(build, What::Record, why, now).await.unwrap()));
+    }
+    let want = [
+        (id(&promoted), LetGo::Spared(Exempt::Promoted)),
+        (id(&plain), LetGo::Gone),
+        (id(&good), LetGo::Spared(Exempt::LastGood)),
+        (id(&failed), LetGo::Gone),
+    ];
+    assert_eq!(kept, want);
+    // They are not looked at again for a while, nor counted.
+    assert_eq!(due(&db.store, What::Record, count(0), now).await, []);
+    db.store.spare_no_longer(now).await.unwrap();
+    assert_eq!(due(&db.store, What::Record, count(0), now).await, []);
+    // A newer success and a name that moved on end the exemption; so does unpinning.
+    let newer = ended(&db.store, "web", "a", 10 * DAY, Some(1)).await;
+    db.store.move_aliases(&[tag], id(&newer).uuid()).await.unwrap();
+    db.store.append(id(&pinned), Writer::Service, pin(false)).await.unwrap();
+    let now = now_after(now, SPARED_FOR);
+    db.store.spare_no_longer(now).await.unwrap();
+    let due = due(&db.store, What::Record, age(1), now).await;
+    let ids: Vec<BuildId> = due.iter().map(|(id, _)| *id).collect();
+    assert_eq!(ids, [id(&promoted), id(&pinned), id(&good)]);
+    for (build, why) in due {
+        let gone = db.store.let_go(build, What::Record, why, now).await.unwrap();
+        assert_eq!(gone, LetGo::Gone);
+    }
+    check_fold(&db.store, id(&newer)).await;
+}
+
+fn now_after(now: Timestamp, time: Duration) -> Timestamp {
+    Timestamp::from_nanos(now.nanos() + i64::try_from(time.as_nanos()).unwrap())
+}
+
+async fn running_builds_are_never_due(db: Database) {
+    let build = id(&submit(&db.store, submission(), 0).await);
+    let all = Bounds { count: Some(Bound::Most(0)), bytes: Some(Bound::Most(0)), ..age(0) };
+    assert!(due(&db.store, What::Record, all, at(DAY)).await.is_empty());
+    for what in What::ALL {
+        let done = db.store.let_go(build, what, Why::Age, at(DAY)).await.unwrap();
+        assert_eq!(done, LetGo::Nothing);
+    }
+    assert_eq!(db.store.standing(build).await.unwrap(), None);
+    assert!(db.store.get(build).await.unwrap().is_some());
+}
+
+async fn artifacts_go_before_their_record(db: Database) {
+    let old = ended(&db.store, "web", "a", 0, Some(7)).await;
+    ended(&db.store, "web", "a", SECOND, Some(8)).await;
+    let now = at(DAY);
+    assert_eq!(due(&db.store, What::Artifacts, count(1), now).await, [(id(&old), Why::Count)]);
+    let gone = db.store.let_go(id(&old), What::Artifacts, Why::Count, now).await.unwrap();
+    assert_eq!(gone, LetGo::Gone);
+    let row = check_fold(&db.store, id(&old)).await;
+    assert!(row.artifacts.is_empty());
+    let entries = db.store.journal(id(&old), row.next_number - 1, 1).await.unwrap();
+    let removed = Event::ArtifactRemoved { name: "file".into(), reason: "retention: count".into() };
+    assert_eq!(entries[0].event, removed);
+    assert_eq!(due(&db.store, What::Artifacts, count(1), now).await, []);
+    assert_eq!(due(&db.store, What::Record, count(1), now).await.len(), 1);
+}
+
+async fn levels_are_put_together(db: Database) {
+    let say = |text: &str| text.parse::<Retention>().unwrap();
+    let (whole, web) = (say("records.age=30d,logs.count=9"), say("records.age=unlimited"));
+    assert!(!db.store.has_retention().await.unwrap());
+    db.store.set_retention(tenant(1), None, &whole, at(0)).await.unwrap();
+    db.store.set_retention(tenant(1), Some("web"), &web, at(0)).await.unwrap();
+    assert!(db.store.has_retention().await.unwrap());
+    assert_eq!(db.store.retention(tenant(1), "api").await.unwrap(), whole);
+    assert_eq!(db.store.retention(tenant(2), "web").await.unwrap(), Retention::default());
+    let both = db.store.retention(tenant(1), "web").await.unwrap();
+    assert_eq!(both, say("records.age=unlimited,logs.count=9"));
+    let all = db.store.retentions(tenant(1), None, 10).await.unwrap();
+    assert_eq!(all, [(None, whole), (Some("web".to_owned()), web)]);
+    let rest = db.store.retentions(tenant(1), Some(""), 10).await.unwrap();
+    assert_eq!(rest, [(Some("web".to_owned()), web)]);
+    db.store.set_retention(tenant(1), Some("web"), &Retention::default(), at(1)).await.unwrap();
+    assert_eq!(db.store.retention(tenant(1), "web").await.unwrap(), whole);
+}
+
+async fn groups_come_in_pieces(db: Database) {
+    for scope in ["a", "b", "c", "d", "e"] {
+        ended(&db.store, scope, "x", 0, None).await;
+    }
+    let (mut seen, mut last) = (Vec::new(), None);
+    loop {
+        let piece = db.store.retention_groups(last.as_ref(), 2).await.unwrap();
+        seen.extend(piece.iter().map(|g| g.scope.clone()));
+        match piece.last() {
+            Some(group) => last = Some(group.clone()),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["a", "b", "c", "d", "e"]);
+}
+
+async fn what_will_go_is_known_ahead(db: Database) {
+    let first = ended(&db.store, "web", "a", 0, Some(10)).await;
+    let second = ended(&db.store, "web", "b", SECOND, None).await;
+    ended(&db.store, "web", "a", 2 * SECOND, Some(30)).await;
+    let standing = db.store.standing(id(&first)).await.unwrap().unwrap();
+    assert_eq!((standing.ended_at, standing.exempt), (first.finished_at.unwrap(), None));
+    let [record, log, artifacts] = standing.things;
+    assert!(record.there && log.there && artifacts.there);
+    assert_eq!((record.newer, log.newer), (2, 2));
+    assert_eq!((artifacts.newer, artifacts.bytes), (1, 40));
+    let standing = db.store.standing(id(&second)).await.unwrap().unwrap();
+    assert!(!standing.things[2].there && standing.things[0].newer == 1);
+}
+
+async fn blobs_are_held_as_long_as_they_are_needed(db: Database) {
+    let (context, answers) = (Digest::of("context"), Digest::of("answers"));
+    let mode = Mode::External;
+    let mut wanted = ashlar_records::Submit::new(Submission { mode, ..submission() });
+    (wanted.contexts, wanted.blobs) = (vec![context], vec![answers]);
+    let build = id(&db.store.submit(&wanted, at(0)).await.unwrap().record);
+    let made = ended(&db.store, "web", "a", 0, Some(5)).await;
+    let file = made.artifacts[0].digest;
+    let held = |after| {
+        let store = db.store.clone();
+        async move { store.held_blobs(after, 100).await.unwrap() }
+    };
+    let mut want = vec![(context, true), (answers, false), (file, false)];
+    want.sort_unstable_by_key(|(digest, _)| *digest.as_bytes());
+    assert_eq!(held(None).await, want);
+    assert_eq!(held(Some(want[0].0)).await, want[1..]);
+    let end = [stamped(1, state(State::Failed))];
+    db.store.append(build, Writer::Service, end).await.unwrap();
+    db.store.forget(&[build]).await.unwrap();
+    assert_eq!(held(None).await, [(file, false)]);
+    let removed = Event::ArtifactRemoved { name: "file".into(), reason: "test".into() };
+    db.store.append(id(&made), Writer::Service, [stamped(2, removed)]).await.unwrap();
+    assert_eq!(held(None).await, []);
+}
