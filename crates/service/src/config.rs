@@ -9,7 +9,7 @@ use ashlar_native::BuildLimits;
 use ashlar_oci::RegistrySettings;
 use ashlar_records::TokenText;
 
-use crate::Executor;
+use crate::{Executor, Observer};
 
 /// Builds that one process runs at once: builds wait on networks, so this does not hang on cores.
 pub const SLOTS_DEFAULT: usize = 8;
@@ -43,6 +43,10 @@ pub struct ServiceConfig {
     pub drain: Duration,
     /// Stands in for the native executor.
     pub executor: Option<Arc<dyn Executor>>,
+    /// The address for links that are made with no request at hand, without a slash at the end.
+    pub public_url: Option<String>,
+    /// Is told how builds went.
+    pub observer: Option<Arc<dyn Observer>>,
     /// Executors that are taken before the native one for what they serve, the first first.
     pub executors: Vec<Arc<dyn Executor>>,
 }
@@ -63,6 +67,8 @@ impl ServiceConfig {
             git_file_root: None,
             drain: DRAIN_DEFAULT,
             executor: None,
+            public_url: None,
+            observer: None,
             executors: Vec::new(),
         }
     }

@@ -22,7 +22,8 @@ impl Service {
         limit: usize,
     ) -> Result<Vec<Entry>, Error> {
         self.row(actor, build).await?;
-        Ok(self.store().journal(build, from, limit.min(ENTRIES_MAX)).await?)
+        let read = self.store().journal(build, from, limit.min(ENTRIES_MAX));
+        Ok(self.counters().timed("journal", read).await?)
     }
 
     /// Follows a build's journal from an entry's number on: first what is there, then what comes,

@@ -30,6 +30,7 @@
 mod access;
 mod artifacts;
 mod cancel;
+mod client;
 mod config;
 mod context;
 mod contexts;
@@ -46,6 +47,7 @@ mod list;
 mod logs;
 mod maintain;
 mod metrics;
+mod observer;
 mod promote;
 mod query;
 mod recipe;
@@ -71,6 +73,7 @@ pub use ashlar_records::{
     NewDocument, NumberedAlias, Order, Page, Policy, ScopeEntry, Secret, TimeRange, Token,
     TokenText, new_build_id, now,
 };
+pub use client::ClientInfo;
 pub use config::{SLOTS_DEFAULT, ServiceConfig};
 pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
@@ -78,7 +81,7 @@ pub use dialect::DialectStore;
 pub use error::{Error, ErrorKind};
 pub use executor::{Executor, Finished, Work};
 pub use logs::{Found, LogLineAt};
-pub use metrics::Metrics;
+pub use observer::{Observer, trace_parent};
 pub use promote::BUILDS;
 pub use query::{Query, QueryError};
 pub use retry::RetryRequest;

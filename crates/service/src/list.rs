@@ -17,7 +17,7 @@ impl Service {
         if actor.role != Role::Admin {
             filter.tenant = Some(actor.tenant.id);
         }
-        Ok(self.store().list(&filter, page).await?)
+        Ok(self.counters().timed("list", self.store().list(&filter, page)).await?)
     }
 
     /// Lists the builds of a run.

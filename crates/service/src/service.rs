@@ -75,7 +75,7 @@ impl Service {
             grants: Grants::new(disk.root.join("grants")),
             contexts: disk.contexts,
             workers: Workers::new(disk.worker, config.slots),
-            counters: Counters::default(),
+            counters: Counters::new()?,
             admin,
             admin_hash: Digest::of(disk.token.expose()),
             _lock: disk.lock,
@@ -157,12 +157,10 @@ impl Service {
         Ok(())
     }
 
-    /// Returns how many builds wait for a worker.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn waiting(&self) -> Result<u64, Error> {
-        Ok(self.store.waiting().await?)
+    /// Returns the link to a path of this server that is made with no request at hand; none when
+    /// the operator gave no address for such links.
+    pub fn public_link(&self, path: &str) -> Option<String> {
+        self.config.public_url.as_ref().map(|url| format!("{url}{path}"))
     }
 }
 

@@ -126,13 +126,14 @@ impl Service {
         }
         let submit = self.sealed(actor, request)?;
         let build = submit.submission.build;
-        let submitted = self.store().submit(&submit, now()).await?;
+        let submitted = self.counters().timed("submit", self.store().submit(&submit, now())).await?;
         let Submitted { record, repeated, numbers, replaced } = submitted;
         if !repeated {
             replaced.iter().for_each(|b| self.workers().cancel(*b));
             self.workers().wake();
             let detail = json!({ "name": record.name, "dialect": record.submission.dialect });
             self.audit(actor, "build.submit", build, detail).await?;
+            self.note_trace(build).await?;
         }
         Ok(Accepted { record, repeated, numbers, replaced })
     }

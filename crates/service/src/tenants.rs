@@ -4,6 +4,7 @@ use ashlar_core::identity::{Principal, Role, Tenant};
 use ashlar_records::{AuditEntry, Policy, now};
 use serde_json::{Value, json};
 
+use crate::client::ClientInfo;
 use crate::{Actor, Error, Service};
 
 impl Service {
@@ -165,7 +166,7 @@ impl Service {
             principal: Some(actor.principal.id),
             action: action.to_owned(),
             subject: subject.to_string(),
-            detail,
+            detail: ClientInfo::current().add_to(detail),
         };
         Ok(self.store().audit(&entry).await?)
     }

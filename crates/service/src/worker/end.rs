@@ -51,6 +51,7 @@ impl Service {
         };
         let row = self.write_end(record, &events, &names).await?;
         self.counters().ended(&row);
+        self.tell_observer(&row);
         tracing::info!(
             build = %record.submission.build,
             state = row.state.as_str(),
@@ -71,7 +72,8 @@ impl Service {
             let stamped: Vec<Stamped> =
                 events.iter().map(|e| Stamped::new(now(), e.clone())).collect();
             let (build, fence) = (record.submission.build, record.fence);
-            match self.store().finish(build, fence, stamped, names).await {
+            let finish = self.store().finish(build, fence, stamped, names);
+            match self.counters().timed("finish", finish).await {
                 Err(error) if error.is_transient() && Instant::now() < until => {
                     tracing::warn!(%build, error = chain(&error), "trying again to write the end");
                     sleep(POLL).await;

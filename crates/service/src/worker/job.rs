@@ -8,7 +8,7 @@ use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
-use ashlar_core::journal::{ArtifactRecord, Event, Record, Sink};
+use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
 use ashlar_native::BuildRequest;
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
@@ -135,9 +135,15 @@ impl Sink for AnswersSink {
     fn event(&self, event: Event) {
         // The steps are the first thing that is said once there is a plan.
         let planned = matches!(event, Event::Steps { .. });
+        self.service.counters().said(&event);
         self.job_sink.event(event);
         if planned {
             self.note();
         }
+    }
+
+    fn text(&self, text: LogText) {
+        self.service.counters().wrote(text.bytes.len());
+        self.job_sink.text(text);
     }
 }

@@ -60,7 +60,7 @@ impl Service {
             if self.workers().is_draining() {
                 return None;
             }
-            match self.store().claim(&claim, now()).await {
+            match self.counters().timed("claim", self.store().claim(&claim, now())).await {
                 Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = chain(&error), "cannot look at the queue"),
