@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use ashlar_service::Service;
+use ashlar_http::TrustedProxies;
+use ashlar_service::{Error, Service};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderName, HeaderValue, Request};
 use axum::routing::{any, delete, get, post, put};
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
-use tower_http::set_header::SetResponseHeaderLayer;
-use tower_http::trace::TraceLayer;
 
+use crate::around::Around;
 use crate::rate::Rates;
 use crate::{
     artifacts, blobs, builds, contexts, health, openapi, problem, registry, tags, tenants, tokens,
@@ -23,9 +20,20 @@ pub(crate) const BODY_BYTES_MAX: usize = 20 << 20;
 /// Settings of the routes.
 #[derive(Default)]
 pub struct ApiOptions {
-    /// Requests per second and tenant; no bound when absent.
+    /// Requests per second and tenant, and per address for those who come without a good token;
+    /// no bound when absent.
     pub requests_per_second: Option<u32>,
     /// Dialects by the word under which they lie.
+    pub dialects: Vec<(&'static str, Router)>,
+    /// Whose forwarded headers count.
+    pub proxies: TrustedProxies,
+}
+
+/// The routes, one router for each listener.
+pub struct Apps {
+    /// All doors under one listener.
+    pub main: Router,
+    /// Dialects at the root of listeners of their own.
     pub dialects: Vec<(&'static str, Router)>,
 }
 
@@ -36,11 +44,33 @@ pub(crate) struct Shared {
     pub(crate) rates: Arc<Rates>,
 }
 
-/// Returns the routes of one listener.
-pub fn app(service: Arc<Service>, options: ApiOptions) -> Router {
+/// Returns the routes.
+///
+/// # Errors
+/// When this was called for the service before: its numbers are counted once.
+pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> {
+    let doors = options.dialects.iter().map(|(word, _)| *word).collect();
+    let around = Around::new(service, options.proxies, doors)?;
     let rates = Arc::new(Rates::new(options.requests_per_second));
-    let shared = Shared { service, rates };
-    let mut router = Router::new()
+    let mut main = routes(Shared { service: Arc::clone(service), rates });
+    for (word, dialect) in &options.dialects {
+        main = main.nest(&format!("/{word}"), dialect.clone());
+    }
+    let exposed = |(word, dialect): (&'static str, Router)| (word, around.door(word, dialect));
+    let dialects = options.dialects.into_iter().map(exposed).collect();
+    Ok(Apps { main: around.all(main.fallback(problem::no_route)), dialects })
+}
+
+/// Returns the routes of the main listener alone.
+///
+/// # Errors
+/// As [`apps`].
+pub fn app(service: &Arc<Service>, options: ApiOptions) -> Result<Router, Error> {
+    apps(service, options).map(|apps| apps.main)
+}
+
+fn routes(shared: Shared) -> Router {
+    Router::new()
         .nest("/api/v1", native())
         .route("/api/openapi.json", get(openapi::show))
         .route("/healthz", get(health::alive))
@@ -51,30 +81,7 @@ pub fn app(service: Arc<Service>, options: ApiOptions) -> Router {
         .route("/v2/token", get(registry::token))
         .route("/v2/{*path}", any(registry::read))
         .merge(web::router())
-        .with_state(shared);
-    for (word, dialect) in options.dialects {
-        router = router.nest(&format!("/{word}"), dialect);
-    }
-    around(router.fallback(problem::no_route))
-}
-
-/// Puts around a router what every listener needs: request ids, traces, a net under panics.
-pub(crate) fn around(router: Router) -> Router {
-    let id = HeaderName::from_static("x-request-id");
-    let nosniff = HeaderValue::from_static("nosniff");
-    let options = HeaderName::from_static("x-content-type-options");
-    let span = |request: &Request<axum::body::Body>| {
-        let id = request.headers().get("x-request-id").and_then(|v| v.to_str().ok());
-        // The path only: queries may hold what logs must not.
-        let (method, path) = (request.method(), request.uri().path());
-        tracing::info_span!("request", %method, path, id)
-    };
-    router
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(SetResponseHeaderLayer::if_not_present(options, nosniff))
-        .layer(TraceLayer::new_for_http().make_span_with(span))
-        .layer(PropagateRequestIdLayer::new(id.clone()))
-        .layer(SetRequestIdLayer::new(id, MakeRequestUuid))
+        .with_state(shared)
 }
 
 fn native() -> Router<Shared> {

@@ -1,5 +1,6 @@
 //! Who a request comes from.
 
+use ashlar_http::Origin;
 use ashlar_service::{Actor, Error};
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
@@ -20,8 +21,14 @@ impl FromRequestParts<Shared> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
-        let token = token(&parts.headers).ok_or(NO_TOKEN)?;
-        let actor = shared.service.authenticate(&token).await?;
+        let actor = match token(&parts.headers) {
+            Some(token) => shared.service.authenticate(&token).await,
+            None => Err(NO_TOKEN),
+        };
+        if matches!(actor, Err(Error::Unauthorized(_))) {
+            shared.rates.check_address(Origin::of(parts).client)?;
+        }
+        let actor = actor?;
         let actor = match parts.headers.get(TENANT_HEADER) {
             None => actor,
             Some(name) => {

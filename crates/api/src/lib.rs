@@ -6,6 +6,7 @@
 //! once; the OpenAPI document and the test of access rights are made from it.
 
 mod app;
+mod around;
 mod artifacts;
 mod auth;
 mod blobs;
@@ -19,14 +20,13 @@ mod problem;
 mod rate;
 mod registry;
 pub mod routes;
-mod server;
 mod tags;
 mod tenants;
 mod tokens;
 mod view;
 mod web;
 
-pub use app::{ApiOptions, app};
+pub use app::{ApiOptions, Apps, app, apps};
+pub use ashlar_http::{PublicUrl, TrustedProxies, serve};
 pub use openapi::document;
 pub use problem::Problem;
-pub use server::serve;

@@ -1,6 +1,8 @@
-//! A bound on the requests of a tenant: a bucket that refills.
+//! A bound on the requests of a tenant, and of an address that comes without a good token: a bucket
+//! that refills.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,10 +14,18 @@ const BURST_SECONDS: f64 = 5.0;
 /// Buckets that are kept at most; full ones are forgotten first.
 const BUCKETS_MAX: usize = 10_000;
 
-/// The buckets of all tenants.
+/// Whose requests are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Who {
+    Tenant(TenantId),
+    /// Those of an IPv6 network count as one: whoever has one address there has all of them.
+    Network(IpAddr),
+}
+
+/// The buckets of all tenants and addresses.
 pub(crate) struct Rates {
     per_second: Option<f64>,
-    buckets: Mutex<HashMap<TenantId, Bucket>>,
+    buckets: Mutex<HashMap<Who, Bucket>>,
 }
 
 struct Bucket {
@@ -31,17 +41,24 @@ impl Rates {
     /// Takes one request out of a tenant's bucket.
     pub(crate) fn check(&self, tenant: TenantId) -> Result<(), Error> {
         let Some(rate) = self.per_second else { return Ok(()) };
-        self.check_at(tenant, rate, Instant::now())
+        self.check_at(Who::Tenant(tenant), rate, Instant::now())
     }
 
-    fn check_at(&self, tenant: TenantId, rate: f64, now: Instant) -> Result<(), Error> {
+    /// Takes one request out of the bucket of an address that came without a good token: guessing
+    /// is slow.
+    pub(crate) fn check_address(&self, address: Option<IpAddr>) -> Result<(), Error> {
+        let (Some(rate), Some(address)) = (self.per_second, address) else { return Ok(()) };
+        self.check_at(Who::Network(network(address)), rate, Instant::now())
+    }
+
+    fn check_at(&self, who: Who, rate: f64, now: Instant) -> Result<(), Error> {
         let full = rate * BURST_SECONDS;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_MAX {
             let filled = |b: &Bucket| b.left + (now - b.at).as_secs_f64() * rate >= full;
             buckets.retain(|_, b| !filled(b));
         }
-        let bucket = buckets.entry(tenant).or_insert(Bucket { left: full, at: now });
+        let bucket = buckets.entry(who).or_insert(Bucket { left: full, at: now });
         bucket.left = (bucket.left + (now - bucket.at).as_secs_f64() * rate).min(full);
         bucket.at = now;
         if bucket.left < 1.0 {
@@ -53,6 +70,16 @@ impl Rates {
     }
 }
 
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,11 +87,22 @@ mod tests {
     #[test]
     fn a_tenant_is_slowed_down_alone_and_for_a_while() {
         let rates = Rates::new(Some(2));
-        let (one, two) = (TenantId::from_parts(1, [1; 10]), TenantId::from_parts(1, [2; 10]));
+        let tenant = |n| Who::Tenant(TenantId::from_parts(1, [n; 10]));
+        let (one, two) = (tenant(1), tenant(2));
         let start = Instant::now();
         let many = (0..20).filter(|_| rates.check_at(one, 2.0, start).is_ok()).count();
         assert_eq!(many, 10);
         assert!(rates.check_at(two, 2.0, start).is_ok());
         assert!(rates.check_at(one, 2.0, start + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_slowed_down_together() {
+        let rates = Rates::new(Some(1));
+        let address = |n: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]));
+        let many = (0..20).filter(|n| rates.check_address(address(*n)).is_ok()).count();
+        assert!((5..20).contains(&many), "{many}");
+        assert!(rates.check_address(Some([10, 0, 0, 1].into())).is_ok());
+        assert!(rates.check_address(None).is_ok());
     }
 }

@@ -56,16 +56,21 @@ impl Requests {
         Ok(requests)
     }
 
+    /// Notes that a request came in at a door that has its own listener.
+    pub fn begin_below(&self, method: &Method, door: &str) -> InFlight {
+        self.start(method, format!("/{door}"))
+    }
+
     /// Notes that a request came in. `doors` are prefixes below which routes are not the router's
     /// but a door's own; they count together.
     pub fn begin(&self, method: &Method, extensions: &Extensions, doors: &[&str]) -> InFlight {
+        self.start(method, route(extensions, doors))
+    }
+
+    fn start(&self, method: &Method, route: String) -> InFlight {
         self.in_flight.inc();
-        InFlight {
-            requests: self.clone(),
-            method: known(method),
-            route: route(extensions, doors),
-            begun: Instant::now(),
-        }
+        let (requests, begun) = (self.clone(), Instant::now());
+        InFlight { requests, method: known(method), route, begun }
     }
 }
 

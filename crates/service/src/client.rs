@@ -25,6 +25,11 @@ pub struct ClientInfo {
 }
 
 impl ClientInfo {
+    /// Returns what is known of a request that belongs to no trace.
+    pub fn new(address: Option<IpAddr>, request: Option<String>) -> Self {
+        Self { address, request, trace_parent: None }
+    }
+
     /// Sets the trace that the request belongs to, from the header `traceparent`. What is none
     /// is left out, as the specification says.
     ///

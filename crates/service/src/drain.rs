@@ -25,6 +25,11 @@ impl Service {
         self.workers().stop();
     }
 
+    /// Says whether a drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.workers().is_draining()
+    }
+
     /// Returns when the workers have ended: followers of builds that wait to run again elsewhere
     /// must not keep connections open.
     pub async fn stopped(&self) {

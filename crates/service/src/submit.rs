@@ -126,7 +126,8 @@ impl Service {
         }
         let submit = self.sealed(actor, request)?;
         let build = submit.submission.build;
-        let submitted = self.counters().timed("submit", self.store().submit(&submit, now())).await?;
+        let submitted =
+            self.counters().timed("submit", self.store().submit(&submit, now())).await?;
         let Submitted { record, repeated, numbers, replaced } = submitted;
         if !repeated {
             replaced.iter().for_each(|b| self.workers().cancel(*b));

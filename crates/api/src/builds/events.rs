@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::app::Shared;
@@ -23,6 +23,8 @@ use crate::{Problem, params};
 const LIMIT_DEFAULT: usize = 1000;
 /// Entries that a stream reads at once.
 const PIECE: usize = 500;
+/// When clients of a stream that the server's stop cut off shall come back.
+const RETRY: Duration = Duration::from_secs(2);
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -66,7 +68,8 @@ pub(crate) async fn events(
         .is_some_and(|v| v.contains("text/event-stream"));
     if range.follow || wants_stream {
         let follower = shared.service.follow(&actor, build, from).await?;
-        return Ok(Sse::new(frames(follower, shared.service))
+        let frames = frames(follower, Arc::clone(&shared.service));
+        return Ok(Sse::new(with_goodbye(frames, shared.service))
             .keep_alive(keep_alive())
             .into_response());
     }
@@ -102,6 +105,21 @@ pub(crate) fn entries(follower: Follower, service: Arc<Service>) -> impl Stream<
         }
     });
     pieces.take_until(stopped).flat_map(stream::iter)
+}
+
+/// Ends a stream of events that the server's stop cuts off with a hint when to come back.
+pub(crate) fn with_goodbye<S>(
+    frames: S,
+    service: Arc<Service>,
+) -> impl Stream<Item = Result<Event, Infallible>>
+where
+    S: Stream<Item = Result<Event, Infallible>>,
+{
+    let goodbye = stream::once(async move {
+        let comment = "the server stops; go on from the last id";
+        service.is_draining().then(|| Ok(Event::default().retry(RETRY).comment(comment)))
+    });
+    frames.chain(goodbye.filter_map(future::ready))
 }
 
 fn frames(

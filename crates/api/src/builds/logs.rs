@@ -1,9 +1,10 @@
 //! `GET /api/v1/builds/{build}/logs`: the log as JSON, text, HTML, raw bytes or a stream.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use ashlar_core::journal::{LogLine, Stream as Origin};
-use ashlar_service::LogLineAt;
+use ashlar_service::{LogLineAt, Service};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -14,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, future};
 use serde::{Deserialize, Serialize};
 
-use super::events::{entries, keep_alive, last_event};
+use super::events::{entries, keep_alive, last_event, with_goodbye};
 use super::html::to_html;
 use crate::app::Shared;
 use crate::auth::Caller;
@@ -124,7 +125,7 @@ pub(crate) async fn logs(
     // Without `follow` a stream ends with what there is now.
     let end = if asked.follow || format == Format::Sse { u64::MAX } else { row.next_number };
     if from >= end {
-        return Ok(streamed(format, futures_util::stream::empty()));
+        return Ok(streamed(format, shared.service, futures_util::stream::empty()));
     }
     let follower = service.follow(&actor, build, from).await?;
     // Numbers have no gaps, so their count says where to stop, without a wait for one more.
@@ -133,7 +134,7 @@ pub(crate) async fn logs(
         .take(count)
         .filter_map(|e| future::ready(LogLineAt::of(e)))
         .filter(move |l| future::ready(asked.wants(&l.line)));
-    Ok(streamed(format, lines))
+    Ok(streamed(format, shared.service, lines))
 }
 
 impl Asked {
@@ -155,6 +156,7 @@ fn accepted(headers: &HeaderMap) -> Format {
 
 fn streamed(
     format: Format,
+    service: Arc<Service>,
     lines: impl futures_util::Stream<Item = LogLineAt> + Send + 'static,
 ) -> Response {
     if format == Format::Sse {
@@ -163,7 +165,7 @@ fn streamed(
             let data = serde_json::to_string(&Line::from(line)).unwrap_or_default();
             Ok::<_, Infallible>(Event::default().id(id).event("log").data(data))
         });
-        return Sse::new(frames).keep_alive(keep_alive()).into_response();
+        return Sse::new(with_goodbye(frames, service)).keep_alive(keep_alive()).into_response();
     }
     let kind = match format {
         Format::Html => "text/html; charset=utf-8",

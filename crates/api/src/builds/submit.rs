@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ashlar_core::graph::Network;
 use ashlar_core::{BuildId, Digest, Platform};
+use ashlar_http::Origin;
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
 use ashlar_service::frontends::dockerfile::{self, NoCache, Source};
 use ashlar_service::{Actor, Definition, Limits, Recipe, Secret, StartCommand, SubmitRequest};
@@ -69,6 +70,7 @@ pub(crate) struct Ask {
 pub(crate) async fn submit(
     State(shared): State<Shared>,
     Caller(actor): Caller,
+    origin: Origin,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -80,7 +82,7 @@ pub(crate) async fn submit(
     let accepted = shared.service.submit(&actor, ask.request()?).await?;
     let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = (status, Json(BuildView::whole(&accepted.record))).into_response();
-    let place = format!("/api/v1/builds/{}", accepted.record.submission.build);
+    let place = origin.path(&format!("/api/v1/builds/{}", accepted.record.submission.build));
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(header::LOCATION, place);
     }

@@ -1,8 +1,9 @@
 //! Errors in the registry's own form (distribution spec, "Error codes").
 
+use ashlar_http::Origin;
 use ashlar_service::{Error, ErrorKind};
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -51,14 +52,12 @@ impl Refusal {
     }
 
     /// Answers; whoever has no good token is told where to get one.
-    pub(super) fn with(self, request: &HeaderMap) -> Response {
+    pub(super) fn with(self, origin: &Origin) -> Response {
         let unauthorized = self.status == StatusCode::UNAUTHORIZED;
         let mut response = self.into_response();
         if unauthorized {
-            let host = request.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("");
-            let https = request.get("x-forwarded-proto").is_some_and(|p| p == "https");
-            let scheme = if https { "https" } else { "http" };
-            let text = format!("Bearer realm=\"{scheme}://{host}/v2/token\",service=\"ashlar\"");
+            let realm = origin.url("/v2/token");
+            let text = format!("Bearer realm=\"{realm}\",service=\"ashlar\"");
             if let Ok(value) = HeaderValue::from_str(&text) {
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
             }

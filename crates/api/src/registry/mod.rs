@@ -8,6 +8,7 @@ mod errors;
 mod names;
 
 use ashlar_core::Digest;
+use ashlar_http::Origin;
 use ashlar_service::{Actor, BUILDS, Error, Packaged};
 use axum::Json;
 use axum::body::Body;
@@ -28,10 +29,14 @@ const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 const TOKEN_SECONDS: u64 = 3600;
 
 /// `GET /v2/`: says that this is a registry, to those who may read.
-pub(crate) async fn hello(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    match caller(&shared, &headers).await {
+pub(crate) async fn hello(
+    State(shared): State<Shared>,
+    origin: Origin,
+    headers: HeaderMap,
+) -> Response {
+    match caller(&shared, &origin, &headers).await {
         Ok(_) => (version(), Json(json!({}))).into_response(),
-        Err(refusal) => refusal.with(&headers),
+        Err(refusal) => refusal.with(&origin),
     }
 }
 
@@ -72,10 +77,11 @@ pub(crate) async fn read(
     Path(path): Path<String>,
     Query(page): Query<Page>,
     method: Method,
+    origin: Origin,
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        let actor = caller(&shared, &headers).await?;
+        let actor = caller(&shared, &origin, &headers).await?;
         if method != Method::GET && method != Method::HEAD {
             return Err(Refusal::unsupported());
         }
@@ -104,13 +110,19 @@ pub(crate) async fn read(
     };
     match answer.await {
         Ok(response) => (version(), response).into_response(),
-        Err(refusal) => refusal.with(&headers),
+        Err(refusal) => refusal.with(&origin),
     }
 }
 
-async fn caller(shared: &Shared, headers: &HeaderMap) -> Result<Actor, Refusal> {
-    let token = auth::token(headers).ok_or(Refusal::unauthorized())?;
-    let actor = shared.service.authenticate(&token).await?;
+async fn caller(shared: &Shared, origin: &Origin, headers: &HeaderMap) -> Result<Actor, Refusal> {
+    let actor = match auth::token(headers) {
+        Some(token) => shared.service.authenticate(&token).await.map_err(Refusal::from),
+        None => Err(Refusal::unauthorized()),
+    };
+    if actor.is_err() {
+        shared.rates.check_address(origin.client)?;
+    }
+    let actor = actor?;
     shared.rates.check(actor.tenant.id)?;
     Ok(actor)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::journal::{Entry, Event, Record, StepOutcome};
 use ashlar_core::{BuildId, Timestamp};
+use ashlar_http::Origin;
 use ashlar_service::{Error, LogLineAt, Page, Query as ListQuery};
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -34,6 +35,7 @@ pub(super) struct Asked {
 #[derive(Template)]
 #[template(path = "builds.html")]
 struct Builds {
+    prefix: String,
     who: String,
     q: String,
     error: Option<String>,
@@ -80,6 +82,7 @@ fn time(at: Timestamp) -> String {
 pub(super) async fn builds(
     State(shared): State<Shared>,
     Visitor(actor): Visitor,
+    origin: Origin,
     Query(asked): Query<Asked>,
 ) -> Response {
     let who = format!("{} / {}", actor.tenant.name, actor.principal.name);
@@ -99,14 +102,15 @@ pub(super) async fn builds(
         Err(error @ Error::Invalid { .. }) => {
             (StatusCode::BAD_REQUEST, Vec::new(), None, Some(error.public()))
         }
-        Err(error) => return failed(error),
+        Err(error) => return failed(&origin, error),
     };
-    page(status, &Builds { who, q: asked.q, error, rows, next })
+    page(status, &Builds { prefix: origin.prefix, who, q: asked.q, error, rows, next })
 }
 
 #[derive(Template)]
 #[template(path = "build.html")]
 struct Build {
+    prefix: String,
     who: String,
     row: Row,
     attempt: u32,
@@ -132,6 +136,7 @@ struct Step {
 pub(super) async fn build(
     State(shared): State<Shared>,
     Visitor(actor): Visitor,
+    origin: Origin,
     Path(build): Path<String>,
 ) -> Response {
     let look = async {
@@ -143,9 +148,10 @@ pub(super) async fn build(
     };
     let (record, entries, tags) = match look.await {
         Ok(found) => found,
-        Err(error) => return failed(error),
+        Err(error) => return failed(&origin, error),
     };
     let shown = Build {
+        prefix: origin.prefix,
         who: format!("{} / {}", actor.tenant.name, actor.principal.name),
         attempt: record.attempt,
         executor: record.executor.clone().unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! Logging in: the token in a cookie that scripts and other sites cannot use.
 
+use ashlar_http::Origin;
 use ashlar_service::{Actor, Error};
 use askama::Template;
 use axum::extract::rejection::FormRejection;
@@ -22,12 +23,13 @@ impl FromRequestParts<Shared> for Visitor {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
-        let login = || Redirect::to("/login").into_response();
+        let origin = Origin::of(parts);
+        let login = || Redirect::to(&origin.path("/login")).into_response();
         let token = cookie(&parts.headers).ok_or_else(login)?;
         match shared.service.authenticate(&token).await {
             Ok(actor) => Ok(Self(actor)),
             Err(Error::Unauthorized(_)) => Err(login()),
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(failed(&origin, error)),
         }
     }
 }
@@ -41,11 +43,18 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 #[derive(Template)]
 #[template(path = "login.html")]
 struct Login {
+    prefix: String,
     wrong: bool,
 }
 
-pub(super) async fn form() -> Response {
-    page(StatusCode::OK, &Login { wrong: false })
+impl Login {
+    fn wrong(origin: Origin) -> Self {
+        Self { prefix: origin.prefix, wrong: true }
+    }
+}
+
+pub(super) async fn form(origin: Origin) -> Response {
+    page(StatusCode::OK, &Login { prefix: origin.prefix, wrong: false })
 }
 
 #[derive(Deserialize)]
@@ -55,36 +64,41 @@ pub(super) struct Credentials {
 
 pub(super) async fn login(
     State(shared): State<Shared>,
+    origin: Origin,
     credentials: Result<Form<Credentials>, FormRejection>,
 ) -> Response {
     let Ok(Form(Credentials { token })) = credentials else {
-        return page(StatusCode::BAD_REQUEST, &Login { wrong: true });
+        return page(StatusCode::BAD_REQUEST, &Login::wrong(origin));
     };
     let token = token.trim();
     // What stands in a cookie must not hold its separators.
     let plain = token.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"'));
     match shared.service.authenticate(token).await {
-        Ok(_) if plain => {
-            let cookie = format!(
-                "{COOKIE}={token}; Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
-            );
-            with_cookie(Redirect::to("/"), &cookie)
-        }
+        Ok(_) if plain => with_cookie(&origin, "/", token, COOKIE_SECONDS),
         Ok(_) | Err(Error::Unauthorized(_)) => {
-            page(StatusCode::UNAUTHORIZED, &Login { wrong: true })
+            if let Err(error) = shared.rates.check_address(origin.client) {
+                return failed(&origin, error);
+            }
+            page(StatusCode::UNAUTHORIZED, &Login::wrong(origin))
         }
-        Err(error) => failed(error),
+        Err(error) => failed(&origin, error),
     }
 }
 
-pub(super) async fn logout() -> Response {
-    let cookie = format!("{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
-    with_cookie(Redirect::to("/login"), &cookie)
+pub(super) async fn logout(origin: Origin) -> Response {
+    with_cookie(&origin, "/login", "", 0)
 }
 
-fn with_cookie(redirect: Redirect, cookie: &str) -> Response {
-    let mut response = redirect.into_response();
-    if let Ok(value) = HeaderValue::from_str(cookie) {
+/// Leads to a page and sets the cookie for so many seconds.
+fn with_cookie(origin: &Origin, page: &str, token: &str, seconds: u32) -> Response {
+    let mut response = Redirect::to(&origin.path(page)).into_response();
+    // Never over a connection in the clear once it was given over an encrypted one.
+    let secure = if origin.is_secure() { "; Secure" } else { "" };
+    let path = origin.path("/");
+    let cookie = format!(
+        "{COOKIE}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
+    );
+    if let Ok(value) = HeaderValue::from_str(&cookie) {
         response.headers_mut().insert(header::SET_COOKIE, value);
     }
     response
@@ -93,15 +107,17 @@ fn with_cookie(redirect: Redirect, cookie: &str) -> Response {
 #[derive(Template)]
 #[template(path = "error.html")]
 struct Broken {
+    prefix: String,
     title: String,
     text: String,
 }
 
 /// Shows an error as a page.
-pub(super) fn failed(error: Error) -> Response {
+pub(super) fn failed(origin: &Origin, error: Error) -> Response {
     let problem = crate::Problem::from(error);
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
-    page(status, &Broken { title: problem.title.to_owned(), text: problem.detail })
+    let (prefix, title) = (origin.prefix.clone(), problem.title.to_owned());
+    page(status, &Broken { prefix, title, text: problem.detail })
 }
 
 /// Shows a template.

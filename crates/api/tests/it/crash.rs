@@ -34,8 +34,8 @@ async fn the_server() {
     let address = listener.local_addr().unwrap().to_string();
     std::fs::write(dir.join("address.new"), address).unwrap();
     std::fs::rename(dir.join("address.new"), dir.join("address")).unwrap();
-    let router = app(service, ApiOptions::default());
-    serve(listener, router, std::future::pending()).await.unwrap();
+    let router = app(&service, ApiOptions::default()).unwrap();
+    serve(listener, router, std::future::pending(), Duration::ZERO).await.unwrap();
 }
 
 fn start(dir: &Path) -> (Child, Client) {

@@ -9,8 +9,10 @@ mod builds;
 mod crash;
 mod logs;
 mod openapi;
+mod operations;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
+mod proxy;
 mod queue;
 mod registry;
 mod support;

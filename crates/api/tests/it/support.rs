@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ashlar_api::{ApiOptions, app, serve};
+use ashlar_api::{ApiOptions, TrustedProxies, app, serve};
 use ashlar_core::{Platform, Timestamp};
 use ashlar_layers::KnownFiles;
 use ashlar_native::{Engine, EngineConfig};
@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 
 /// The admin's token in all tests.
 pub(crate) const ADMIN: &str = "admin-token-of-the-tests";
+/// How long connections may go on after the end of a test's server.
+const GRACE: Duration = Duration::from_secs(5);
 /// How long a build may take.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -100,8 +102,10 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
-        let router = app(service.clone(), ApiOptions::default());
-        tokio::spawn(serve(listener, router, async { drop(stopped.await) }));
+        let proxies = TrustedProxies::new(["127.0.0.2".parse().unwrap()]);
+        let options = ApiOptions { proxies, ..ApiOptions::default() };
+        let router = app(&service, options).unwrap();
+        tokio::spawn(serve(listener, router, async { drop(stopped.await) }, GRACE));
         let admin = Client::new(&url, Some(ADMIN));
         Self { service, url, admin, data, _stop: stop }
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ashlar_api::{PublicUrl, TrustedProxies};
 use clap::Args;
 
 use crate::values;
@@ -22,6 +23,13 @@ pub(crate) struct ServeArgs {
     /// PostgreSQL for records and queue [default: a SQLite file in the data directory]
     #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
+    /// Address of this server for links that are made with no request at hand, such as those in
+    /// commit statuses [default: the address that it listens on]
+    #[arg(long, env = "ASHLAR_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<PublicUrl>,
+    /// Network of a proxy whose Forwarded and X-Forwarded-* headers count, in CIDR (repeatable)
+    #[arg(long, env = "ASHLAR_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<TrustedProxies>,
     /// Builds that run at once in this process; 0 for none
     #[arg(long, env = "ASHLAR_SLOTS", value_name = "N",
           default_value_t = ashlar_service::SLOTS_DEFAULT)]
@@ -30,7 +38,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ASHLAR_DRAIN", value_name = "TIME", value_parser = values::duration,
           default_value = "30s")]
     pub(crate) drain: Duration,
-    /// Requests per second and tenant; no bound when absent
+    /// Requests per second and tenant, and per address without a good token; no bound when absent
     #[arg(long, env = "ASHLAR_REQUESTS_PER_SECOND", value_name = "N")]
     pub(crate) requests_per_second: Option<u32>,
     /// Form of the server's own log

@@ -9,6 +9,7 @@ mod images;
 pub(crate) mod running;
 mod serve;
 mod shell;
+mod supervisor;
 
 use std::io;
 use std::process::ExitCode;

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use ashlar_api::{ApiOptions, app, serve};
+use ashlar_api::{ApiOptions, Apps, TrustedProxies, apps, serve};
 use ashlar_oci::RegistrySettings;
 use ashlar_service::{Service, ServiceConfig, TokenText};
 use axum::Router;
@@ -15,20 +16,26 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
-use super::usage;
+use super::{supervisor, usage};
 use crate::cli::serve::{Expose, LogFormat, ServeArgs};
 use crate::output::note;
 use crate::settings::Settings;
 
 /// What the server writes about itself unless `RUST_LOG` says otherwise.
 const LOG_DEFAULT: &str = "info";
+/// How long connections may go on once builds have been drained.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
+/// How long threads that are still at work are waited for at the very end.
+const THREADS_MAX: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
     start_log(args.log_format);
     let config = config(settings, &args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run_until_signal(config, args))
+    let code = runtime.block_on(run_until_signal(config, args));
+    runtime.shutdown_timeout(THREADS_MAX);
+    code
 }
 
 /// The dialects by the word of their prefix: one line each.
@@ -41,20 +48,26 @@ fn dialects(service: &Arc<Service>) -> Vec<(&'static str, Router)> {
 
 async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
     let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
-    let dialects = dialects(&service);
-    let exposed = args.expose.iter().map(|e| exposed(&dialects, e)).collect::<Result<Vec<_>>>()?;
-    let options = ApiOptions { requests_per_second: args.requests_per_second, dialects };
-    let listener = listen(args.listen).await?;
+    let options = ApiOptions {
+        requests_per_second: args.requests_per_second,
+        dialects: dialects(&service),
+        proxies: TrustedProxies::new(args.trusted_proxy),
+    };
+    let apps = apps(&service, options).map_err(|e| anyhow::anyhow!(e.internal_text()))?;
+    let exposed = args.expose.iter().map(|e| exposed(&apps, e)).collect::<Result<Vec<_>>>()?;
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
-    announce(&service, &listener)?;
-    listeners.spawn(serve(listener, app(service.clone(), options), ended(stopped.clone())));
+    let main = listen(args.listen).await?;
+    announce(&service, &main)?;
+    listeners.spawn(serve(main, apps.main, ended(stopped.clone()), CLOSE_MAX));
     for (address, router) in exposed {
         let listener = listen(address).await?;
-        listeners.spawn(serve(listener, router, ended(stopped.clone())));
+        listeners.spawn(serve(listener, router, ended(stopped.clone()), CLOSE_MAX));
     }
     service.start();
+    supervisor::ready();
     wait_for_signal().await?;
+    supervisor::stopping(args.drain + CLOSE_MAX);
     note("stopping: no new builds, running ones may end");
     // Builds first: those who follow them then see how they ended.
     service.drain().await;
@@ -75,7 +88,8 @@ fn announce(service: &Service, listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-fn exposed(dialects: &[(&'static str, Router)], expose: &Expose) -> Result<(SocketAddr, Router)> {
+fn exposed(apps: &Apps, expose: &Expose) -> Result<(SocketAddr, Router)> {
+    let dialects = &apps.dialects;
     match dialects.iter().find(|(word, _)| *word == expose.dialect) {
         Some((_, router)) => Ok((expose.address, router.clone())),
         None => {
@@ -126,6 +140,8 @@ fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
     config.database.clone_from(&args.database);
     config.slots = args.slots;
     config.drain = args.drain;
+    let public = args.public_url.as_ref().map(ToString::to_string);
+    config.public_url = Some(public.unwrap_or_else(|| format!("http://{}", args.listen)));
     config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
     config.secrets_key = variable("ASHLAR_SECRETS_KEY");
     Ok(config)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use ashlar_core::TenantId;
+use ashlar_http::Origin;
 use ashlar_service::{Actor, DialectStore, ErrorKind, Role, Service};
 use axum::body::Body;
 use axum::extract::{OriginalUri, Request, State};
@@ -123,10 +124,7 @@ fn token_of_query(headers: &mut HeaderMap, parameters: &[(String, String)]) {
 /// Returns the URL that the client asked for, without its query.
 fn url(parts: &Parts) -> String {
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
-    let scheme = uri.scheme_str().unwrap_or("http");
-    format!("{scheme}://{host}{}", uri.path())
+    Origin::of(parts).url(uri.path())
 }
 
 /// Routes that ask for no token.
