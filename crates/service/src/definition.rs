@@ -26,6 +26,9 @@ pub struct Definition {
     /// Ids of the secrets that came with the submission. Filled in by the service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
+    /// Hosts of the registries whose credentials came with the submission. Filled in by the service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<String>,
     /// What steps may use up; the server's own limits hold too.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
@@ -61,6 +64,7 @@ impl Definition {
             recipe,
             contexts: BTreeMap::new(),
             secrets: Vec::new(),
+            credentials: Vec::new(),
             limits: Limits::default(),
             network: Network::Default,
             runtime: declarative::Runtime::default(),

@@ -5,7 +5,10 @@ use ashlar_core::journal::Event;
 use ashlar_records::{NewAlias, NewDocument, NumberedAlias, Secret};
 
 use crate::recipe::{ANSWERS_KEY, NOTE_DIALECT};
-use crate::{Accepted, Actor, Definition, Error, Mode, Service, SubmitRequest};
+use crate::{
+    Accepted, Actor, Definition, Error, Mode, RegistryCredential, Service, SubmitRequest,
+    credentials, hidden,
+};
 
 /// How a build is repeated. What is absent stays as it was.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,8 @@ pub struct RetryRequest {
     pub names: Option<Vec<crate::definition::NameOnSuccess>>,
     /// Values of the secrets that the build had; all of them, they were erased when it ended.
     pub secrets: Vec<(String, Secret)>,
+    /// Credentials of the registries that the build had some for; they were erased with it too.
+    pub credentials: Vec<(String, RegistryCredential)>,
     /// Makes a repetition of the request safe.
     pub idempotency_key: Option<String>,
     /// As in [`SubmitRequest`].
@@ -56,6 +61,11 @@ impl Service {
             let why = format!("the build needs the secret '{missing}' again");
             return Err(Error::invalid("secrets", why));
         }
+        let logins = credentials::hosts(&credentials::to_secrets(&retry.credentials)?);
+        if let Some(missing) = definition.credentials.iter().find(|h| !logins.contains(h)) {
+            let why = format!("the build needs the credentials of '{missing}' again");
+            return Err(Error::invalid("credentials", why));
+        }
         definition.tags = retry.tags.unwrap_or(definition.tags);
         definition.names = retry.names.unwrap_or(definition.names);
         definition.answers = match retry.newest {
@@ -70,7 +80,8 @@ impl Service {
         request.retry_of = Some(build);
         request.labels.clone_from(&record.labels);
         (request.priority, request.on_lost) = (s.priority, s.on_lost);
-        request.secrets = retry.secrets;
+        (request.secrets, request.credentials) = (retry.secrets, retry.credentials);
+        request.hidden = self.store().kept_secret(self.keys(), build, &hidden::id()).await?;
         request.idempotency_key = retry.idempotency_key;
         (request.aliases, request.numbered) = (retry.aliases, retry.numbered);
         request.documents = retry.documents;

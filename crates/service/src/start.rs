@@ -43,5 +43,6 @@ fn exec(plan: &Plan, start: &StartCommand) -> Exec {
     };
     // The command itself has nothing to do: it begins when the process is ready.
     let args = vec!["/bin/sh".into(), "-c".into(), ":".into()];
-    Exec { args, env, cwd, background: vec![background], ..Exec::default() }
+    let user = background.user.clone();
+    Exec { args, env, cwd, user, background: vec![background], ..Exec::default() }
 }

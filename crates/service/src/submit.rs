@@ -12,12 +12,14 @@ use ashlar_records::{
 use serde_json::json;
 
 use crate::edit::{check_labels, check_name};
-use crate::{Actor, Definition, Error, Recipe, Service};
+use crate::{Actor, Definition, Error, Recipe, RegistryCredential, Service, credentials, hidden};
 
 /// The longest name of a scope, in bytes.
 const SCOPE_MAX: usize = 255;
 /// Secrets that one build may have.
 const SECRETS_MAX: usize = 100;
+/// Registries that one build may bring credentials for.
+const CREDENTIALS_MAX: usize = 20;
 /// The longest id of a secret, in bytes.
 const SECRET_ID_MAX: usize = 255;
 /// The largest and the smallest priority that a tenant may give.
@@ -58,6 +60,10 @@ pub struct SubmitRequest {
     pub on_lost: OnLost,
     /// Values of secrets by id, kept sealed until the build ends.
     pub secrets: Vec<(String, Secret)>,
+    /// Credentials of registries by host, for this build's pulls; kept and erased as secrets are.
+    pub credentials: Vec<(String, RegistryCredential)>,
+    /// Values of build variables whose place in the definition a keyed hash has taken already.
+    pub(crate) hidden: Option<Secret>,
     /// Makes a repetition of the request safe.
     pub idempotency_key: Option<String>,
     /// Names that lead to the build from now on.
@@ -87,6 +93,8 @@ impl SubmitRequest {
             priority: 0,
             on_lost: OnLost::Requeue { attempts_max: ATTEMPTS_DEFAULT },
             secrets: Vec::new(),
+            credentials: Vec::new(),
+            hidden: None,
             idempotency_key: None,
             aliases: Vec::new(),
             numbered: Vec::new(),
@@ -147,11 +155,19 @@ impl Service {
         };
         let seal =
             |(id, value): &(String, Secret)| Sealed::for_build(self.keys(), build, id, value);
-        let secrets = request.secrets.iter().map(seal).collect::<Result<Vec<_>, _>>()?;
+        let logins = credentials::to_secrets(&request.credentials)?;
         let mut definition = request.definition;
+        let hidden = match request.hidden {
+            None => hidden::hide(self.engine(), actor.tenant.id, &mut definition)?,
+            known => known,
+        };
+        let hidden: Vec<_> = hidden.into_iter().map(|values| (hidden::id(), values)).collect();
+        let all = request.secrets.iter().chain(&logins).chain(&hidden);
+        let secrets = all.map(seal).collect::<Result<Vec<_>, _>>()?;
         definition.secrets = request.secrets.iter().map(|(id, _)| id.clone()).collect();
         let contexts = definition.contexts.values().copied().collect();
         let blobs = definition.answers.into_iter().collect();
+        definition.credentials = credentials::hosts(&logins);
         let source = request.source.unwrap_or_else(|| definition.recipe.source().to_owned());
         let definition = serde_json::to_value(&definition).map_err(Error::internal)?;
         let definition_digest = Digest::of(definition.to_string());
@@ -249,7 +265,22 @@ fn check(request: &SubmitRequest) -> Result<(), Error> {
         return Err(Error::invalid("priority", why));
     }
     check_labels(request.labels.iter(), 0)?;
-    check_secrets(&request.secrets)
+    if request.credentials.len() > CREDENTIALS_MAX {
+        let why = format!("a build has at most {CREDENTIALS_MAX}");
+        return Err(Error::invalid("credentials", why));
+    }
+    check_secrets(&request.secrets)?;
+    check_unique(&credentials::to_secrets(&request.credentials)?)
+}
+
+/// Two credentials of one registry could only be a mistake.
+fn check_unique(logins: &[(String, Secret)]) -> Result<(), Error> {
+    let mut hosts = credentials::hosts(logins);
+    hosts.sort_unstable();
+    match hosts.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Error::invalid("credentials", format!("'{}' is there twice", pair[0]))),
+        None => Ok(()),
+    }
 }
 
 fn check_secrets(secrets: &[(String, Secret)]) -> Result<(), Error> {
@@ -258,6 +289,11 @@ fn check_secrets(secrets: &[(String, Secret)]) -> Result<(), Error> {
     }
     let mut seen = BTreeSet::new();
     for (id, _) in secrets {
+        if id.starts_with(credentials::PREFIX) || hidden::is_reserved(id) {
+            let shown: String = id.chars().take(60).collect();
+            let why = format!("the id '{shown}' is one of the server's own; choose another");
+            return Err(Error::invalid("secrets", why));
+        }
         let fits = !id.is_empty() && id.len() <= SECRET_ID_MAX && !id.chars().any(char::is_control);
         if !fits {
             return Err(Error::invalid("secrets", "an id has 1 to 255 bytes"));

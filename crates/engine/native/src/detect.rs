@@ -53,6 +53,7 @@ pub(crate) fn run(
         build: request.build.clone(),
         contexts: request.contexts.clone(),
         secrets: request.secrets.clone(),
+        hidden: request.hidden.clone(),
         credentials: request.credentials.clone(),
         ssh: request.ssh.clone(),
         limits: request.limits.clone(),

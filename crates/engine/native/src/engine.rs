@@ -24,6 +24,9 @@ use crate::scheduler::Scheduler;
 /// Free space below which no step may go on, unless set otherwise.
 pub const DISK_FREE_BYTES_DEFAULT: u64 = 256 << 20;
 
+/// What stands in place of a hidden value begins with.
+const HIDDEN_PREFIX: &str = "hidden:";
+
 /// Settings of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
@@ -129,6 +132,15 @@ impl Engine {
     /// The cache of results.
     pub fn results(&self) -> &ResultCache {
         &self.shared.cache
+    }
+
+    /// Returns what stands for a variable's value in records: a hash that says nothing to those
+    /// who lack this machine's key, and another one for each tenant.
+    pub fn hidden(&self, tenant: &str, name: &str, value: &str) -> String {
+        let mut text = Hasher::new();
+        text.field(tenant).field(name).field(value);
+        let hash = self.shared.keyed_hash("variable", text.finish().as_bytes());
+        format!("{HIDDEN_PREFIX}{}", hash.hex())
     }
 
     /// The data directory.

@@ -31,6 +31,9 @@ pub struct BuildRequest {
     pub contexts: BTreeMap<String, PathBuf>,
     /// Secrets by id. They are in no key and no record; what steps write of them is masked.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Values of variables by what stands in their place in the definition ([`crate::Engine::hidden`]):
+    /// steps see the values, keys and records only the stand-ins.
+    pub hidden: BTreeMap<String, String>,
     /// Logins of registries by host as references name it (`docker.io`, `registry.example:5000`),
     /// for this build's pulls only. What they give is read by this tenant alone.
     pub credentials: BTreeMap<String, RegistryLogin>,

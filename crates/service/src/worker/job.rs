@@ -15,7 +15,7 @@ use ashlar_sandbox::Cancel;
 
 use crate::contexts::Held;
 use crate::recipe::{Guarded, answers_note, decode_answers, encode_answers};
-use crate::{Definition, Error, Executor, Finished, Service, Work};
+use crate::{Definition, Error, Executor, Finished, Service, Work, credentials, hidden};
 
 /// The largest blob of answers, in bytes.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
@@ -49,7 +49,11 @@ impl Job {
             tenant,
             told: AtomicBool::new(false),
         });
-        let request = self.request(frontend, sink, &contexts);
+        let mut request = self.request(frontend, sink, &contexts);
+        let found = credentials::take(&mut request.secrets).map_err(broken)?;
+        request.hidden = hidden::take(&mut request.secrets).map_err(broken)?;
+        let registry = self.service.engine().images().registry();
+        request.credentials = credentials::log_in(registry, found)?;
         let work = Work { definition: &self.definition, request };
         let mut finished = self.executor.build(work, &self.cancel)?;
         for (name, bytes) in std::mem::take(&mut finished.files) {
@@ -96,6 +100,7 @@ impl Job {
             build: s.build.to_string(),
             contexts: contexts.iter().map(|(n, held)| (n.clone(), held.path.clone())).collect(),
             secrets: self.secrets.clone(),
+            hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
             ssh: BTreeMap::new(),
             limits: self.definition.limits.within(&config.limits),

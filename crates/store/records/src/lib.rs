@@ -49,7 +49,7 @@ pub use queue::{AFFINITY_WAIT, Claim, Policy};
 pub use random::new_build_id;
 pub use retention::{FORGET_AT_ONCE, GROUPS_MAX, Group, LetGo, Place, SPARED_FOR, Standing, Why};
 pub use seal::{KEYS_MAX, KeyRing, Secret};
-pub use secrets::{SECRET_BYTES_MAX, Sealed};
+pub use secrets::{KEPT_PREFIX, SECRET_BYTES_MAX, Sealed};
 pub use store::Store;
 pub use submit::{Idempotency, KEY_BYTES_MAX, Submit, Submitted};
 pub use tenants::TENANTS_MAX;

@@ -22,7 +22,7 @@ use crate::db::{Arg, Row, Tx, args};
 use crate::facets::kind_word;
 use crate::journal::Stamped;
 use crate::store::retried;
-use crate::{Error, Store, journal, kept, leases};
+use crate::{Error, Store, journal, kept, leases, secrets};
 
 /// Tenants that one claim looks at.
 const TENANTS_MAX: u32 = 1000;
@@ -126,7 +126,7 @@ pub(crate) async fn after_append(
         tx.run("DELETE FROM leases WHERE build = $1", args![loaded.position]).await?;
     }
     if now.state.is_terminal() {
-        tx.run("DELETE FROM build_secrets WHERE build = $1", args![loaded.position]).await?;
+        secrets::erase_bound(tx, loaded.position).await?;
     }
     if !waits(before) && waits(now) {
         enqueue(tx, loaded).await?;

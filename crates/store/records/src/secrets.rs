@@ -2,7 +2,8 @@
 //!
 //! *Held* secrets belong to something that lasts (a trigger, a registry) and stay until they are
 //! removed. *Build-bound* ones come with a submission and are erased in the transaction that ends
-//! the build; a retry has to bring them again.
+//! the build; a retry has to bring them again. Those whose names begin with [`KEPT_PREFIX`] stay
+//! until the build is forgotten.
 
 use ashlar_core::{BuildId, Hasher, TenantId, Timestamp};
 
@@ -12,6 +13,8 @@ use crate::{Error, Store};
 
 /// The longest secret, in bytes.
 pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
+/// What names of secrets begin with that stay as long as the build's record.
+pub const KEPT_PREFIX: &str = "kept/";
 /// Values that one step of a rotation seals anew.
 const ROTATE_AT_ONCE: u32 = 100;
 
@@ -75,7 +78,29 @@ pub(crate) async fn bind(tx: &mut Tx, build: i64, sealed: &Sealed) -> Result<(),
     }
 }
 
+/// Erases the secrets of a build that has ended.
+pub(crate) async fn erase_bound(tx: &mut Tx, build: i64) -> Result<(), Error> {
+    let sql = "DELETE FROM build_secrets WHERE build = $1 AND substr(name, 1, 5) <> $2";
+    tx.run(sql, args![build, KEPT_PREFIX]).await.map(drop)
+}
+
 impl Store {
+    /// Returns a secret of a build that has ended: one that stays with its record.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] when it cannot be opened with these keys.
+    pub async fn kept_secret(
+        &self,
+        keys: &KeyRing,
+        build: BuildId,
+        name: &str,
+    ) -> Result<Option<Secret>, Error> {
+        let sql = "SELECT s.key_id, s.sealed FROM builds b \
+                   JOIN build_secrets s ON s.build = b.position WHERE b.id = $1 AND s.name = $2";
+        let Some(row) = self.db.maybe(sql, args![build, name]).await? else { return Ok(None) };
+        keys.open((&row.text(0)?, &row.bytes(1)?), &build_place(build, name), name).map(Some)
+    }
+
     /// Returns a build's secrets by name, for the worker that holds it; none once it has ended.
     ///
     /// # Errors

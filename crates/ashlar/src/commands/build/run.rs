@@ -204,6 +204,7 @@ impl Work<'_> {
             build: self.build.to_owned(),
             contexts,
             secrets: secrets.into_iter().collect(),
+            hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
             ssh: definition.ssh.clone(),
             limits: definition.limits.engine(),

@@ -120,7 +120,8 @@ impl BuildJob {
             work: draft.work().to_owned(),
             volatile: true,
         };
-        let process = process(exec, user);
+        let mut process = process(exec, user);
+        self.reveal(&mut process);
         let mut spec = Spec { process, ..Spec::new(rootfs, Vec::<String>::new()) };
         if !exec.hostname.is_empty() {
             spec.hostname.clone_from(&exec.hostname);
@@ -142,6 +143,18 @@ impl BuildJob {
         spec.ca_bundle.clone_from(&self.engine.config.ca_bundle);
         spec.disk_paths = vec![draft.upper().to_owned()];
         Ok(spec)
+    }
+
+    /// Puts hidden values where their stand-ins are.
+    fn reveal(&self, process: &mut Process) {
+        if self.request.hidden.is_empty() {
+            return;
+        }
+        for (_, value) in &mut process.env {
+            if let Some(real) = value.to_str().and_then(|v| self.request.hidden.get(v)) {
+                *value = real.into();
+            }
+        }
     }
 
     fn limits(&self) -> Limits {

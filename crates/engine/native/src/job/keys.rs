@@ -36,7 +36,8 @@ impl BuildJob {
         record.push(PartKind::Base, "", base_tree(inputs)?.digest().to_string());
         record.push(PartKind::Command, "", json(&exec.args)?);
         for (name, value) in &exec.env {
-            record.push(PartKind::Env, name, value);
+            let hidden = self.request.hidden.contains_key(value);
+            record.push(if hidden { PartKind::Secret } else { PartKind::Env }, name, value);
         }
         let hosts: Vec<_> = exec.extra_hosts.iter().map(|h| &h.host).collect();
         let network = self.network(exec);

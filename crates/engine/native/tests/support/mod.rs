@@ -108,6 +108,7 @@ impl World {
             build: "b1".into(),
             contexts: BTreeMap::from([("context".into(), self.context.path().to_owned())]),
             secrets: BTreeMap::new(),
+            hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
             ssh: BTreeMap::new(),
             limits: BuildLimits::default(),

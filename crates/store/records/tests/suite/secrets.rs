@@ -8,6 +8,7 @@ use crate::common::{Database, at, claim, holding, stamped, state, submission, te
 crate::on_both! {
     held_secrets_stay_until_they_are_erased;
     build_secrets_end_with_the_build;
+    kept_ones_end_with_the_record;
     keys_rotate;
 }
 
@@ -66,6 +67,23 @@ async fn build_secrets_end_with_the_build(db: Database) {
             assert!(!bytes.windows(11).any(|w| w == b"needle-7361"));
         }
     }
+}
+
+async fn kept_ones_end_with_the_record(db: Database) {
+    let keys = ring(&["a1"]);
+    let submission = submission();
+    let build = submission.build;
+    let seal = |name| Sealed::for_build(&keys, build, name, &secret(name)).unwrap();
+    let secrets = vec![seal("npm"), seal("kept/envs")];
+    db.store.submit(&Submit { secrets, ..Submit::new(submission) }, at(0)).await.unwrap();
+    let record = db.store.claim(&claim(1), at(1)).await.unwrap().unwrap();
+    assert_eq!(db.store.build_secrets(&keys, build, record.fence).await.unwrap().len(), 2);
+    db.store.append(build, holding(&record), [stamped(2, state(State::Cancelled))]).await.unwrap();
+    let kept = |name| db.store.kept_secret(&keys, build, name);
+    assert_eq!(kept("kept/envs").await.unwrap(), Some(secret("kept/envs")));
+    assert_eq!(kept("npm").await.unwrap(), None);
+    assert_eq!(db.store.forget(&[build]).await.unwrap(), [build]);
+    assert_eq!(kept("kept/envs").await.unwrap(), None);
 }
 
 async fn keys_rotate(db: Database) {
