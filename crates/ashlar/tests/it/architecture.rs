@@ -35,6 +35,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "ashlar-buildkit",
+        &[
+            "ashlar-core",
+            "ashlar-frontend-dockerfile",
+            "ashlar-layers",
+            "ashlar-oci",
+            "ashlar-sandbox",
+            "ashlar-files",
+            "ashlar-native",
+        ],
+    ),
+    (
         "ashlar-service",
         &[
             "ashlar-core",
@@ -47,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ashlar-sandbox",
             "ashlar-snapshots",
             "ashlar-native",
+            "ashlar-buildkit",
         ],
     ),
     ("ashlar-http", &[]),

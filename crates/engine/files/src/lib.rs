@@ -10,6 +10,7 @@
 pub mod context;
 mod entry;
 mod error;
+mod listing;
 pub mod ops;
 mod path;
 mod pattern;

@@ -58,6 +58,19 @@ impl Directives {
     }
 }
 
+/// Returns what the `# syntax=` line at the top of a text says, for those who hand the file to
+/// another frontend. A text whose directives are wrong says nothing.
+pub fn syntax(text: &str) -> Option<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut directives = Directives::default();
+    for (number, line) in (1..).zip(text.lines()) {
+        if !directives.read(line, number).ok()? {
+            break;
+        }
+    }
+    directives.syntax.map(|(value, _)| value)
+}
+
 /// Splits `# name = value`; the name in lower case.
 pub(crate) fn directive(line: &str) -> Option<(String, &str)> {
     assignment(line.strip_prefix('#')?.trim_start())

@@ -7,8 +7,8 @@ pub(crate) mod heredoc;
 mod line;
 pub(crate) mod split;
 
-pub use directives::Directives;
 pub(crate) use directives::assignment;
+pub use directives::{Directives, syntax};
 pub use heredoc::Heredoc;
 pub use line::Line;
 

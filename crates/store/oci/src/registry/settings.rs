@@ -80,6 +80,12 @@ impl RegistrySettings {
     pub fn of_user() -> Self {
         Self { docker_config: default_docker_config(), ..Self::default() }
     }
+
+    /// Returns the credential for a host: an explicit one, else what Docker's config gives. May run
+    /// a credential helper. A broken config counts as none.
+    pub fn credential(&self, host: &str) -> Option<super::Credential> {
+        super::credentials::find(self, host)
+    }
 }
 
 impl FromStr for Mirror {

@@ -1,0 +1,257 @@
+//! From a daemon's errors to failures of a build.
+//!
+//! Texts alone say too little: the Dockerfile's line and the exit code lie in typed details of the
+//! gRPC status. Their messages are BuildKit's `errdefs` and `gateway` ones; the few fields that are
+//! needed are declared here, since the crate of generated types leaves them out.
+
+use std::error::Error as _;
+
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::frontend::Diagnostic;
+use ashlar_native::log::Masker;
+use bollard_buildkit_proto::google::rpc;
+use bollard_buildkit_proto::moby::buildkit::v1::frontend::ExitMessage;
+use bollard_buildkit_proto::pb;
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::progress::{FailedStep, location};
+
+/// The longest text of a daemon that is passed on, in characters.
+const TEXT_CHARS_MAX: usize = 4000;
+
+/// `errdefs.Source`: a place in a definition.
+#[derive(Clone, PartialEq, Message)]
+struct SourceDetail {
+    #[prost(message, optional, tag = "1")]
+    info: Option<pb::SourceInfo>,
+    #[prost(message, repeated, tag = "2")]
+    ranges: Vec<pb::Range>,
+}
+
+/// What the details of a status say.
+#[derive(Debug, Default)]
+struct Details {
+    ranges: Vec<pb::Range>,
+    exit_code: Option<i32>,
+}
+
+impl Details {
+    fn of(status: &Status) -> Self {
+        let mut details = Self::default();
+        let Ok(whole) = rpc::Status::decode(status.details()) else { return details };
+        for any in &whole.details {
+            // Older daemons write the package's path before the name.
+            let name = any.type_url.rsplit('/').next().unwrap_or_default();
+            match name.trim_start_matches("moby.buildkit.v1.frontend.") {
+                "errdefs.Source" => {
+                    // The innermost place is the first.
+                    if let Ok(source) = SourceDetail::decode(any.value.as_slice())
+                        && details.ranges.is_empty()
+                    {
+                        details.ranges = source.ranges;
+                    }
+                }
+                "ExitMessage" => {
+                    let exit = ExitMessage::decode(any.value.as_slice()).ok();
+                    details.exit_code = exit.and_then(|e| i32::try_from(e.code).ok());
+                }
+                _ => {}
+            }
+        }
+        details
+    }
+}
+
+/// Says whether a call broke off because the daemon is gone, and not by its own words.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    // A status that came over the wire has no cause; one that was made here does.
+    status.source().is_some()
+        || status.code() == Code::Unavailable
+        // A daemon that is told to stop cancels its builds: nobody here asked for that.
+        || status.code() == Code::Cancelled
+        || status.message().ends_with("context canceled")
+        // Streams that end in the middle of a message.
+        || status.message().contains("h2 protocol error")
+}
+
+/// Says whether the daemon has no exporter of this kind.
+pub(crate) fn lacks_exporter(status: &Status) -> bool {
+    let text = status.message();
+    text.contains("exporter") && text.contains("could not be found")
+}
+
+/// Says whether an image could not be had: another mirror may have it.
+pub(crate) fn is_unresolved(status: &Status) -> bool {
+    const SIGNS: [&str; 5] = [
+        "failed to resolve source metadata for",
+        "failed to load cache key: ",
+        "failed to do request: ",
+        "pull access denied",
+        "failed to copy: ",
+    ];
+    SIGNS.iter().any(|s| status.message().contains(s))
+}
+
+/// Says whether the image of a `# syntax=` line could not be had.
+pub(crate) fn is_syntax_unresolved(status: &Status, image: &str) -> bool {
+    let bare = image.strip_prefix("docker.io/").unwrap_or(image);
+    is_unresolved(status) && status.message().contains(bare)
+}
+
+/// Makes a failure of what the daemon said.
+pub(crate) fn of_status(
+    status: &Status,
+    step: Option<FailedStep>,
+    file: &str,
+    masker: &Masker,
+) -> Failure {
+    let details = Details::of(status);
+    let text = clean(status.message(), masker);
+    let exit_code = details.exit_code.or_else(|| exit_code_in(&text));
+    let is_step = step.as_ref().is_some_and(|s| s.step.is_some());
+    let kind = kind_of(status.code(), &text, exit_code.is_some(), is_step);
+    let place = location(file, &details.ranges);
+    let message = match kind {
+        FailureKind::Definition => {
+            let diagnostic = Diagnostic { location: place.clone(), ..Diagnostic::new(text) };
+            diagnostic.to_string()
+        }
+        _ => text,
+    };
+    let mut failure = Failure { location: place, exit_code, ..Failure::new(kind, message) };
+    if let Some(step) = step.filter(|s| s.step.is_some()) {
+        failure.step = step.step;
+        failure.command = Some(step.name);
+        failure.last_lines = step.last_lines;
+    }
+    failure.hint = hint(kind, &failure.message);
+    failure
+}
+
+/// Makes the failure of a build whose daemons are all gone.
+pub(crate) fn no_daemon(reasons: &[String]) -> Failure {
+    let text = format!("no BuildKit daemon can run the build: {}", reasons.join("; "));
+    let text: String = text.chars().take(TEXT_CHARS_MAX).collect();
+    Failure::new(FailureKind::Interrupted, text)
+        .hint("see whether the daemons run and answer at their addresses, then build again")
+}
+
+fn kind_of(code: Code, text: &str, exited: bool, is_step: bool) -> FailureKind {
+    let says = |signs: &[&str]| signs.iter().any(|s| text.contains(s));
+    if exited {
+        return FailureKind::Step;
+    }
+    if says(&["401 Unauthorized", "403 Forbidden", "authorization failed", "insufficient_scope"]) {
+        return FailureKind::Auth;
+    }
+    if says(&["entitlement", "dockerfile parse error", "failed to parse", "unknown instruction"]) {
+        return FailureKind::Definition;
+    }
+    if says(&["secret ", "unset ssh forward key"]) && says(&["not found", "unset ssh"]) {
+        return FailureKind::Definition;
+    }
+    if says(&[
+        "failed to resolve source metadata",
+        "failed to load cache key",
+        "pull access denied",
+        "failed to read dockerfile",
+        "failed to fetch",
+        "invalid response status",
+        "no such host",
+    ]) {
+        return FailureKind::Source;
+    }
+    if says(&["error from sender", "of the context"]) {
+        return FailureKind::Source;
+    }
+    match (is_step, code) {
+        (true, _) => FailureKind::Step,
+        (false, Code::Internal | Code::ResourceExhausted | Code::DataLoss) => FailureKind::Internal,
+        (false, _) if says(&["exporting", "export"]) => FailureKind::Export,
+        // The frontend's own complaints: an unknown target, a stage without a base.
+        (false, _) => FailureKind::Definition,
+    }
+}
+
+fn hint(kind: FailureKind, text: &str) -> Option<String> {
+    let hint = match kind {
+        FailureKind::Auth => "give the build a login for that registry",
+        FailureKind::Source if text.contains("resolve source metadata") => {
+            "see whether the daemon reaches that registry: its own mirrors and plain-http settings hold"
+        }
+        FailureKind::Definition if text.contains("entitlement") => {
+            "allow it for the build, and in the daemon's own settings"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// Reads `... exit code: 3` of daemons that give no details.
+fn exit_code_in(text: &str) -> Option<i32> {
+    let (_, after) = text.rsplit_once("exit code: ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Takes the daemon's preamble and secrets out of a text.
+fn clean(text: &str, masker: &Masker) -> String {
+    let masked = masker.mask(text.as_bytes());
+    let text = String::from_utf8_lossy(&masked);
+    let text = text.strip_prefix("failed to solve: ").unwrap_or(&text);
+    text.chars().take(TEXT_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard_buildkit_proto::google::protobuf::Any;
+
+    use super::*;
+
+    fn status(details: Vec<Any>) -> Status {
+        let whole = rpc::Status { code: 2, message: String::new(), details };
+        let text = "failed to solve: process \"/bin/sh -c exit 3\" did not complete successfully";
+        Status::with_details(Code::Unknown, text, whole.encode_to_vec().into())
+    }
+
+    #[test]
+    fn line_and_exit_code_come_from_the_details() {
+        let at = |line| Some(pb::Position { line, character: 0 });
+        let source =
+            SourceDetail { info: None, ranges: vec![pb::Range { start: at(4), end: at(5) }] };
+        let exit = ExitMessage { code: 3, error: None };
+        let any = |name: &str, value| Any { type_url: name.to_owned(), value };
+        let status = status(vec![
+            any("github.com/moby/buildkit/errdefs.Source", source.encode_to_vec()),
+            any("moby.buildkit.v1.frontend.ExitMessage", exit.encode_to_vec()),
+        ]);
+        let failure = of_status(&status, None, "Mine", &Masker::default());
+        let place = failure.location.unwrap();
+        assert_eq!((place.file.as_str(), place.line, place.end_line), ("Mine", 4, 5));
+        assert_eq!((failure.kind, failure.exit_code), (FailureKind::Step, Some(3)));
+        assert!(failure.message.starts_with("process "), "{}", failure.message);
+    }
+
+    #[test]
+    fn texts_are_sorted_into_kinds_and_secrets_taken_out() {
+        let masker = Masker::new([b"hunter22".as_slice()]);
+        let table = [
+            ("x: exit code: 137", FailureKind::Step),
+            (
+                "dockerfile parse error on line 3: unknown instruction: RUNN",
+                FailureKind::Definition,
+            ),
+            ("docker.io/library/x: failed to resolve source metadata for y", FailureKind::Source),
+            ("unexpected status: 401 Unauthorized", FailureKind::Auth),
+            ("target stage \"x\" could not be found", FailureKind::Definition),
+            ("network.host is not allowed: granting entitlement", FailureKind::Definition),
+        ];
+        for (text, want) in table {
+            let status = Status::new(Code::Unknown, format!("{text} hunter22"));
+            let failure = of_status(&status, None, "Dockerfile", &masker);
+            assert_eq!(failure.kind, want, "{text}");
+            assert!(!failure.message.contains("hunter22"), "{}", failure.message);
+        }
+    }
+}

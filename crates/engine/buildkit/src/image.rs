@@ -1,0 +1,39 @@
+//! The way of an image from a daemon into our stores.
+
+use std::io::Read;
+
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_oci::{Images, LocalImage, Origin, read_archive};
+
+use crate::session::Archive;
+
+/// Reads an archive into the blob store as it comes; none when the daemon sent none. The image is in
+/// no list yet.
+pub(crate) fn take_in(
+    images: &Images,
+    mut archive: Archive,
+) -> Result<Option<LocalImage>, Failure> {
+    let failed = |e: &dyn std::error::Error| {
+        let text = format!("the image of the daemon cannot be taken in: {}", chain(e));
+        Failure::new(FailureKind::Export, text)
+    };
+    if !archive.begun().map_err(|e| failed(&e))? {
+        return Ok(None);
+    }
+    let imported = read_archive(&mut archive, images.blobs()).map_err(|e| failed(&e))?;
+    // What follows the end of an archive still has to be taken, and may say that it broke off.
+    std::io::copy(&mut archive.by_ref(), &mut std::io::sink()).map_err(|e| failed(&e))?;
+    images.blobs().sync().map_err(|e| failed(&e))?;
+    let image = imported.into_iter().flat_map(|i| i.images).next();
+    let image = image.ok_or_else(|| {
+        Failure::new(FailureKind::Export, "the daemon sent an archive without an image")
+    })?;
+    Ok(Some(LocalImage { origin: Origin::Built, ..image }))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,309 @@
+//! From a daemon's progress to journal entries, worded and ordered as those of native builds.
+//!
+//! A daemon tells of *vertices*: the steps of the Dockerfile, which are named `[stage 2/5] RUN make`,
+//! and its own errands. The steps become our steps, numbered in the order in which they come. A
+//! vertex is told of several times, and again when a build is tried on another daemon: each step
+//! begins once and ends once.
+
+use std::collections::HashMap;
+
+use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
+use ashlar_core::frontend::{Diagnostic, Location};
+use ashlar_core::graph::StepId;
+use ashlar_core::journal::{
+    CacheEvent, Event, Level, LogLine, LogText, Progress, Sink, StepOutcome, Stream,
+};
+use ashlar_native::log::{LineCutter, Masker, Tail};
+use bollard_buildkit_proto::moby::buildkit::v1::{
+    StatusResponse, Vertex as VertexNews, VertexLog, VertexStatus, VertexWarning,
+};
+use bollard_buildkit_proto::pb;
+
+/// The most vertices of a build that are kept track of.
+const VERTICES_MAX: usize = 50_000;
+/// The longest name of a step, in characters, as in our own frontend.
+const NAME_CHARS_MAX: usize = 4096;
+/// The most warnings that are passed on.
+const WARNINGS_MAX: usize = 200;
+/// The number that the daemon gives to standard error.
+const STDERR: i64 = 2;
+/// What the daemon says of steps that it stopped because another one failed.
+const CANCELLED: [&str; 2] = ["context canceled", "context deadline exceeded"];
+
+/// Keeps track of one build.
+pub(crate) struct Tracker<'a> {
+    sink: &'a dyn Sink,
+    masker: &'a Masker,
+    /// Why nothing is taken from the cache, when that was asked for.
+    bypass: Option<Bypass>,
+    /// The Dockerfile as the user named it.
+    file: String,
+    steps: Vec<Step>,
+    numbers: HashMap<String, usize>,
+    vertices: HashMap<String, Vertex<'a>>,
+    warned: usize,
+}
+
+struct Step {
+    name: String,
+    began: bool,
+    ended: bool,
+    tail: Tail,
+}
+
+struct Vertex<'a> {
+    name: String,
+    step: Option<usize>,
+    error: String,
+    out: LineCutter<'a>,
+    err: LineCutter<'a>,
+}
+
+/// The vertex that a build failed at.
+pub(crate) struct FailedStep {
+    pub(crate) step: Option<StepId>,
+    pub(crate) name: String,
+    pub(crate) last_lines: Vec<String>,
+}
+
+impl<'a> Tracker<'a> {
+    pub(crate) fn new(
+        sink: &'a dyn Sink,
+        masker: &'a Masker,
+        bypass: Option<Bypass>,
+        file: &str,
+    ) -> Self {
+        Self {
+            sink,
+            masker,
+            bypass,
+            file: file.to_owned(),
+            steps: Vec::new(),
+            numbers: HashMap::new(),
+            vertices: HashMap::new(),
+            warned: 0,
+        }
+    }
+
+    /// Takes news of the daemon.
+    pub(crate) fn take(&mut self, news: StatusResponse) {
+        self.learn(&news.vertexes);
+        for vertex in &news.vertexes {
+            if vertex.started.is_some() {
+                self.begin(&vertex.digest);
+            }
+        }
+        for log in &news.logs {
+            self.log(log);
+        }
+        for vertex in news.vertexes {
+            if vertex.completed.is_some() {
+                self.complete(vertex);
+            }
+        }
+        news.statuses.iter().for_each(|s| self.progress(s));
+        news.warnings.iter().for_each(|w| self.warn(w));
+    }
+
+    /// Forgets a daemon that was lost, but not what was told of its steps.
+    pub(crate) fn change_daemon(&mut self) {
+        for vertex in std::mem::take(&mut self.vertices).values_mut() {
+            flush(vertex, &mut self.steps, self.sink);
+        }
+    }
+
+    /// Ends the steps that have begun and not ended, when nothing more will be heard of them.
+    pub(crate) fn close(&mut self) {
+        self.change_daemon();
+        for number in 0..self.steps.len() {
+            if self.steps[number].began {
+                self.end(number, StepOutcome::Cancelled);
+            }
+        }
+    }
+
+    /// Returns the step that failed, the daemon's own errands included.
+    pub(crate) fn failed(&mut self) -> Option<FailedStep> {
+        let is_reason = |v: &&Vertex<'_>| !v.error.is_empty() && !is_cancelled(&v.error);
+        // A step of the Dockerfile says more than an errand that failed with it.
+        let mut failed: Vec<&Vertex<'_>> = self.vertices.values().filter(is_reason).collect();
+        failed.sort_by_key(|v| (v.step.is_none(), v.step, v.name.clone()));
+        let vertex = failed.first()?;
+        let (name, step) = (vertex.name.clone(), vertex.step);
+        let last_lines = step.map(|n| std::mem::take(&mut self.steps[n].tail).into_lines());
+        let last_lines = last_lines.unwrap_or_default();
+        Some(FailedStep { step: step.map(id_of), name, last_lines })
+    }
+
+    fn learn(&mut self, news: &[VertexNews]) {
+        let before = self.steps.len();
+        for vertex in news {
+            if self.vertices.contains_key(&vertex.digest) || self.vertices.len() >= VERTICES_MAX {
+                continue;
+            }
+            let name: String = vertex.name.chars().take(NAME_CHARS_MAX).collect();
+            let name = String::from_utf8_lossy(&self.masker.mask(name.as_bytes())).into_owned();
+            let step = is_step(&name).then(|| self.number(&name));
+            let cutter = |stream| LineCutter::new(self.masker, step.map(id_of), stream);
+            let (out, err) = (cutter(Stream::Stdout), cutter(Stream::Stderr));
+            let vertex_state = Vertex { name, step, error: String::new(), out, err };
+            self.vertices.insert(vertex.digest.clone(), vertex_state);
+        }
+        if self.steps.len() > before {
+            let names = self.steps.iter().map(|s| s.name.clone()).collect();
+            self.sink.event(Event::Steps { names });
+        }
+    }
+
+    fn number(&mut self, name: &str) -> usize {
+        let next = self.steps.len();
+        let number = *self.numbers.entry(name.to_owned()).or_insert(next);
+        if number == next {
+            let name = name.to_owned();
+            self.steps.push(Step { name, began: false, ended: false, tail: Tail::default() });
+        }
+        number
+    }
+
+    fn begin(&mut self, digest: &str) {
+        let Some(number) = self.vertices.get(digest).and_then(|v| v.step) else { return };
+        if !std::mem::replace(&mut self.steps[number].began, true) {
+            self.sink.event(Event::StepStarted { step: id_of(number) });
+        }
+    }
+
+    fn complete(&mut self, news: VertexNews) {
+        let Some(vertex) = self.vertices.get_mut(&news.digest) else { return };
+        flush(vertex, &mut self.steps, self.sink);
+        vertex.error.clone_from(&news.error);
+        let Some(number) = vertex.step else { return };
+        self.begin(&news.digest);
+        let outcome = match news.error.as_str() {
+            "" if news.cached => StepOutcome::Cached,
+            "" => StepOutcome::Ran,
+            error if is_cancelled(error) => StepOutcome::Cancelled,
+            _ => StepOutcome::Failed,
+        };
+        if !self.steps[number].ended {
+            self.count(number, outcome);
+        }
+        self.end(number, outcome);
+    }
+
+    fn end(&mut self, number: usize, outcome: StepOutcome) {
+        if std::mem::replace(&mut self.steps[number].ended, true) {
+            return;
+        }
+        self.sink.event(Event::StepEnded {
+            step: id_of(number),
+            outcome,
+            peak_memory_bytes: None,
+            cpu_nanos: None,
+        });
+    }
+
+    /// Gives a step its entries: which cache it came from is the daemon's secret, and so is the key.
+    fn count(&self, number: usize, outcome: StepOutcome) {
+        let name = &self.steps[number].name;
+        if !is_counted(name) {
+            return;
+        }
+        let missed = if self.bypass.is_some() { CacheStatus::Bypass } else { CacheStatus::Miss };
+        let statuses: &[CacheStatus] = match outcome {
+            StepOutcome::Cached => &[CacheStatus::Hit],
+            StepOutcome::Ran => &[missed, CacheStatus::Store],
+            StepOutcome::Failed => &[missed],
+            StepOutcome::Cancelled => &[],
+        };
+        for &status in statuses {
+            let bypass = self.bypass.filter(|_| status == CacheStatus::Bypass);
+            self.sink.event(Event::Cache(CacheEvent {
+                cache: CacheKind::Layer,
+                status,
+                step: Some(id_of(number)),
+                subject: name.clone(),
+                key: None,
+                reason: bypass.map(|by| MissReason::Forced { by }),
+                bypass,
+            }));
+        }
+    }
+
+    fn log(&mut self, log: &VertexLog) {
+        let Some(vertex) = self.vertices.get_mut(&log.vertex) else { return };
+        let (step, steps, sink) = (vertex.step, &mut self.steps, self.sink);
+        let cutter = if log.stream == STDERR { &mut vertex.err } else { &mut vertex.out };
+        cutter.push(&log.msg, &mut |text| tell(text, step, steps, sink));
+    }
+
+    fn progress(&self, status: &VertexStatus) {
+        let Some(vertex) = self.vertices.get(&status.vertex) else { return };
+        let name = if status.name.is_empty() { &status.id } else { &status.name };
+        let subject = format!("{}: {name}", vertex.name).chars().take(NAME_CHARS_MAX).collect();
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.sink.progress(Progress {
+            subject,
+            done: count(status.current),
+            total: count(status.total),
+        });
+    }
+
+    fn warn(&mut self, warning: &VertexWarning) {
+        if self.warned >= WARNINGS_MAX {
+            return;
+        }
+        self.warned += 1;
+        let short = String::from_utf8_lossy(&self.masker.mask(&warning.short)).into_owned();
+        let mut diagnostic = Diagnostic::new(short);
+        diagnostic.location = location(&self.file, &warning.ranges);
+        let text = diagnostic.to_string();
+        self.sink.event(Event::Log(LogLine::service(Level::Warn, text)));
+    }
+}
+
+/// Returns the place that ranges name.
+pub(crate) fn location(file: &str, ranges: &[pb::Range]) -> Option<Location> {
+    let line = |p: &Option<pb::Position>| p.as_ref().and_then(|p| u32::try_from(p.line).ok());
+    let first = ranges.iter().filter_map(|r| line(&r.start)).filter(|l| *l > 0).min()?;
+    let last = ranges.iter().filter_map(|r| line(&r.end)).max().unwrap_or(first).max(first);
+    Some(Location { file: file.to_owned(), line: first, end_line: last, column: 0, end_column: 0 })
+}
+
+fn flush(vertex: &mut Vertex<'_>, steps: &mut [Step], sink: &dyn Sink) {
+    let step = vertex.step;
+    vertex.out.finish(&mut |text| tell(text, step, steps, sink));
+    vertex.err.finish(&mut |text| tell(text, step, steps, sink));
+}
+
+fn tell(text: LogText, step: Option<usize>, steps: &mut [Step], sink: &dyn Sink) {
+    if let Some(number) = step {
+        steps[number].tail.push(&text);
+    }
+    sink.text(text);
+}
+
+fn id_of(number: usize) -> StepId {
+    StepId(u32::try_from(number + 1).unwrap_or(u32::MAX))
+}
+
+/// Says whether a vertex is a step of the Dockerfile: its name begins with `[2/5]` or `[stage 2/5]`.
+fn is_step(name: &str) -> bool {
+    let inside = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    let Some((inside, _)) = inside else { return false };
+    let last = inside.rsplit(' ').next().unwrap_or(inside);
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    last.split_once('/').is_some_and(|(at, of)| number(at) && number(of))
+}
+
+/// Says whether a step has cache entries: those of bases and directories have none, as natively.
+fn is_counted(name: &str) -> bool {
+    let text = name.split_once("] ").map_or(name, |(_, text)| text);
+    !text.starts_with("FROM ") && !text.starts_with("WORKDIR ")
+}
+
+fn is_cancelled(error: &str) -> bool {
+    CANCELLED.iter().any(|c| error.ends_with(c))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Builds on real daemons (`scripts/peers`), and on a stand-in that speaks their protocol.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod builds;
+mod world;
