@@ -26,6 +26,8 @@ pub struct Draft {
     work: PathBuf,
     /// None once the draft became a layer or was moved away.
     lock: Option<LockFile>,
+    /// How many files it has, once they are known.
+    files: Option<u64>,
 }
 
 /// A draft that became a layer.
@@ -75,13 +77,12 @@ impl SnapshotStore {
     pub fn begin(&self, parent: &Tree) -> Result<Draft> {
         loop {
             let id = Uuid::now_v7();
-            let dir = self.0.root.join("drafts").join(id.simple().to_string());
-            std::fs::create_dir(&dir).map_err(|e| SnapshotError::io("make", &dir, e))?;
+            let Some(dir) = self.0.nursery.make(id)? else { continue };
             // Repair may take a draft for dead before its lock is held: then start again.
             let Some(lock) = LockFile::create(&dir.join("lock"), Share::Shared)? else { continue };
             let (upper, work) = (dir.join("fs"), dir.join("work"));
             let store = self.clone();
-            let draft = Draft { store, id, dir, upper, work, lock: Some(lock) };
+            let draft = Draft { store, id, dir, upper, work, lock: Some(lock), files: None };
             for part in [&draft.upper, &draft.work] {
                 std::fs::create_dir(part).map_err(|e| SnapshotError::io("make", part, e))?;
             }
@@ -169,6 +170,7 @@ impl Draft {
         let upper = std::fs::File::open(&self.upper)
             .map_err(|e| SnapshotError::io("open", &self.upper, e))?;
         let scan = scan(upper.as_fd(), known, &options.scan)?;
+        self.files = Some(scan.entries.len() as u64);
         let id = identity.id.unwrap_or_else(|| scan.entries.identity());
         // Most layers that exist already are recognised before anything is written.
         if self.store.has(&id)
@@ -255,6 +257,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        self.store.0.nursery.filled(self.files);
         if self.lock.is_some()
             && let Err(error) = self.store.0.trash.discard(&self.dir)
         {

@@ -20,6 +20,7 @@ mod lock;
 mod merged;
 mod meta;
 mod mount;
+mod nursery;
 mod physical;
 mod repair;
 mod squash;

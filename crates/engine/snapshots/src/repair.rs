@@ -35,8 +35,8 @@ impl SnapshotStore {
     /// # Errors
     /// When a directory cannot be read or changed.
     pub fn verify(&self) -> Result<Repairs> {
-        let mut repairs = Repairs::default();
-        self.drop_dead_drafts(&mut repairs)?;
+        let (drafts, leftovers) = (self.drop_dead("drafts")?, self.drop_dead("places")?);
+        let mut repairs = Repairs { drafts, leftovers, ..Repairs::default() };
         self.drop_leftovers(&mut repairs)?;
         let synced = Synced::read(self);
         let boot = boot_id()?;
@@ -77,19 +77,21 @@ impl SnapshotStore {
         replace_file(&root.join("synced"), format!("{seconds} {}", boot_id()?).as_bytes())
     }
 
-    fn drop_dead_drafts(&self, repairs: &mut Repairs) -> Result<()> {
-        let drafts = self.0.root.join("drafts");
-        for name in list_names(&drafts)? {
-            let dir = drafts.join(name);
+    /// Removes the directories in a folder whose process is gone; returns how many.
+    fn drop_dead(&self, folder: &str) -> Result<u64> {
+        let folder = self.0.root.join(folder);
+        let mut dropped = 0;
+        for name in list_names(&folder)? {
+            let dir = folder.join(name);
             let path = dir.join("lock");
             let lock = LockFile::try_exclusive(&path)?;
             // One without a lock is so new or so old that its maker will or would start again.
             if lock.is_some() || !path.exists() {
                 self.0.trash.discard(&dir)?;
-                repairs.drafts += 1;
+                dropped += 1;
             }
         }
-        Ok(())
+        Ok(dropped)
     }
 
     fn drop_leftovers(&self, repairs: &mut Repairs) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::entry_cache::EntryCache;
 use crate::error::{Result, SnapshotError};
 use crate::lock::{LockFile, Share};
 use crate::meta::LayerMeta;
+use crate::nursery::Nursery;
 use crate::physical::Facts;
 use crate::trash::Trash;
 use crate::{LayerId, Tree};
@@ -19,6 +20,7 @@ use crate::{LayerId, Tree};
 /// ```text
 /// layers/<hex>/{fs,entries,meta.json,lock}   a layer; `lock` is held shared by whoever uses it
 /// drafts/<uuid>/{fs,work,lock}               a layer in the making
+/// places/<uuid>/lock                         where a process makes its drafts
 /// trash/<uuid>                               to be deleted, by whoever holds trash.lock
 /// imports/<hex>                              lock of whoever unpacks an image layer
 /// memo/<hex>                                 content digests computed before
@@ -32,6 +34,7 @@ pub struct SnapshotStore(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) trash: Trash,
+    pub(crate) nursery: Nursery,
     held: Mutex<HashMap<LayerId, Weak<LockFile>>>,
     pub(crate) entries: EntryCache,
     facts: Mutex<HashMap<LayerId, Arc<Facts>>>,
@@ -41,8 +44,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone)]
 pub struct Lease(#[expect(dead_code, reason = "held for its lock only")] Arc<[Arc<LockFile>]>);
 
-const FOLDERS: [&str; 7] =
-    ["layers", "drafts", "trash", "imports", "memo", "empty/first", "empty/second"];
+const FOLDERS: [&str; 8] =
+    ["layers", "drafts", "places", "trash", "imports", "memo", "empty/first", "empty/second"];
 
 /// How often a derived layer is made again when garbage collection takes it at once.
 const DERIVE_TRIES: usize = 8;
@@ -69,10 +72,10 @@ impl SnapshotStore {
         FOLDERS
             .iter()
             .try_for_each(|folder| make(&root.join(folder), Permissions::from_mode(0o755)))?;
-        spread(&root.join("drafts"));
+        let nursery = Nursery::new(root.join("drafts"), root.join("places"));
         let trash = Trash::open(root.join("trash"))?;
         let (held, facts, entries) = Default::default();
-        Ok(Self(Arc::new(Inner { root, trash, held, entries, facts })))
+        Ok(Self(Arc::new(Inner { root, trash, nursery, held, entries, facts })))
     }
 
     /// Returns the directory that the store is in.
@@ -242,22 +245,6 @@ impl SnapshotStore {
         drop(lock);
         Ok(Removal::Removed)
     }
-}
-
-/// Lets the file system put each new directory in `dir` wherever there is room, as at its top.
-///
-/// ext4 makes files near their directory and passes over each inode there that was deleted in the
-/// last minutes, one by one: next to a removed layer of 30,000 files, making as many takes ten times
-/// as long.
-fn spread(dir: &Path) {
-    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-    // Only a hint, which few file systems know.
-    let _ = std::fs::File::open(dir).map(|dir| match ioctl_getflags(&dir) {
-        Ok(flags) if !flags.contains(IFlags::TOPDIR) => {
-            ioctl_setflags(&dir, flags | IFlags::TOPDIR)
-        }
-        _ => Ok(()),
-    });
 }
 
 /// What [`SnapshotStore::remove`] did.
