@@ -6,6 +6,8 @@ pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod images;
+#[cfg(test)]
+mod reference;
 pub(crate) mod serve;
 
 use clap::{Args, Parser, Subcommand};

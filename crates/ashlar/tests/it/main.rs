@@ -7,6 +7,8 @@ mod crashes;
 mod disk;
 mod images;
 mod outputs;
+mod packaging;
 mod progress;
+mod serve;
 mod usage;
 mod world;

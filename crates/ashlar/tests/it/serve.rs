@@ -1,0 +1,152 @@
+//! `ashlar serve` as a process: its start, its supervisor, its end.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::World;
+
+const TOKEN: &str = "token-of-the-serve-tests";
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server in a process of its own.
+struct Server {
+    child: Child,
+    address: String,
+    log: BufReader<ChildStderr>,
+}
+
+impl Server {
+    fn start(world: &World, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let fixed = ["serve", "--listen", "127.0.0.1:0"];
+        let mut command: Command = world.command(&[&fixed[..], args].concat());
+        command.env("ASHLAR_TOKEN", TOKEN).envs(env.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        let address = loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the server ended: {seen}");
+            if let Some(address) = line.trim().strip_prefix("listening on http://") {
+                break address.to_owned();
+            }
+            seen += &line;
+        };
+        Self { child, address, log }
+    }
+
+    /// Sends a request as it is written and returns all that comes until the connection ends.
+    fn get(&self, path: &str) -> String {
+        let mut connection = self.open(path);
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn open(&self, path: &str) -> TcpStream {
+        let mut connection = TcpStream::connect(&self.address).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {TOKEN}\r\n\
+             connection: close\r\n\r\n",
+            self.address
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+        connection
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; returns the exit code and the rest of the log.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_supervisor_is_told_when_the_server_is_ready_alive_and_stopping() {
+    let world = World::empty();
+    let path = world.path("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = |wanted: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let size = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no {wanted}: {e}"));
+            let text = String::from_utf8_lossy(&buffer[..size]).into_owned();
+            if text.lines().any(|l| l == wanted) {
+                return text;
+            }
+        }
+    };
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    let server = Server::start(&world, &["--drain", "1s"], &env);
+    told("READY=1");
+    told("WATCHDOG=1");
+    told("WATCHDOG=1");
+    server.signal(Signal::TERM);
+    let text = told("STOPPING=1");
+    assert!(text.contains("EXTEND_TIMEOUT_USEC="), "{text}");
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_follower_does_not_hold_up_the_end_and_the_log_is_json_with_request_ids() {
+    let world = World::empty();
+    std::fs::write(world.path("s.toml"), "slots = 0\nlog-format = \"json\"\n").unwrap();
+    let server = Server::start(&world, &["--config", "s.toml"], &[]);
+    assert!(server.get("/readyz").starts_with("HTTP/1.1 200"));
+    let body = r#"{"image": "none"}"#;
+    let mut connection = TcpStream::connect(&server.address).unwrap();
+    let head = format!(
+        "POST /api/v1/builds HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\nx-request-id: my-request\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut made = String::new();
+    connection.read_to_string(&mut made).unwrap();
+    let place = made.lines().find_map(|l| l.strip_prefix("location: ")).unwrap();
+    let mut follower = server.open(&format!("{place}/events?follow=true"));
+    let mut first = [0; 64];
+    follower.read_exact(&mut first).unwrap();
+    server.signal(Signal::TERM);
+    let mut rest = String::new();
+    follower.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("retry: 2000"), "{rest}");
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<serde_json::Value> =
+        log.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let access = lines
+        .iter()
+        .find(|l| l["target"] == "ashlar::access" && l["fields"]["path"] == "/api/v1/builds");
+    let access = access.unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(access["fields"]["status"], 201);
+    assert_eq!(access["fields"]["client"], "127.0.0.1");
+    assert_eq!(access["span"]["id"], "my-request", "{access:#}");
+}
