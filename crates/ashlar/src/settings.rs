@@ -8,7 +8,7 @@ use ashlar_native::{Engine, EngineConfig};
 use ashlar_oci::{Mirror, PullPolicy, RegistrySettings};
 use ashlar_records::blocking::LocalHistory;
 use ashlar_sandbox::{
-    Cancel, Exit, Io, NativeConfig, NativeSandbox, Sandbox, SandboxError, Session, Spec,
+    Cancel, Exit, Io, NativeConfig, NativeSandbox, Network, Sandbox, SandboxError, Session, Spec,
 };
 use clap::Args;
 
@@ -123,5 +123,10 @@ impl Sandbox for LazySandbox {
 
     fn start(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError> {
         self.get()?.start(spec)
+    }
+
+    fn expect(&self, network: Network) {
+        // What is wrong is said when a step runs.
+        let _ = self.get().map(|sandbox| sandbox.expect(network));
     }
 }

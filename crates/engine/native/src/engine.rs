@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use ashlar_blobs::BlobStore;
 use ashlar_core::failure::Failure;
@@ -10,7 +10,7 @@ use ashlar_core::{Digest, Hasher};
 use ashlar_oci::{
     Credential, ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage,
 };
-use ashlar_sandbox::Sandbox;
+use ashlar_sandbox::{Network, Sandbox};
 use ashlar_snapshots::SnapshotStore;
 
 use crate::cache::ResultCache;
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) cache: ResultCache,
     pub(crate) mounts: CacheMounts,
     pub(crate) sandbox: Arc<dyn Sandbox>,
+    /// Whether the sandbox knows that there will be steps.
+    expected: Once,
     pub(crate) scheduler: Arc<Scheduler>,
     image_layers: Mutex<ImageLayers>,
     /// By tenant and manifest: what one tenant may have, another one may not.
@@ -106,6 +108,7 @@ impl Engine {
                 images,
                 snapshots,
                 sandbox,
+                expected: Once::new(),
                 scheduler: Scheduler::new(),
                 image_layers: Mutex::default(),
                 resolved: Mutex::default(),
@@ -155,6 +158,16 @@ impl Shared {
         let mut hasher = Hasher::new();
         hasher.field(self.hash_key).field(id).field(value).field(self.hash_key);
         hasher.finish()
+    }
+
+    /// Lets the sandbox make what steps share while the first of them is still being prepared.
+    pub(crate) fn expect_step(&self, network: Network) {
+        self.expected.call_once(|| {
+            let sandbox = Arc::clone(&self.sandbox);
+            let expect = move || sandbox.expect(network);
+            // Without the thread the step itself makes it.
+            let _ = std::thread::Builder::new().name("sandbox".into()).spawn(expect);
+        });
     }
 
     pub(crate) fn image_layers(&self) -> MutexGuard<'_, ImageLayers> {

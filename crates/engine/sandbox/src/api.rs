@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Cancel, Process, SandboxError, Spec};
+use crate::{Cancel, Network, Process, SandboxError, Spec};
 
 /// Isolates steps. Implementations: [`crate::NativeSandbox`] and [`crate::RuntimeSandbox`].
 pub trait Sandbox: Send + Sync {
@@ -19,6 +19,12 @@ pub trait Sandbox: Send + Sync {
 
     /// Makes a sandbox for several processes. Dropping the session ends it.
     fn start(&self, spec: &Spec) -> Result<Box<dyn Session>, SandboxError>;
+
+    /// Makes what all steps with this network share, if that is still to be made; for a caller that has something else
+    /// to do before the first of them runs. What fails here fails again there, and is reported there.
+    fn expect(&self, network: Network) {
+        let _ = network;
+    }
 }
 
 /// A sandbox that is up.

@@ -32,6 +32,7 @@ impl BuildJob {
         cancel: &Cancel,
     ) -> Result<Output, Failure> {
         self.check_entitlements(exec)?;
+        self.engine.expect_step(self.sandbox_network(exec));
         let base = base_tree(&job.inputs)?;
         self.materialise(base)?;
         let snapshots = &self.engine.snapshots;
@@ -126,11 +127,7 @@ impl BuildJob {
         if !exec.hostname.is_empty() {
             spec.hostname.clone_from(&exec.hostname);
         }
-        spec.network = match self.network(exec) {
-            Network::None => ashlar_sandbox::Network::None,
-            Network::Host => ashlar_sandbox::Network::Host,
-            Network::Isolated | Network::Default => ashlar_sandbox::Network::Isolated,
-        };
+        spec.network = self.sandbox_network(exec);
         if exec.security == Security::Insecure {
             spec.security = ashlar_sandbox::Security::Insecure;
         }
@@ -154,6 +151,14 @@ impl BuildJob {
             if let Some(real) = value.to_str().and_then(|v| self.request.hidden.get(v)) {
                 *value = real.into();
             }
+        }
+    }
+
+    fn sandbox_network(&self, exec: &Exec) -> ashlar_sandbox::Network {
+        match self.network(exec) {
+            Network::None => ashlar_sandbox::Network::None,
+            Network::Host => ashlar_sandbox::Network::Host,
+            Network::Isolated | Network::Default => ashlar_sandbox::Network::Isolated,
         }
     }
 

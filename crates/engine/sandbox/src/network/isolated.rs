@@ -1,12 +1,11 @@
-//! Makes namespaces for isolated steps, and keeps a few ready, since one costs some 20 ms of tools.
+//! Makes namespaces for isolated steps, and keeps a few ready.
 //!
 //! Nothing of the host is touched before the first isolated step. Then: packets are forwarded
 //! (`net.ipv4.ip_forward`), and one nftables table appears, gone again soon after the engine ends. A namespace serves one
 //! step and goes with it; its link goes with the namespace.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
@@ -14,9 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::thread::UnshareFlags;
 
+use super::netlink::Netlink;
 use super::resolvers::Resolvers;
-use super::rules::{BLOCKS, Block, LINKS};
-use super::tools::{IP, NFT};
+use super::rules::{BLOCKS, Block, LINKS, PREFIX_LENGTH4, PREFIX_LENGTH6};
+use super::tools::NFT;
 use super::{Attachment, NetworkConfig, loopback};
 use crate::SandboxError;
 use crate::error::During;
@@ -32,7 +32,7 @@ struct Engine {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     block: Block,
     /// Holds the block: the kernel frees the name when the engine ends, however it ends.
     claim: UnixListener,
@@ -56,20 +56,8 @@ impl Isolated {
 
     /// Gives out a namespace for one step.
     pub(crate) fn attach(&self) -> Result<Attachment, SandboxError> {
-        let mut first = None;
-        let shared = {
-            let mut engine = lock(&self.engine);
-            if engine.is_none() {
-                let (started, namespace) = Engine::start(&self.config)?;
-                *engine = Some(started);
-                first = Some(namespace);
-            }
-            match engine.as_ref() {
-                Some(engine) => Arc::clone(&engine.shared),
-                None => return Err(SandboxError::Cancelled),
-            }
-        };
-        let ready = first.or_else(|| lock(&shared.pool).ready.pop_front());
+        let shared = self.started()?;
+        let ready = lock(&shared.pool).ready.pop_front();
         shared.taken.notify_one();
         let namespace = match ready {
             Some(namespace) => namespace,
@@ -77,11 +65,21 @@ impl Isolated {
         };
         Ok(Attachment::Prepared(namespace, shared.resolvers.shown.clone()))
     }
+
+    /// Makes the rules when nobody has yet.
+    pub(crate) fn started(&self) -> Result<Arc<Shared>, SandboxError> {
+        let mut engine = lock(&self.engine);
+        let engine = match &mut *engine {
+            Some(engine) => engine,
+            none => none.insert(Engine::start(&self.config)?),
+        };
+        Ok(Arc::clone(&engine.shared))
+    }
 }
 
 impl Engine {
     /// Makes the rules, and the namespace of the first step.
-    fn start(config: &NetworkConfig) -> Result<(Self, OwnedFd), SandboxError> {
+    fn start(config: &NetworkConfig) -> Result<Self, SandboxError> {
         let (number, claim) = claim_block()?;
         let ipv6 = has_ipv6();
         let block = Block { number, ipv6 };
@@ -101,12 +99,13 @@ impl Engine {
             NFT.batch(&rules)?;
             making.join().map_err(|_| ended())?
         })?;
+        lock(&shared.pool).ready.push_back(first);
         let (for_filler, size) = (Arc::clone(&shared), config.pool);
         std::thread::Builder::new()
             .name("network-pool".into())
             .spawn(move || for_filler.fill(size))
             .during("starting the network pool")?;
-        Ok((Self { shared }, first))
+        Ok(Self { shared })
     }
 }
 
@@ -148,50 +147,66 @@ impl Shared {
 
     /// Makes a namespace with a link to the host.
     fn make(&self) -> Result<OwnedFd, SandboxError> {
-        let namespace = new_namespace()?;
+        let (namespace, inside) = new_namespace()?;
         // Links of steps that still run are in the way; their numbers are passed over.
         for _ in 0..LINKS {
-            let index = {
+            let number = {
                 let mut pool = lock(&self.pool);
                 pool.next = (pool.next + 1) % LINKS;
                 pool.next
             };
-            if !Path::new("/proc/sys/net/ipv4/conf").join(self.block.link(index)).exists() {
-                self.connect(&namespace, index)?;
+            if !Path::new("/proc/sys/net/ipv4/conf").join(self.block.link(number)).exists() {
+                self.connect(&namespace, number)
+                    .during("linking a network namespace to the host")?;
+                self.furnish(&inside, number).during("setting up a network namespace")?;
                 return Ok(namespace);
             }
         }
         Err(SandboxError::Invalid(format!("more than {LINKS} isolated steps at once")))
     }
 
-    fn connect(&self, namespace: &OwnedFd, index: u32) -> Result<(), SandboxError> {
-        let link = self.block.link(index);
-        let (host, step) = self.block.addresses4(index);
-        let (host6, step6) = self.block.addresses6(index);
-        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
-        let mut outside = format!(
-            "link add {link} type veth peer name eth0 netns {path}\n\
-             link set {link} addrgenmode none\n\
-             addr add {host}/30 dev {link}\n"
-        );
-        let mut inside = format!(
-            "link set eth0 addrgenmode none\naddr add {step}/30 dev eth0\nlink set eth0 up\n\
-             route add default via {host}\n"
-        );
+    /// Makes link `number` and the host's end of it.
+    fn connect(&self, namespace: &OwnedFd, number: u32) -> std::io::Result<()> {
+        let link = self.block.link(number);
+        let outside = Netlink::open()?;
+        outside.add_pair(&link, namespace)?;
+        let index = outside.index(&link)?;
+        if has_ipv6_addresses() {
+            outside.no_own_addresses(index)?;
+        }
+        outside.add_address(index, self.block.addresses4(number).0.into(), PREFIX_LENGTH4)?;
         if self.block.ipv6 {
-            outside += &format!("addr add {host6}/126 dev {link} nodad\n");
-            inside += &format!(
-                "addr add {step6}/126 dev eth0 nodad\nroute add default via {host6} dev eth0\n"
-            );
+            outside.add_address(index, self.block.addresses6(number).0.into(), PREFIX_LENGTH6)?;
         }
-        outside += &format!("link set {link} up\n");
-        IP.batch(&outside)?;
+        outside.up(index)?;
         if self.resolvers.loopback.is_some() {
-            std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1")
-                .during("letting the resolver be reached")?;
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1")?;
         }
-        inside_namespace(namespace, move || IP.batch(&inside))
+        Ok(())
     }
+
+    /// Sets up the step's end of link `number`.
+    fn furnish(&self, inside: &Netlink, number: u32) -> std::io::Result<()> {
+        let index = inside.index("eth0")?;
+        if has_ipv6_addresses() {
+            inside.no_own_addresses(index)?;
+        }
+        let (host, step) = self.block.addresses4(number);
+        inside.add_address(index, step.into(), PREFIX_LENGTH4)?;
+        inside.up(index)?;
+        inside.add_default_route(index, host.into())?;
+        if self.block.ipv6 {
+            let (host, step) = self.block.addresses6(number);
+            inside.add_address(index, step.into(), PREFIX_LENGTH6)?;
+            inside.add_default_route(index, host.into())?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the kernel knows IPv6 at all.
+fn has_ipv6_addresses() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -252,8 +267,8 @@ fn set(path: &str, value: &str) -> std::io::Result<()> {
     std::fs::write(path, value)
 }
 
-/// Makes a network namespace with its loopback up.
-fn new_namespace() -> Result<OwnedFd, SandboxError> {
+/// Makes a network namespace with its loopback up, and a socket that speaks of its devices.
+fn new_namespace() -> Result<(OwnedFd, Netlink), SandboxError> {
     let thread = std::thread::spawn(|| {
         // SAFETY: the flags don't include FILES, the one that can break descriptors of other threads.
         #[expect(
@@ -263,25 +278,11 @@ fn new_namespace() -> Result<OwnedFd, SandboxError> {
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
             .during("making a network namespace")?;
         loopback::configure().during("bringing up the loopback device")?;
+        let inside = Netlink::open().during("opening a socket of the network namespace")?;
         let file = std::fs::File::open("/proc/thread-self/ns/net");
-        Ok(OwnedFd::from(file.during("opening the network namespace")?))
+        Ok((OwnedFd::from(file.during("opening the network namespace")?), inside))
     });
     thread.join().map_err(|_| ended())?
-}
-
-/// Runs a tool in a namespace, on a thread that ends with it.
-fn inside_namespace<F>(namespace: &OwnedFd, work: F) -> Result<(), SandboxError>
-where
-    F: FnOnce() -> Result<(), SandboxError> + Send,
-{
-    let enter = Attachment::Prepared(
-        namespace.try_clone().during("copying a descriptor")?,
-        Vec::<IpAddr>::new(),
-    );
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || enter.enter().and_then(|()| work()));
-        thread.join().map_err(|_| ended())?
-    })
 }
 
 /// A thread of ours panicked.

@@ -7,6 +7,7 @@
 
 mod isolated;
 mod loopback;
+mod netlink;
 mod resolvers;
 mod rules;
 mod tools;

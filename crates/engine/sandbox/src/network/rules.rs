@@ -20,6 +20,10 @@ pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 213, 255, 253);
 pub(crate) const BLOCKS: u32 = 63;
 /// Links of one engine.
 pub(crate) const LINKS: u32 = 256;
+/// Bits that both ends of a link have in common.
+pub(crate) const PREFIX_LENGTH4: u8 = 30;
+/// The same for IPv6.
+pub(crate) const PREFIX_LENGTH6: u8 = 126;
 /// First letters of every link of every engine.
 pub(crate) const PREFIX: &str = "ash";
 
@@ -50,13 +54,13 @@ impl Block {
         format!("{PREFIX}{}.{index}", self.number)
     }
 
-    /// The host's and the step's address on a link, with prefix length 30.
+    /// The host's and the step's address on a link.
     pub(crate) fn addresses4(&self, index: u32) -> (Ipv4Addr, Ipv4Addr) {
         let base = POOL4.to_bits() + self.number * LINKS * 4 + index * 4;
         (Ipv4Addr::from_bits(base + 1), Ipv4Addr::from_bits(base + 2))
     }
 
-    /// The host's and the step's address on a link, with prefix length 126.
+    /// The host's and the step's address on a link.
     pub(crate) fn addresses6(&self, index: u32) -> (Ipv6Addr, Ipv6Addr) {
         let base = POOL6.to_bits() + (u128::from(self.number) << 64) + u128::from(index) * 4;
         (Ipv6Addr::from_bits(base + 1), Ipv6Addr::from_bits(base + 2))

@@ -1,4 +1,4 @@
-//! Runs `ip` and `nft`, the kept tools that isolated networks are made with.
+//! Runs `nft`, the kept tool that packet rules are made with.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -15,8 +15,6 @@ pub(crate) struct Tool {
     batch: &'static [&'static str],
 }
 
-/// Links, addresses and routes.
-pub(crate) const IP: Tool = Tool { name: "ip", package: "iproute2", batch: &["-batch", "-"] };
 /// Packet rules.
 pub(crate) const NFT: Tool = Tool { name: "nft", package: "nftables", batch: &["-f", "-"] };
 
@@ -45,7 +43,7 @@ impl Tool {
     fn command(&self) -> Command {
         let mut command = Command::new(self.name);
         command.args(self.batch).stdin(Stdio::piped());
-        // Debian keeps both in directories that a user's PATH may lack.
+        // Debian keeps it in directories that a user's PATH may lack.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
         command
