@@ -92,6 +92,12 @@ pub enum Error {
         /// Where it is.
         path: std::path::PathBuf,
         /// Why.
+    /// The key for sealed values is not the database's.
+    #[error(
+        "the secrets of this database are sealed with another key; give all servers and workers \
+         of one database the same ASHLAR_SECRETS_KEY"
+    )]
+    OtherKey,
         #[source]
         source: std::io::Error,
     },

@@ -14,10 +14,10 @@ use crate::journal::Stamped;
 use crate::store::retried;
 use crate::{Error, Store, journal};
 
-/// How long a worker is believed to be alive after it was heard of.
+/// How long a worker is believed to be alive after it was heard of, unless set otherwise.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// How often a worker should be heard of.
-pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often a worker is heard of in the time of one lease.
+const BEATS: u32 = 3;
 /// Leases that one look ends at most; the next look ends more.
 const EXPIRED_AT_ONCE: u32 = 100;
 
@@ -38,12 +38,12 @@ pub(crate) async fn grant(
     tx: &mut Tx,
     loaded: &Loaded,
     worker: WorkerId,
-    now: Timestamp,
+    until: Timestamp,
 ) -> Result<(), Error> {
     let sql = "INSERT INTO leases (build, scope, tenant, worker, kind, fence, expires_at) \
                VALUES ($1, $2, $3, $4, $5, $6, $7)";
     let s = &loaded.record.submission;
-    let (kind, fence, until) = (kind_word(s.kind), loaded.record.fence, after(now, LEASE));
+    let (kind, fence) = (kind_word(s.kind), loaded.record.fence);
     let values = args![loaded.position, loaded.scope, s.tenant, worker, kind, fence, until];
     tx.run(sql, values).await?;
     Ok(())
@@ -55,6 +55,22 @@ pub(crate) fn after(now: Timestamp, time: Duration) -> Timestamp {
 }
 
 impl Store {
+    /// Sets how long a worker that is not heard of is believed to be alive ([`LEASE`] by default).
+    #[must_use]
+    pub fn with_lease(self, lease: Duration) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Returns how often a worker should be heard of.
+    pub fn heartbeat_every(&self) -> Duration {
+        self.lease / BEATS
+    }
+
+    /// Returns until when a worker that was heard of now holds what it works on.
+    pub(crate) fn leased_until(&self, now: Timestamp) -> Timestamp {
+        after(now, self.lease)
+    }
+
     /// Says that a worker is alive and still works on a build.
     ///
     /// # Errors
@@ -67,7 +83,7 @@ impl Store {
     ) -> Result<Held, Error> {
         let sql = "UPDATE leases SET expires_at = $3 WHERE fence = $2 AND build = \
                    (SELECT position FROM builds WHERE id = $1)";
-        if self.db.run(sql, args![build, fence, after(now, LEASE)]).await? == 0 {
+        if self.db.run(sql, args![build, fence, self.leased_until(now)]).await? == 0 {
             return Ok(Held::No);
         }
         let record = self.row(build).await?;

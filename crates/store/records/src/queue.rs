@@ -242,7 +242,8 @@ impl Store {
             tx.commit().await?;
             return Ok(Try::Nothing);
         };
-        if !take(&mut tx, build, claim.worker, now).await? {
+        let lease = self.leased_until(now);
+        if !take(&mut tx, build, (claim.worker, lease), now).await? {
             return Ok(Try::TooLate);
         }
         journal::announce(&mut tx, build).await?;
@@ -401,7 +402,7 @@ enum Among {
 async fn take(
     tx: &mut Tx,
     build: BuildId,
-    worker: WorkerId,
+    (worker, until): (WorkerId, Timestamp),
     now: Timestamp,
 ) -> Result<bool, Error> {
     let mut loaded = match builds::load(tx, build).await {
@@ -416,7 +417,7 @@ async fn take(
     let (attempt, fence) = (loaded.record.attempt + 1, loaded.record.fence + 1);
     let claimed = Event::Claimed { attempt, fence, worker };
     journal::append(tx, &mut loaded, None, [Stamped::new(now, claimed)]).await?;
-    leases::grant(tx, &loaded, worker, now).await?;
+    leases::grant(tx, &loaded, worker, until).await?;
     let sql = "INSERT INTO turns (tenant, at) VALUES ($1, $2) \
                ON CONFLICT (tenant) DO UPDATE SET at = excluded.at";
     tx.run(sql, args![loaded.record.submission.tenant, now]).await?;

@@ -78,6 +78,9 @@ pub(crate) async fn bind(tx: &mut Tx, build: i64, sealed: &Sealed) -> Result<(),
     }
 }
 
+/// What is sealed to know a key again.
+const CHECK: &str = "check";
+
 /// Erases the secrets of a build that has ended.
 pub(crate) async fn erase_bound(tx: &mut Tx, build: i64) -> Result<(), Error> {
     let sql = "DELETE FROM build_secrets WHERE build = $1 AND substr(name, 1, 5) <> $2";
@@ -85,6 +88,29 @@ pub(crate) async fn erase_bound(tx: &mut Tx, build: i64) -> Result<(), Error> {
 }
 
 impl Store {
+    /// Makes sure that these keys are those of the database: the first server writes a sealed value
+    /// down, all others must be able to open it.
+    ///
+    /// # Errors
+    /// [`Error::OtherKey`]; when the database fails.
+    pub async fn check_key(&self, keys: &KeyRing) -> Result<(), Error> {
+        let at = place(CHECK, &[]);
+        let (key, sealed) = keys.seal(&at, &Secret::new(CHECK.into()))?;
+        let mut tx = self.db.write().await?;
+        let sql = "INSERT INTO key_check (name, key_id, sealed) VALUES ($1, $2, $3) \
+                   ON CONFLICT (name) DO NOTHING";
+        tx.run(sql, args![CHECK, &key, sealed.as_slice()]).await?;
+        let sql = "SELECT key_id, sealed FROM key_check WHERE name = $1";
+        let row = tx.one(sql, args![CHECK]).await?;
+        let known = row.text(0)?;
+        keys.open((&known, &row.bytes(1)?), &at, CHECK).map_err(|_| Error::OtherKey)?;
+        if known != key {
+            let sql = "UPDATE key_check SET key_id = $2, sealed = $3 WHERE name = $1";
+            tx.run(sql, args![CHECK, key, sealed]).await?;
+        }
+        tx.commit().await
+    }
+
     /// Returns a secret of a build that has ended: one that stays with its record.
     ///
     /// # Errors

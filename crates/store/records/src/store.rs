@@ -1,17 +1,23 @@
 //! The open store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::Error;
 use crate::db::{Db, Options};
 use crate::follow::Wakeups;
 
+use crate::leases::LEASE;
+use crate::segments::SegmentBlobs;
 /// Records, journals and the queue. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) db: Db,
     pub(crate) wakeups: Arc<Wakeups>,
 }
+    pub(crate) blocks: Arc<Blocks>,
+    pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
+    pub(crate) lease: Duration,
 
 impl Store {
     /// Opens a SQLite file (made when missing) or a `postgres://` address, and brings its schema
@@ -29,7 +35,14 @@ impl Store {
     /// As [`Store::open`].
     pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
         let db = Db::open(place, options).await?;
-        Ok(Self { db, wakeups: Arc::new(Wakeups::new()) })
+        let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
+        Ok(Self { db, wakeups, blocks, segments: None, lease: LEASE })
+    }
+
+    /// Says where the logs of ended builds go; without a place they stay in the database.
+    #[must_use]
+    pub fn with_segments(self, blobs: Arc<dyn SegmentBlobs>) -> Self {
+        Self { segments: Some(blobs), ..self }
     }
 
     /// Closes all connections; a SQLite file is left without a write-ahead log.

@@ -125,7 +125,7 @@ impl Store {
     ) -> Result<Record, Error> {
         let mut tx = self.db.write().await?;
         let loaded = builds::accept(&mut tx, submission, Some(worker), now).await?;
-        leases::grant(&mut tx, &loaded, worker, now).await?;
+        leases::grant(&mut tx, &loaded, worker, self.leased_until(now)).await?;
         journal::announce(&mut tx, submission.build).await?;
         tx.commit().await?;
         self.wakeups.wake(submission.build);

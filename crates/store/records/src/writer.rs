@@ -13,8 +13,9 @@ use ashlar_core::{BuildId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::journal::{Stamped, Writer};
-use crate::leases::{HEARTBEAT, Held};
+use crate::codec::text::TextRow;
+use crate::journal::{Said, Stamped, Writer};
+use crate::leases::Held;
 use crate::{Error, Store};
 
 /// How long an event waits for others to be written with.
@@ -194,7 +195,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self) {
-        let mut heartbeat = Instant::now() + HEARTBEAT;
+        let every = self.store.heartbeat_every();
+        let mut heartbeat = Instant::now() + every;
         loop {
             // Silence until the next heartbeat is due ends the wait too.
             let _ = timeout_at(heartbeat, self.gather()).await;
@@ -206,7 +208,7 @@ impl Task {
                 return;
             }
             if Instant::now() >= heartbeat {
-                heartbeat = Instant::now() + HEARTBEAT;
+                heartbeat = Instant::now() + every;
                 if !self.beat().await {
                     return;
                 }

@@ -136,6 +136,12 @@ impl Row {
         Uuid::from_slice(&self.bytes(column)?).map_err(|e| Error::damaged("an id", e))
     }
 
+    pub(crate) fn digest(&self, column: usize) -> Result<Digest, Error> {
+        let bytes = <[u8; 32]>::try_from(self.bytes(column)?);
+        let bytes = bytes.map_err(|_| Error::damaged("a digest", "it has another length"))?;
+        Ok(Digest::from_bytes(bytes))
+    }
+
     pub(crate) fn build(&self, column: usize) -> Result<BuildId, Error> {
         self.uuid(column).map(BuildId::from_uuid)
     }

@@ -10,6 +10,7 @@ crate::on_both! {
     build_secrets_end_with_the_build;
     kept_ones_end_with_the_record;
     keys_rotate;
+    a_database_knows_its_key;
 }
 
 fn ring(digits: &[&str]) -> KeyRing {
@@ -42,6 +43,17 @@ async fn held_secrets_stay_until_they_are_erased(db: Database) {
     let huge = Secret::new(vec![0; (1 << 20) + 1]);
     let error = db.store.hold_secret(&keys, (tenant(1), "t", "x"), &huge, at(1)).await;
     assert!(matches!(error, Err(Error::TooLarge { .. })));
+}
+
+async fn a_database_knows_its_key(db: Database) {
+    db.store.check_key(&ring(&["a1"])).await.unwrap();
+    db.store.check_key(&ring(&["a1"])).await.unwrap();
+    let other = db.store.check_key(&ring(&["b2"])).await;
+    assert!(matches!(other, Err(Error::OtherKey)), "{other:?}");
+    // A new key in front of the old one takes its place.
+    db.store.check_key(&ring(&["b2", "a1"])).await.unwrap();
+    db.store.check_key(&ring(&["b2"])).await.unwrap();
+    assert!(db.store.check_key(&ring(&["a1"])).await.is_err());
 }
 
 async fn build_secrets_end_with_the_build(db: Database) {

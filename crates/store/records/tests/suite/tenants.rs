@@ -1,5 +1,6 @@
 //! Tenants, principals, tokens and the audit log.
 
+use ashlar_core::Digest;
 use ashlar_core::identity::Role;
 use ashlar_records::{AuditEntry, Error, NewToken, TokenText};
 use serde_json::json;
@@ -11,6 +12,7 @@ crate::on_both! {
     tenants_and_principals_have_unique_names;
     tokens_are_good_until_they_end;
     changes_are_remembered;
+    grants_are_the_tenants_own;
 }
 
 async fn tenants_and_principals_have_unique_names(db: Database) {
@@ -88,4 +90,17 @@ async fn changes_are_remembered(db: Database) {
     assert_eq!(rest.len(), 1);
     assert_eq!(db.store.forget_audit(at(3)).await.unwrap(), 3);
     assert_eq!(db.store.audit_log(tenant(0), None, 9).await.unwrap().len(), 1);
+}
+
+async fn grants_are_the_tenants_own(db: Database) {
+    let digests: Vec<Digest> = (0..700).map(|i| Digest::of(format!("{i}"))).collect();
+    let (ours, theirs) = (crate::common::tenant(1), crate::common::tenant(2));
+    db.store.grant(ours, &digests[..600]).await.unwrap();
+    db.store.grant(theirs, &digests[590..]).await.unwrap();
+    db.store.grant(ours, &digests[..600]).await.unwrap();
+    let found = db.store.granted(ours, &digests).await.unwrap();
+    assert_eq!(found, digests[..600].iter().copied().collect());
+    let found = db.store.granted(theirs, &digests[..591]).await.unwrap();
+    assert_eq!(found, digests[590..591].iter().copied().collect());
+    assert!(db.store.granted(ours, &[]).await.unwrap().is_empty());
 }
