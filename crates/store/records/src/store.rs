@@ -6,18 +6,15 @@ use std::time::Duration;
 use crate::Error;
 use crate::db::{Db, Options};
 use crate::follow::Wakeups;
-
 use crate::leases::LEASE;
-use crate::segments::SegmentBlobs;
+
 /// Records, journals and the queue. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) db: Db,
     pub(crate) wakeups: Arc<Wakeups>,
-}
-    pub(crate) blocks: Arc<Blocks>,
-    pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
     pub(crate) lease: Duration,
+}
 
 impl Store {
     /// Opens a SQLite file (made when missing) or a `postgres://` address, and brings its schema
@@ -35,14 +32,7 @@ impl Store {
     /// As [`Store::open`].
     pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
         let db = Db::open(place, options).await?;
-        let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
-        Ok(Self { db, wakeups, blocks, segments: None, lease: LEASE })
-    }
-
-    /// Says where the logs of ended builds go; without a place they stay in the database.
-    #[must_use]
-    pub fn with_segments(self, blobs: Arc<dyn SegmentBlobs>) -> Self {
-        Self { segments: Some(blobs), ..self }
+        Ok(Self { db, wakeups: Arc::new(Wakeups::new()), lease: LEASE })
     }
 
     /// Closes all connections; a SQLite file is left without a write-ahead log.

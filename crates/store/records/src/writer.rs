@@ -13,8 +13,7 @@ use ashlar_core::{BuildId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::codec::text::TextRow;
-use crate::journal::{Said, Stamped, Writer};
+use crate::journal::{Stamped, Writer};
 use crate::leases::Held;
 use crate::{Error, Store};
 
