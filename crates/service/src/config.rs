@@ -7,7 +7,7 @@ use std::time::Duration;
 use ashlar_core::graph::Network;
 use ashlar_native::BuildLimits;
 use ashlar_oci::RegistrySettings;
-use ashlar_records::TokenText;
+use ashlar_records::{Retention, TokenText};
 
 use crate::{Executor, Observer};
 
@@ -39,6 +39,8 @@ pub struct ServiceConfig {
     pub ca_bundle: Option<PathBuf>,
     /// Folder below which git remotes may be plain paths.
     pub git_file_root: Option<PathBuf>,
+    /// How long builds are kept unless somebody says otherwise.
+    pub retention: Retention,
     /// How long a drain lets running builds go on.
     pub drain: Duration,
     /// Stands in for the native executor.
@@ -65,6 +67,7 @@ impl ServiceConfig {
             network: Network::Isolated,
             ca_bundle: None,
             git_file_root: None,
+            retention: Retention::default(),
             drain: DRAIN_DEFAULT,
             executor: None,
             public_url: None,

@@ -1,6 +1,7 @@
 //! What may still change about a build: labels, name, pins, bookmarks, a dialect's notes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ashlar_core::BuildId;
 use ashlar_core::identity::Role;
@@ -92,7 +93,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`]; [`Error::Conflict`] when it is pinned or runs.
-    pub async fn delete(&self, actor: &Actor, build: BuildId) -> Result<(), Error> {
+    pub async fn delete(self: &Arc<Self>, actor: &Actor, build: BuildId) -> Result<(), Error> {
         let record = self.own(actor, build).await?;
         if record.pinned {
             return Err(Error::Conflict("the build is pinned; unpin it first".into()));
@@ -102,7 +103,7 @@ impl Service {
         }
         self.audit(actor, "build.delete", build, json!({ "name": record.name })).await?;
         self.store().forget(&[build]).await?;
-        Ok(())
+        self.drop_image(record.submission.tenant, build).await
     }
 
     async fn change(

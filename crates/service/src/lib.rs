@@ -17,6 +17,7 @@
 //! | a dialect's own objects | [`Service::dialect`]: names, counters and documents ([`DialectStore`]) |
 //! | tenants, tokens, secrets | [`Service::add_tenant`], [`Service::make_token`], [`Service::hold_secret`] |
 //! | queues | [`Service::set_scope_policy`] |
+//! | retention | [`Service::set_retention`], [`Service::retention`], [`Service::expiry`], a dialect's own default [`Service::set_dialect_retention`] |
 //!
 //! # Rules that hold in all of them
 //!
@@ -53,12 +54,14 @@ mod observer;
 mod promote;
 mod query;
 mod recipe;
+mod retention;
 mod retry;
 mod secrets;
 mod service;
 mod show;
 mod start;
 mod submit;
+mod sweep;
 mod tar_context;
 mod tenants;
 mod token_file;
@@ -71,9 +74,9 @@ pub use artifacts::{Archive, Packaged};
 pub use ashlar_core::identity::{Principal, Role, Tenant};
 pub use ashlar_core::journal::{BuildKind, Mode, OnLost, Record};
 pub use ashlar_records::{
-    At, AuditEntry, Cursor, Document, DocumentType, Filter, Follower, Listed, Namespace, NewAlias,
-    NewDocument, NumberedAlias, Order, Page, Policy, ScopeEntry, Secret, TimeRange, Token,
-    TokenText, new_build_id, now,
+    At, AuditEntry, Bound, Bounds, Cursor, Document, DocumentType, Exempt, Filter, Follower,
+    Listed, Namespace, NewAlias, NewDocument, NumberedAlias, Order, Page, Policy, Retention,
+    RetentionError, ScopeEntry, Secret, TimeRange, Token, TokenText, What, Why, new_build_id, now,
 };
 pub use client::ClientInfo;
 pub use config::{SLOTS_DEFAULT, ServiceConfig};
@@ -87,6 +90,7 @@ pub use logs::{Found, LogLineAt};
 pub use observer::{Observer, trace_parent};
 pub use promote::BUILDS;
 pub use query::{Query, QueryError};
+pub use retention::{Due, Expiry};
 pub use retry::RetryRequest;
 pub use service::Service;
 pub use submit::{Accepted, SubmitRequest};

@@ -1,4 +1,4 @@
-//! Upkeep: lost workers, wake-ups of other processes, keys that are too old.
+//! Upkeep: lost workers, wake-ups of other processes, and all that is kept for a time only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,12 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const KEYS_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long the audit log is kept.
 const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// How often retention lets things go.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How long after a round that had much to do the next one begins.
+const RETENTION_PAUSE: Duration = Duration::from_millis(100);
+/// How often what nobody needs is looked for on the disk.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// How long to wait before PostgreSQL is listened to again.
 const RELAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -26,6 +32,40 @@ impl Service {
         tokio::spawn(Arc::clone(self).expire_leases());
         tokio::spawn(Arc::clone(self).relay());
         tokio::spawn(Arc::clone(self).forget_old());
+        tokio::spawn(Arc::clone(self).retain());
+        tokio::spawn(Arc::clone(self).sweep());
+    }
+
+    async fn retain(self: Arc<Self>) {
+        while !self.workers().is_draining() {
+            let pause = match self.apply_retention(now()).await {
+                Ok(0) => RETENTION_EVERY,
+                Ok(gone) => {
+                    tracing::info!(gone, "retention let records, logs or artifacts go");
+                    RETENTION_PAUSE
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.internal_text(), "cannot apply retention");
+                    RETENTION_EVERY
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    async fn sweep(self: Arc<Self>) {
+        let mut every = interval(SWEEP_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.workers().is_draining() {
+            every.tick().await;
+            let images = self.sweep_images().await;
+            let grants = self.sweep_grants().await;
+            match images.and_then(|images| grants.map(|grants| (images, grants))) {
+                Ok((0, 0)) => {}
+                Ok((images, grants)) => tracing::info!(images, grants, "swept what is not needed"),
+                Err(error) => tracing::warn!(error = error.internal_text(), "cannot sweep"),
+            }
+        }
     }
 
     async fn expire_leases(self: Arc<Self>) {

@@ -14,6 +14,7 @@ use crate::contexts::Contexts;
 use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::metrics::Counters;
+use crate::retention::RetentionState;
 use crate::token_file;
 use crate::worker::Workers;
 use crate::{Actor, Error, ServiceConfig};
@@ -34,6 +35,7 @@ pub struct Service {
     contexts: Contexts,
     workers: Workers,
     counters: Counters,
+    retention: RetentionState,
     admin: Actor,
     admin_hash: Digest,
     /// Held as long as the process lives: two servers in one data directory would take each
@@ -76,6 +78,7 @@ impl Service {
             contexts: disk.contexts,
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,
+            retention: RetentionState::default(),
             admin,
             admin_hash: Digest::of(disk.token.expose()),
             _lock: disk.lock,
@@ -133,6 +136,10 @@ impl Service {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn retention_state(&self) -> &RetentionState {
+        &self.retention
     }
 
     /// Runs work that blocks (files, hashing, the engine) beside the async threads.

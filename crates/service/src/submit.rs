@@ -245,14 +245,17 @@ fn request_digest(s: &Submission) -> Digest {
     hasher.finish()
 }
 
-fn check(request: &SubmitRequest) -> Result<(), Error> {
-    if request.scope.is_empty()
-        || request.scope.len() > SCOPE_MAX
-        || request.scope.chars().any(char::is_control)
-    {
+/// Checks a scope's name.
+pub(crate) fn check_scope(scope: &str) -> Result<(), Error> {
+    if scope.is_empty() || scope.len() > SCOPE_MAX || scope.chars().any(char::is_control) {
         let why = format!("must be 1 to {SCOPE_MAX} bytes without control characters");
         return Err(Error::invalid("scope", why));
     }
+    Ok(())
+}
+
+fn check(request: &SubmitRequest) -> Result<(), Error> {
+    check_scope(&request.scope)?;
     check_name("name", &request.name)?;
     if let Some(backend) = &request.backend
         && !matches!(backend.as_str(), "native" | "buildkit")

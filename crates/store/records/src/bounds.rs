@@ -125,8 +125,8 @@ impl Bounds {
 
 /// How long the builds of a scope are kept. All bounds hold: what one of them lets go goes. What
 /// is pinned, what a name was moved to and the newest success of each name stay in any case, and
-/// are not counted. Logs and artifacts without bounds of their own go with their records; a record
-/// stays as long as artifacts with bounds of their own do.
+/// are not counted. Logs and artifacts go with their records at the latest, and only before them
+/// where they have bounds of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
@@ -136,7 +136,7 @@ pub struct Retention {
     /// Of logs, before their records.
     #[serde(skip_serializing_if = "is_default")]
     pub logs: Bounds,
-    /// Of artifacts, before or after their records would go.
+    /// Of artifacts, before their records.
     #[serde(skip_serializing_if = "is_default")]
     pub artifacts: Bounds,
 }

@@ -4,6 +4,7 @@
 //! totals are known, so the walk begins at the oldest build and ends at the first one that may
 //! stay: what it costs depends on what goes, never on what stays.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ashlar_core::journal::Event;
@@ -13,7 +14,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::bounds::{Bounds, Retention, What};
 use crate::builds::{self, Loaded};
-use crate::db::{Row, Tx, args};
+use crate::db::{Arg, Row, Tx, args, pieces, placeholders};
 use crate::journal::Stamped;
 use crate::kept::{self, Exempt};
 use crate::leases::after;
@@ -41,18 +42,6 @@ pub struct Group {
     /// Through which door the builds came.
     pub dialect: String,
     id: i64,
-    totals: [u64; 5],
-}
-
-impl Group {
-    const fn total(&self, what: What) -> (u64, u64) {
-        let [records, logs, log_bytes, artifacts, artifact_bytes] = self.totals;
-        match what {
-            What::Record => (records, log_bytes),
-            What::Log => (logs, log_bytes),
-            What::Artifacts => (artifacts, artifact_bytes),
-        }
-    }
 }
 
 /// Which bound lets something go.
@@ -109,6 +98,15 @@ pub struct Place {
     pub newer: u64,
     /// Bytes of it and the newer ones.
     pub bytes: u64,
+}
+
+/// Returns the columns of `kept_totals` that count a kind of thing and add up its bytes.
+const fn totals(what: What) -> (&'static str, &'static str) {
+    match what {
+        What::Record => ("records", "log_bytes"),
+        What::Log => ("logs", "log_bytes"),
+        What::Artifacts => ("artifacts", "artifact_bytes"),
+    }
 }
 
 const fn columns(what: What) -> (&'static str, &'static str) {
@@ -216,8 +214,8 @@ impl Store {
         after: Option<&Group>,
         limit: u32,
     ) -> Result<Vec<Group>, Error> {
-        let sql = "SELECT t.scope, t.dialect, s.tenant, s.name, t.records, t.logs, t.log_bytes, \
-                   t.artifacts, t.artifact_bytes FROM kept_totals t JOIN scopes s ON s.id = t.scope \
+        let sql = "SELECT t.scope, t.dialect, s.tenant, s.name \
+                   FROM kept_totals t JOIN scopes s ON s.id = t.scope \
                    WHERE (t.scope, t.dialect) > ($1, $2) ORDER BY t.scope, t.dialect LIMIT $3";
         let (id, dialect) = after.map_or((-1, ""), |g| (g.id, g.dialect.as_str()));
         let rows = self.db.all(sql, args![id, dialect, limit.min(GROUPS_MAX)]).await?;
@@ -238,6 +236,11 @@ impl Store {
         if !bounds.is_bound() {
             return Ok(Vec::new());
         }
+        let (n, sum) = totals(what);
+        let sql = format!("SELECT {n}, {sum} FROM kept_totals WHERE scope = $1 AND dialect = $2");
+        let row = self.db.maybe(AssertSqlSafe(sql), args![group.id, &group.dialect]).await?;
+        let Some(row) = row else { return Ok(Vec::new()) };
+        let (mut left, mut bytes) = (row.count(0)?, row.count(1)?);
         let (there, size) = columns(what);
         let sql = format!(
             "SELECT b.id, k.ended_at, {size} FROM kept k JOIN builds b ON b.position = k.build \
@@ -245,7 +248,6 @@ impl Store {
              ORDER BY k.ended_at, k.build LIMIT $3"
         );
         let values = args![group.id, &group.dialect, FORGET_AT_ONCE as u64];
-        let (mut left, mut bytes) = group.total(what);
         let mut found = Vec::new();
         for row in self.db.all(AssertSqlSafe(sql), values).await? {
             let old = bounds.age().is_some_and(|age| after(row.time(1).unwrap_or(now), age) <= now);
@@ -307,6 +309,27 @@ impl Store {
         Ok(if done { LetGo::Gone } else { LetGo::Nothing })
     }
 
+    /// Returns those of these builds that have no artifacts to keep: they have ended without any, or
+    /// are not there at all.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn without_artifacts(&self, builds: &[BuildId]) -> Result<Vec<BuildId>, Error> {
+        let mut found = Vec::new();
+        for piece in pieces(builds) {
+            let sql = format!(
+                "SELECT b.id FROM builds b LEFT JOIN kept k ON k.build = b.position \
+                 WHERE b.id IN (VALUES {}) AND (k.build IS NULL OR k.artifact_bytes IS NOT NULL)",
+                placeholders(1, piece.len(), 1)
+            );
+            let values = piece.iter().map(|b| Arg::from(*b)).collect();
+            let rows = self.db.all(AssertSqlSafe(sql), values).await?;
+            let needed = rows.iter().map(|row| row.build(0)).collect::<Result<BTreeSet<_>, _>>()?;
+            found.extend(piece.iter().filter(|b| !needed.contains(b)));
+        }
+        Ok(found)
+    }
+
     /// Looks at exempt builds again whose time has come: from now on they count as others do.
     ///
     /// # Errors
@@ -365,12 +388,8 @@ async fn newer(tx: &mut Tx, row: &Row, what: What) -> Result<(u64, u64), Error> 
 }
 
 fn group(row: &Row) -> Result<Group, Error> {
-    let mut totals = [0; 5];
-    for (i, total) in totals.iter_mut().enumerate() {
-        *total = row.count(4 + i)?;
-    }
     let (id, dialect) = (row.int(0)?, row.text(1)?);
-    Ok(Group { tenant: row.tenant(2)?, scope: row.text(3)?, dialect, id, totals })
+    Ok(Group { tenant: row.tenant(2)?, scope: row.text(3)?, dialect, id })
 }
 
 /// Loads a build that has ended.

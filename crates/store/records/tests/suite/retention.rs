@@ -187,6 +187,10 @@ async fn artifacts_go_before_their_record(db: Database) {
     let removed = Event::ArtifactRemoved { name: "file".into(), reason: "retention: count".into() };
     assert_eq!(entries[0].event, removed);
     assert_eq!(due(&db.store, What::Artifacts, count(1), now).await, []);
+    let running = submit(&db.store, submission(), 0).await.submission.build;
+    let all = [id(&old), running, crate::common::build_id()];
+    let without = db.store.without_artifacts(&all).await.unwrap();
+    assert_eq!(without, [all[0], all[2]]);
     assert_eq!(due(&db.store, What::Record, count(1), now).await.len(), 1);
 }
 
