@@ -86,18 +86,18 @@ pub enum Error {
     /// The key for sealed values cannot be used.
     #[error("the secrets key {0}")]
     Key(&'static str),
-    /// The file with the secrets key cannot be used.
-    #[error("cannot read or make the key file '{}'", path.display())]
-    KeyFile {
-        /// Where it is.
-        path: std::path::PathBuf,
-        /// Why.
     /// The key for sealed values is not the database's.
     #[error(
         "the secrets of this database are sealed with another key; give all servers and workers \
          of one database the same ASHLAR_SECRETS_KEY"
     )]
     OtherKey,
+    /// The file with the secrets key cannot be used.
+    #[error("cannot read or make the key file '{}'", path.display())]
+    KeyFile {
+        /// Where it is.
+        path: std::path::PathBuf,
+        /// Why.
         #[source]
         source: std::io::Error,
     },
