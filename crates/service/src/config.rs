@@ -9,7 +9,7 @@ use ashlar_native::BuildLimits;
 use ashlar_oci::RegistrySettings;
 use ashlar_records::{Retention, TokenText};
 
-use crate::{Executor, Observer};
+use crate::{BuildkitAddress, Executor, Observer};
 
 /// Builds that one process runs at once: builds wait on networks, so this does not hang on cores.
 pub const SLOTS_DEFAULT: usize = 8;
@@ -49,6 +49,8 @@ pub struct ServiceConfig {
     pub public_url: Option<String>,
     /// Is told how builds went.
     pub observer: Option<Arc<dyn Observer>>,
+    /// BuildKit daemons; Dockerfiles go there when there are any.
+    pub buildkit: Vec<BuildkitAddress>,
     /// Executors that are taken before the native one for what they serve, the first first.
     pub executors: Vec<Arc<dyn Executor>>,
 }
@@ -72,6 +74,7 @@ impl ServiceConfig {
             executor: None,
             public_url: None,
             observer: None,
+            buildkit: Vec::new(),
             executors: Vec::new(),
         }
     }

@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ashlar_core::Digest;
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{ArtifactRecord, Event};
+use ashlar_core::journal::{ArtifactRecord, Event, Sink};
 use ashlar_core::state::State;
 use ashlar_native::export::Image;
-use ashlar_native::{BuildRequest, Engine};
+use ashlar_native::{BuildRequest, Built, Engine};
+use ashlar_oci::Reference;
 use ashlar_sandbox::Cancel;
 
 use crate::Definition;
@@ -36,6 +38,12 @@ pub trait Executor: Send + Sync {
 
     /// Says whether it can run builds of this kind at all.
     fn serves(&self, definition: &Definition) -> bool;
+
+    /// Says why it does not run a build, when it does not.
+    fn refusal(&self, definition: &Definition) -> Option<String> {
+        let _ = definition;
+        None
+    }
 
     /// Runs one build to its end.
     ///
@@ -80,6 +88,13 @@ impl Executors {
             _ => able().find(wanted).unwrap_or(&self.native),
         }
     }
+
+    /// Says why the executor that was asked for does not run a build.
+    pub(crate) fn why_not(&self, requested: &str, definition: &Definition) -> String {
+        let asked = self.preferred.iter().find(|e| e.name() == requested);
+        let said = asked.and_then(|e| e.refusal(definition));
+        said.unwrap_or_else(|| "no other backend is configured".into())
+    }
 }
 
 /// The embedded executor.
@@ -102,16 +117,31 @@ impl Executor for Native {
         // A collection of garbage by another process must not take what nothing refers to yet.
         let _lease = self.0.work_lease()?;
         let built = self.0.build(request, cancel)?;
-        sink.event(Event::State { to: State::Exporting });
-        let image = Image::of(&built, vec![name], epoch)?;
-        let digest = self.0.keep_image(&image, None)?;
-        let artifact = ArtifactRecord {
-            name: "image".into(),
-            kind: "image".into(),
-            digest,
-            bytes: None,
-            references: Vec::new(),
-        };
-        Ok(Finished { artifacts: vec![artifact], files: built.returned })
+        keep(&self.0, built, name, epoch, &*sink)
+    }
+}
+
+/// Keeps what the native engine made among the local images.
+pub(crate) fn keep(
+    engine: &Engine,
+    built: Built,
+    name: Reference,
+    epoch: Option<i64>,
+    sink: &dyn Sink,
+) -> Result<Finished, Failure> {
+    sink.event(Event::State { to: State::Exporting });
+    let image = Image::of(&built, vec![name], epoch)?;
+    let digest = engine.keep_image(&image, None)?;
+    Ok(Finished { artifacts: vec![image_artifact(digest)], files: built.returned })
+}
+
+/// Returns the record of an image by its id among the local images.
+pub(crate) fn image_artifact(digest: Digest) -> ArtifactRecord {
+    ArtifactRecord {
+        name: "image".into(),
+        kind: "image".into(),
+        digest,
+        bytes: None,
+        references: Vec::new(),
     }
 }

@@ -30,6 +30,7 @@
 
 mod access;
 mod artifacts;
+mod buildkit;
 mod cancel;
 mod client;
 mod config;
@@ -71,6 +72,7 @@ mod worker;
 
 pub use access::Actor;
 pub use artifacts::{Archive, Packaged};
+pub use ashlar_buildkit::Address as BuildkitAddress;
 pub use ashlar_core::identity::{Principal, Role, Tenant};
 pub use ashlar_core::journal::{BuildKind, Mode, OnLost, Record};
 pub use ashlar_records::{

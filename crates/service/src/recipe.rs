@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ashlar_core::frontend::{Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question};
 use ashlar_core::graph::Op;
+use ashlar_core::image::RunConfig;
 use ashlar_core::{BuildId, Digest, TenantId};
 use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps, Runtime};
 use ashlar_frontend_dockerfile::DockerfileFrontend;
@@ -84,9 +85,8 @@ impl Guarded {
     }
 }
 
-/// Changes how a plan's result runs.
-fn apply_runtime(plan: &mut Plan, runtime: &Runtime) {
-    let config = &mut plan.config.config;
+/// Changes how an image runs.
+pub(crate) fn set_runtime(config: &mut RunConfig, runtime: &Runtime) {
     if let Some(user) = &runtime.user {
         config.user.clone_from(user);
     }
@@ -124,7 +124,7 @@ impl Frontend for Guarded {
             }
             Lowered::Plan(mut plan) => {
                 self.check_plan(&plan)?;
-                apply_runtime(&mut plan, &self.runtime);
+                set_runtime(&mut plan.config.config, &self.runtime);
                 if let Some(start) = &self.start {
                     add_start(&mut plan, start)?;
                 }

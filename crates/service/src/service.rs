@@ -4,12 +4,14 @@ use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ashlar_buildkit::Buildkit;
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::{Engine, EngineConfig};
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 
+use crate::buildkit::OnBuildkit;
 use crate::contexts::Contexts;
 use crate::executor::{Executors, Native};
 use crate::grants::Grants;
@@ -17,7 +19,7 @@ use crate::metrics::Counters;
 use crate::retention::RetentionState;
 use crate::token_file;
 use crate::worker::Workers;
-use crate::{Actor, Error, ServiceConfig};
+use crate::{Actor, Error, Executor, ServiceConfig};
 
 /// The tenant that the admin belongs to.
 const TENANT_DEFAULT: &str = "default";
@@ -197,12 +199,23 @@ fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
         worker: worker_id(&root)?,
         token: token_file::load(&root, config.admin_token.clone())?,
         keys,
-        executors: Executors::new(native, config.executors.clone()),
+        executors: Executors::new(native, preferred(config, &engine)?),
         contexts: Contexts::open(root.join("contexts"))?,
         engine,
         lock,
         root,
     })
+}
+
+/// Returns the executors that are taken before the native one.
+fn preferred(config: &ServiceConfig, engine: &Engine) -> Result<Vec<Arc<dyn Executor>>, Error> {
+    let mut preferred = config.executors.clone();
+    if !config.buildkit.is_empty() {
+        let daemons = Buildkit::new(config.buildkit.clone()).map_err(Error::internal)?;
+        let (engine, limits) = (engine.clone(), config.limits.clone());
+        preferred.push(Arc::new(OnBuildkit { daemons, engine, limits }));
+    }
+    Ok(preferred)
 }
 
 fn open_engine(config: &ServiceConfig) -> Result<Engine, Error> {

@@ -130,7 +130,10 @@ impl Service {
         let failed = |e: Error| Failure::new(FailureKind::Internal, e.internal_text());
         let definition = Definition::of(record).map_err(failed)?;
         let executor = self.executors().choose(record.submission.backend.as_deref(), &definition);
-        announce(record, writer, executor.name());
+        let requested = record.submission.backend.as_deref();
+        let other = requested.filter(|r| *r != executor.name());
+        let why = other.map(|r| self.executors().why_not(r, &definition));
+        announce(record, writer, executor.name(), why);
         if let Some(seconds) = definition.limits.build_seconds {
             let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
             let deadline = Timestamp::from_nanos(now().nanos().saturating_add(nanos));
@@ -168,10 +171,9 @@ fn holds(row: &Record, fence: u64) -> bool {
 }
 
 /// Says which executor runs the build, and why it is not the one that was asked for.
-fn announce(record: &Record, writer: &JournalWriter, ran: &str) {
+fn announce(record: &Record, writer: &JournalWriter, ran: &str, why: Option<String>) {
     let requested = record.submission.backend.clone();
-    let differs = requested.as_deref().is_some_and(|r| r != ran);
-    let reason = differs.then(|| format!("no other backend is configured; {ran} runs the build"));
+    let reason = why.map(|why| format!("{why}; {ran} runs the build"));
     if let Some(text) = &reason {
         writer.event(Event::Log(LogLine::service(Level::Info, text.clone())));
     }
