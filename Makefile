@@ -1,5 +1,5 @@
 # The two commands of the README, and the ones that make them up.
-.PHONY: demo test bench setup-demo setup-test lint unit conformance fuzz
+.PHONY: demo test bench setup-demo setup-test lint unit schema conformance fuzz
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -12,7 +12,7 @@ demo: setup-demo
 	ASHLAR=$(abspath $(RELEASE)) scripts/demo
 
 # Installs what the tests need and passes all of them. Needs root: the sandbox is tested for real.
-test: setup-test lint unit conformance
+test: setup-test lint unit schema conformance
 	@echo "all tests passed"
 
 setup-demo:
@@ -27,6 +27,11 @@ lint:
 
 unit:
 	scripts/unit
+
+# Property-based tests of the native API against its OpenAPI document.
+schema: setup-test
+	$(CARGO) build --locked --bin ashlar
+	ASHLAR=$(abspath $(DEBUG)) scripts/schemathesis
 
 conformance: setup-test
 	$(CARGO) build --locked --bin ashlar

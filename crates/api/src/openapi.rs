@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document: made from the table of routes and the schemas beside this file.
 
+use ashlar_core::state::State;
 use axum::Json;
 use serde_json::{Map, Value, json};
 
@@ -66,13 +67,39 @@ fn operation_id(route: &Route) -> String {
 fn parameters(route: &Route) -> Vec<Value> {
     let in_path = route.path.split('{').skip(1).filter_map(|p| p.split_once('}'));
     let in_path = in_path.map(|(name, _)| {
-        json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
+        json!({ "name": name, "in": "path", "required": true, "schema": path_schema(name) })
     });
     let in_query = route
         .query
         .iter()
-        .map(|(name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }));
+        .map(|(name, kind)| json!({ "name": name, "in": "query", "schema": query_schema(kind) }));
     in_path.chain(in_query).collect()
+}
+
+fn path_schema(name: &str) -> Value {
+    match name {
+        "build" | "token" => json!({ "type": "string", "format": "uuid" }),
+        "digest" => json!({ "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" }),
+        _ => json!({ "type": "string", "minLength": 1 }),
+    }
+}
+
+/// Returns the schema of a kind of parameter that the table of routes names.
+fn query_schema(kind: &str) -> Value {
+    let states: Vec<&str> = State::ALL.iter().map(|s| s.as_str()).collect();
+    match kind {
+        "count" => json!({ "type": "integer", "minimum": 0 }),
+        "number" => json!({ "type": "integer", "minimum": 1 }),
+        "uuid" => json!({ "type": "string", "format": "uuid" }),
+        "time" => json!({ "type": "string", "format": "date-time" }),
+        "state" => json!({ "type": "string", "enum": states }),
+        "build kind" => json!({ "type": "string", "enum": ["build", "workflow"] }),
+        "order" => json!({ "type": "string", "enum": ["newest", "oldest"] }),
+        "log format" => {
+            json!({ "type": "string", "enum": ["json", "text", "html", "raw", "sse"] })
+        }
+        plain => json!({ "type": plain }),
+    }
 }
 
 fn request_body(schema: &str) -> Value {
@@ -103,17 +130,25 @@ fn responses(route: &Route) -> Value {
     let mut ok = json!({ "description": "Done." });
     if let Some(schema) = route.answer {
         let schema = format!("#/components/schemas/{schema}");
-        ok["content"] = json!({ "application/json": { "schema": { "$ref": schema } } });
+        ok["content"]["application/json"] = json!({ "schema": { "$ref": schema } });
     }
-    json!({
-        route.status.to_string(): ok,
-        "default": {
-            "description": "A problem (RFC 9457).",
-            "content": {
-                "application/problem+json": {
-                    "schema": { "$ref": "#/components/schemas/Problem" },
-                },
-            },
+    for kind in route.also {
+        ok["content"][*kind] = json!({ "schema": { "type": "string" } });
+    }
+    let mut responses = json!({ route.status.to_string(): ok });
+    for (status, description) in route.or {
+        let mut other = responses[route.status.to_string()].clone();
+        other["description"] = json!(description);
+        if *status == 202 || *status == 204 {
+            other = json!({ "description": description });
+        }
+        responses[status.to_string()] = other;
+    }
+    responses["default"] = json!({
+        "description": "A problem (RFC 9457).",
+        "content": {
+            "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } },
         },
-    })
+    });
+    responses
 }

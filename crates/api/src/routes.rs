@@ -21,6 +21,10 @@ pub struct Route {
     pub body: Option<&'static str>,
     /// The body that is answered: a schema of the document.
     pub answer: Option<&'static str>,
+    /// Other media types that the answer may have.
+    pub also: &'static [&'static str],
+    /// Other statuses of success, and what they mean.
+    pub or: &'static [(u16, &'static str)],
 }
 
 const fn route(
@@ -30,7 +34,8 @@ const fn route(
     status: u16,
     summary: &'static str,
 ) -> Route {
-    Route { method, path, summary, role, status, query: &[], body: None, answer: None }
+    let (query, also, or) = (&[], &[], &[]);
+    Route { method, path, summary, role, status, query, body: None, answer: None, also, or }
 }
 
 impl Route {
@@ -40,6 +45,14 @@ impl Route {
 
     const fn takes(self, body: &'static str) -> Self {
         Self { body: Some(body), ..self }
+    }
+
+    const fn also(self, also: &'static [&'static str]) -> Self {
+        Self { also, ..self }
+    }
+
+    const fn or(self, or: &'static [(u16, &'static str)]) -> Self {
+        Self { or, ..self }
     }
 
     const fn answers(self, answer: &'static str) -> Self {
@@ -57,25 +70,26 @@ pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/builds", READ, 200, "Lists builds.")
         .query(&[
             ("q", "string"),
-            ("state", "string"),
+            ("state", "state"),
             ("scope", "string"),
             ("dialect", "string"),
             ("backend", "string"),
             ("executor", "string"),
             ("source", "string"),
-            ("kind", "string"),
-            ("parent", "string"),
+            ("kind", "build kind"),
+            ("parent", "uuid"),
             ("label", "string"),
             ("created", "string"),
-            ("limit", "integer"),
+            ("limit", "count"),
             ("cursor", "string"),
-            ("page", "integer"),
-            ("order", "string"),
+            ("page", "number"),
+            ("order", "order"),
         ])
         .answers("BuildList"),
     route("post", "/api/v1/builds", WRITE, 201, "Submits a build.")
         .takes("Submission")
-        .answers("Build"),
+        .answers("Build")
+        .or(&[(200, "An earlier request with the same key made the build.")]),
     route("get", "/api/v1/builds/{build}", READ, 200, "Shows a build with its definition.")
         .answers("Build"),
     route("patch", "/api/v1/builds/{build}", WRITE, 200, "Changes name, labels, pin, bookmark.")
@@ -83,24 +97,21 @@ pub const ROUTES: &[Route] = &[
         .answers("Build"),
     route("delete", "/api/v1/builds/{build}", WRITE, 204, "Forgets a build that has ended."),
     route("get", "/api/v1/builds/{build}/events", READ, 200, "Reads or follows the journal.")
-        .query(&[
-            ("from", "integer"),
-            ("since", "string"),
-            ("limit", "integer"),
-            ("follow", "boolean"),
-        ])
-        .answers("Entries"),
+        .query(&[("from", "count"), ("since", "time"), ("limit", "count"), ("follow", "boolean")])
+        .answers("Entries")
+        .also(&["text/event-stream"]),
     route("get", "/api/v1/builds/{build}/logs", READ, 200, "Reads, searches or follows the log.")
         .query(&[
-            ("from", "integer"),
-            ("since", "string"),
-            ("limit", "integer"),
-            ("step", "integer"),
+            ("from", "count"),
+            ("since", "time"),
+            ("limit", "count"),
+            ("step", "count"),
             ("search", "string"),
-            ("format", "string"),
+            ("format", "log format"),
             ("follow", "boolean"),
         ])
-        .answers("Lines"),
+        .answers("Lines")
+        .also(&["text/event-stream", "text/plain", "text/html", "application/octet-stream"]),
     route("post", "/api/v1/builds/{build}/cancel", WRITE, 202, "Asks a build to stop.")
         .takes("Cancel")
         .answers("Build"),
@@ -119,7 +130,9 @@ pub const ROUTES: &[Route] = &[
         200,
         "Downloads an artifact; an image as an archive.",
     )
-    .query(&[("format", "string"), ("name", "string")]),
+    .query(&[("format", "string"), ("name", "string")])
+    .also(&["application/octet-stream", "application/x-tar"])
+    .or(&[(206, "A part of it.")]),
     route("delete", "/api/v1/builds/{build}/artifacts/{name}", WRITE, 200, "Removes an artifact.")
         .answers("Build"),
     route("get", "/api/v1/builds/{build}/image", READ, 200, "Shows the image's config.")
@@ -127,31 +140,34 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/blobs/missing", WRITE, 200, "Says which blobs have to be uploaded.")
         .takes("Digests")
         .answers("Missing"),
-    route("get", "/api/v1/blobs/{digest}", READ, 200, "Downloads a blob."),
+    route("get", "/api/v1/blobs/{digest}", READ, 200, "Downloads a blob.")
+        .also(&["application/octet-stream"])
+        .or(&[(206, "A part of it.")]),
     route("put", "/api/v1/blobs/{digest}", WRITE, 201, "Uploads a blob, or the rest of one.")
-        .takes("Bytes"),
+        .takes("Bytes")
+        .or(&[(202, "The blob is not whole yet."), (204, "The blob is there already.")]),
     route("get", "/api/v1/uploads/{digest}", WRITE, 200, "Says where an upload goes on.")
         .answers("Progress"),
     route("post", "/api/v1/contexts", WRITE, 201, "Keeps a context: a list of files, or a tar.")
         .takes("Context")
         .answers("Kept"),
     route("get", "/api/v1/tags", READ, 200, "Lists tags.")
-        .query(&[("prefix", "string"), ("after", "string"), ("limit", "integer")])
+        .query(&[("prefix", "string"), ("after", "string"), ("limit", "count")])
         .answers("Tags"),
     route("delete", "/api/v1/tags/{tag}", WRITE, 204, "Takes a tag away."),
     route("get", "/api/v1/whoami", READ, 200, "Says whose token it is.").answers("Whoami"),
     route("get", "/api/v1/tokens", MANAGE, 200, "Lists tokens, without their texts.")
-        .query(&[("after", "string"), ("limit", "integer")])
+        .query(&[("after", "string"), ("limit", "count")])
         .answers("Tokens"),
     route("post", "/api/v1/tokens", MANAGE, 201, "Makes a token; its text is shown once.")
         .takes("NewToken")
         .answers("Token"),
     route("delete", "/api/v1/tokens/{token}", MANAGE, 204, "Revokes a token."),
     route("get", "/api/v1/principals", READ, 200, "Lists the tenant's principals.")
-        .query(&[("after", "string"), ("limit", "integer")])
+        .query(&[("after", "string"), ("limit", "count")])
         .answers("Any"),
     route("get", "/api/v1/tenants", READ, 200, "Lists the tenants that the caller may know of.")
-        .query(&[("after", "string"), ("limit", "integer")])
+        .query(&[("after", "string"), ("limit", "count")])
         .answers("Any"),
     route("post", "/api/v1/tenants", ADMIN, 201, "Makes a tenant.")
         .takes("NewTenant")
@@ -159,10 +175,11 @@ pub const ROUTES: &[Route] = &[
     route("put", "/api/v1/scopes/{scope}/policy", WRITE, 204, "Sets how builds of a scope queue.")
         .takes("NewPolicy"),
     route("get", "/api/v1/audit", MANAGE, 200, "Reads the audit log, newest first.")
-        .query(&[("before", "integer"), ("limit", "integer")])
+        .query(&[("before", "integer"), ("limit", "count")])
         .answers("Any"),
     route("get", "/api/openapi.json", None, 200, "Shows this document.").answers("Any"),
     route("get", "/healthz", None, 200, "Says that the process answers.").answers("Any"),
     route("get", "/readyz", None, 200, "Says that the process can take builds.").answers("Any"),
-    route("get", "/metrics", None, 200, "Shows numbers in Prometheus' text format."),
+    route("get", "/metrics", None, 200, "Shows numbers in Prometheus' text format.")
+        .also(&["text/plain"]),
 ];
