@@ -7,7 +7,7 @@ use std::fmt;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_native::RegistryLogin;
 use ashlar_oci::registry::{AwsKey, EcrError};
-use ashlar_oci::{Registry, Transfer};
+use ashlar_oci::{Reference, Registry, Transfer};
 use ashlar_records::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -54,8 +54,17 @@ impl fmt::Debug for RegistryCredential {
     }
 }
 
+/// Returns the host of the registry that an image's reference names; nothing when it is none.
+pub fn registry_of(reference: &str) -> Option<String> {
+    let reference: Reference = reference.parse().ok()?;
+    Some(reference.repository().host().to_owned())
+}
+
 /// Returns the name that references use for a registry's host.
-fn host_of(text: &str) -> Result<String, Error> {
+///
+/// # Errors
+/// [`Error::Invalid`] when the text is no host.
+pub fn registry_host(text: &str) -> Result<String, Error> {
     let host = text.trim().to_ascii_lowercase();
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
@@ -73,7 +82,7 @@ pub(crate) fn to_secrets(
 ) -> Result<Vec<(String, Secret)>, Error> {
     let seal = |(host, credential): &(String, RegistryCredential)| {
         let value = serde_json::to_vec(credential).map_err(Error::internal)?;
-        Ok((format!("{PREFIX}{}", host_of(host)?), Secret::new(value)))
+        Ok((format!("{PREFIX}{}", registry_host(host)?), Secret::new(value)))
     };
     credentials.iter().map(seal).collect()
 }

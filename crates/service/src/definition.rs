@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::frontend::Plan;
 use ashlar_core::graph::{Network, Probe};
-use ashlar_core::{BuildId, Digest, Platform};
+use ashlar_core::{BuildId, Digest, Platform, TenantId};
 use ashlar_frontend_declarative as declarative;
 use ashlar_frontend_dockerfile as dockerfile;
 use ashlar_native::BuildLimits;
@@ -99,10 +99,13 @@ pub enum Recipe {
     Dockerfile(dockerfile::Request),
     /// Ordered steps on a base image.
     Declarative(declarative::Definition),
-    /// Ordered steps on what an earlier build of the tenant made.
+    /// Ordered steps on what an earlier build made.
     OnBuild {
         /// The earlier build.
         base: BuildId,
+        /// Whose build it is, when it is another tenant's that shares it. Filled in by the service.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<TenantId>,
         /// The steps; its own `base` is not looked at.
         steps: declarative::Definition,
     },

@@ -131,7 +131,8 @@ pub(crate) fn keep(
 ) -> Result<Finished, Failure> {
     sink.event(Event::State { to: State::Exporting });
     let image = Image::of(&built, vec![name], epoch)?;
-    let digest = engine.keep_image(&image, None)?;
+    let not_stored = |failure| Failure { kind: FailureKind::Export, ..failure };
+    let digest = engine.keep_image(&image, None).map_err(not_stored)?;
     Ok(Finished { artifacts: vec![image_artifact(digest)], files: built.returned })
 }
 

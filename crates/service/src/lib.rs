@@ -83,7 +83,7 @@ pub use ashlar_records::{
 pub use client::ClientInfo;
 pub use config::{SLOTS_DEFAULT, ServiceConfig};
 pub use context::{ContextFile, ContextManifest, EntryKind};
-pub use credentials::RegistryCredential;
+pub use credentials::{RegistryCredential, registry_host, registry_of};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
 pub use dialect::DialectStore;
 pub use error::{Error, ErrorKind};

@@ -30,6 +30,8 @@ pub(crate) fn image_name(tenant: impl ToString, build: impl ToString) -> Result<
 pub(crate) struct Guarded {
     inner: Box<dyn Frontend>,
     tenant: TenantId,
+    /// The image of another tenant that the definition may use.
+    granted: Option<Reference>,
     runtime: Runtime,
     start: Option<StartCommand>,
     frozen: Answers,
@@ -46,7 +48,9 @@ impl Guarded {
         let inner: Box<dyn Frontend> = match &definition.recipe {
             Recipe::Dockerfile(request) => Box::new(DockerfileFrontend::new(request.clone())),
             Recipe::Declarative(steps) => Box::new(Declarative(steps.clone())),
-            Recipe::OnBuild { base, steps } => Box::new(on_build(tenant, *base, steps)?),
+            Recipe::OnBuild { base, owner, steps } => {
+                Box::new(on_build(owner.unwrap_or(tenant), *base, steps)?)
+            }
             Recipe::Image { reference, platform } => {
                 let mut steps = Steps::new(Base::Image(reference.clone()), Vec::new());
                 steps.platform = platform.clone();
@@ -58,7 +62,11 @@ impl Guarded {
             }
         };
         let (runtime, start) = (definition.runtime.clone(), definition.start.clone());
-        Ok(Self { inner, tenant, runtime, start, frozen, seen: Mutex::new(None) })
+        let granted = match &definition.recipe {
+            Recipe::OnBuild { base, owner: Some(owner), .. } => Some(image_name(owner, base)?),
+            _ => None,
+        };
+        Ok(Self { inner, tenant, granted, runtime, start, frozen, seen: Mutex::new(None) })
     }
 
     /// Returns all answers that led to the plan, once there is one.
@@ -71,7 +79,11 @@ impl Guarded {
         let Ok(reference) = reference.parse::<Reference>() else { return Ok(()) };
         let repository = reference.repository();
         let own = format!("{}/", self.tenant);
-        if repository.host() == INTERNAL_HOST && !repository.path().starts_with(&own) {
+        let granted = self.granted.as_ref().map(Reference::repository);
+        if repository.host() == INTERNAL_HOST
+            && !repository.path().starts_with(&own)
+            && granted != Some(repository)
+        {
             return Err(Box::new(Diagnostic::new(format!("there is no image '{reference}'"))));
         }
         Ok(())

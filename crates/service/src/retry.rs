@@ -6,7 +6,7 @@ use ashlar_records::{NewAlias, NewDocument, NumberedAlias, Secret};
 
 use crate::recipe::{ANSWERS_KEY, NOTE_DIALECT};
 use crate::{
-    Accepted, Actor, Definition, Error, Mode, RegistryCredential, Service, SubmitRequest,
+    Accepted, Actor, Definition, Error, Mode, Recipe, RegistryCredential, Service, SubmitRequest,
     credentials, hidden,
 };
 
@@ -72,8 +72,10 @@ impl Service {
             true => None,
             false => self.answers_of(build).await?.or(definition.answers),
         };
+        // It was looked at when the first of these builds was submitted.
+        let shared = matches!(definition.recipe, Recipe::OnBuild { owner: Some(_), .. });
         let mut request = SubmitRequest::new(&s.dialect, &s.scope, &record.name, definition);
-        request.build = retry.build;
+        (request.build, request.base_is_shared) = (retry.build, shared);
         request.source = Some(s.source.clone());
         request.backend.clone_from(&s.backend);
         (request.kind, request.parent) = (s.kind, s.parent);

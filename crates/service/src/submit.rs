@@ -58,6 +58,9 @@ pub struct SubmitRequest {
     pub priority: i32,
     /// What happens when its worker is lost.
     pub on_lost: OnLost,
+    /// Whether the build that the definition stands on may be another tenant's: the caller has found
+    /// out that its owner shares it.
+    pub base_is_shared: bool,
     /// Values of secrets by id, kept sealed until the build ends.
     pub secrets: Vec<(String, Secret)>,
     /// Credentials of registries by host, for this build's pulls; kept and erased as secrets are.
@@ -92,6 +95,7 @@ impl SubmitRequest {
             labels: BTreeMap::new(),
             priority: 0,
             on_lost: OnLost::Requeue { attempts_max: ATTEMPTS_DEFAULT },
+            base_is_shared: false,
             secrets: Vec::new(),
             credentials: Vec::new(),
             hidden: None,
@@ -122,13 +126,18 @@ impl Service {
     /// # Errors
     /// [`Error::Invalid`], [`Error::TooLarge`]; [`Error::Conflict`] when the scope's policy forbids
     /// it or a name or key is in use; [`Error::Forbidden`]; [`Error::Unavailable`] while draining.
-    pub async fn submit(&self, actor: &Actor, request: SubmitRequest) -> Result<Accepted, Error> {
+    pub async fn submit(
+        &self,
+        actor: &Actor,
+        mut request: SubmitRequest,
+    ) -> Result<Accepted, Error> {
         actor.needs(Role::Developer)?;
         if self.workers().is_draining() {
             return Err(Error::Unavailable("the server is shutting down; try again".into()));
         }
         check(&request)?;
         self.check_definition(actor, &request.definition).await?;
+        self.freeze_base(actor, &mut request).await?;
         if let Some(parent) = request.parent {
             self.own(actor, parent).await?;
         }
@@ -218,12 +227,20 @@ impl Service {
         for tag in &definition.tags {
             crate::promote::check_tag(tag)?;
         }
-        if let Recipe::OnBuild { base, .. } = &definition.recipe {
-            let record = self.row(actor, *base).await.map_err(|_| no_base(base))?;
-            let same = record.submission.tenant == actor.tenant.id;
-            if !same || crate::artifacts::image_of(&record).is_none() {
-                return Err(no_base(base));
-            }
+        Ok(())
+    }
+
+    /// Checks the build that a definition stands on, and writes down whose it is.
+    async fn freeze_base(&self, actor: &Actor, request: &mut SubmitRequest) -> Result<(), Error> {
+        let Recipe::OnBuild { base, owner, .. } = &mut request.definition.recipe else {
+            return Ok(());
+        };
+        let record = self.store().row(*base).await.map_err(|_| no_base(base))?;
+        let tenant = record.submission.tenant;
+        *owner = (tenant != actor.tenant.id).then_some(tenant);
+        let allowed = owner.is_none() || request.base_is_shared;
+        if !allowed || crate::artifacts::image_of(&record).is_none() {
+            return Err(no_base(base));
         }
         Ok(())
     }

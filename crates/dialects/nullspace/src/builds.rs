@@ -2,7 +2,9 @@
 
 use ashlar_core::BuildId;
 use ashlar_core::state::State;
-use ashlar_service::{Actor, ErrorKind, NewDocument, RetryRequest, Role, Secret, SubmitRequest};
+use ashlar_service::{
+    Actor, Definition, ErrorKind, NewDocument, Recipe, RetryRequest, Role, Secret, SubmitRequest,
+};
 use axum::http::StatusCode;
 use serde_json::Value;
 use uuid::Uuid;
@@ -10,6 +12,7 @@ use uuid::Uuid;
 use crate::DIALECT;
 use crate::app::App;
 use crate::context::{Bound, Context};
+use crate::credentials::by_registry;
 use crate::documents::{Attempt, AttemptFiles, FileUse, NamedBlob};
 use crate::errors::{Answer, ApiError, code};
 use crate::failure::{detail_of, message_of};
@@ -76,18 +79,21 @@ impl App {
         submit.source = Some(prepared.source_type.to_owned());
         submit.backend = Some(request.backend.as_str().to_owned());
         submit.secrets = secrets_of(&request.secrets);
+        submit.credentials.clone_from(&prepared.credentials);
+        submit.base_is_shared = prepared.base_is_shared();
         let attempt = Attempt {
             template: found.id,
             tags: request.tags.clone(),
             original: None,
             triggered_by: actor.principal.name.clone(),
-            build_config: request.build_config.clone(),
+            build_config: request.config.wire.clone(),
             source_digest: prepared.source_digest.clone(),
             context_digest: prepared.context_digest.clone(),
             dockerfile_digest: prepared.dockerfile_digest.clone(),
             files: bound.files.counts(),
             start_cmd: request.start_cmd.clone(),
             readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
+            base_host: prepared.base_host.clone(),
             base_auth: request.base_auth.as_ref().map(|a| a.kind().to_owned()),
             settled: false,
             runtime_defaults: None,
@@ -194,6 +200,9 @@ impl App {
             let what = format!("base_image_auth: the build needs its '{kind}' credentials again");
             return Err(ApiError::invalid(what));
         }
+        self.check_base(actor, build).await?;
+        let auth = (base_auth.as_ref(), registries.as_slice());
+        let credentials = by_registry(auth, attempt.base_host.as_deref(), true)?;
         let new = BuildId::from_uuid(Uuid::now_v7());
         let files = self.objects.document::<AttemptFiles>(Some(found.tenant), build.uuid()).await?;
         let mut bound =
@@ -212,6 +221,7 @@ impl App {
         let retry = RetryRequest {
             build: Some(new),
             secrets: secrets_of(&secrets),
+            credentials,
             documents: documents(actor, new, &attempt, &bound)?,
             ..RetryRequest::default()
         };
@@ -220,6 +230,25 @@ impl App {
             _ => e.into(),
         })?;
         self.owned(actor, &ids::build(new)).await
+    }
+
+    /// Refuses a retry on another tenant's template that is not public any more.
+    async fn check_base(&self, actor: &Actor, build: BuildId) -> Answer<()> {
+        let record = self.service.show(actor, build).await?;
+        let Recipe::OnBuild { base, owner: Some(owner), .. } = Definition::of(&record)?.recipe
+        else {
+            return Ok(());
+        };
+        let template = self.attempt(owner, base).await?.map(|a| a.value.template);
+        let shared = match template {
+            Some(template) => self.by_id(actor, template).await?.is_some(),
+            None => false,
+        };
+        if shared {
+            return Ok(());
+        }
+        let message = "base_image: the template that the build stands on is not there any more";
+        Err(ApiError::new(StatusCode::BAD_REQUEST, code::TEMPLATE_NOT_FOUND, message))
     }
 
     /// Moves tags to a build.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ashlar_service::{RegistryCredential, registry_host};
 use serde_json::Value;
 
 use crate::errors::{Answer, ApiError};
@@ -32,6 +33,44 @@ impl Auth {
             Self::Aws { .. } => "aws_ecr",
         }
     }
+}
+
+impl From<&Auth> for RegistryCredential {
+    fn from(auth: &Auth) -> Self {
+        match auth.clone() {
+            Auth::Basic { username, password } => Self::Basic { username, password },
+            // Artifact Registry takes the key of a service account as this user's password.
+            Auth::Gcp { key } => Self::Basic { username: "_json_key".into(), password: key },
+            Auth::Aws { access_key_id, secret_access_key, region, session_token } => {
+                Self::AwsEcr { access_key_id, secret_access_key, region, session_token }
+            }
+        }
+    }
+}
+
+/// Returns credentials by registry. Those for the base image go to its registry; a template needs
+/// none.
+pub(crate) fn by_registry(
+    (base, registries): (Option<&Auth>, &[RegistryAuth]),
+    base_host: Option<&str>,
+    is_template: bool,
+) -> Answer<Vec<(String, RegistryCredential)>> {
+    let mut all: Vec<(String, RegistryCredential)> = Vec::new();
+    match (base, base_host) {
+        (Some(auth), Some(host)) => all.push((host.to_owned(), auth.into())),
+        (Some(_), None) if !is_template => {
+            let what = "the registry of the base image cannot be told; use registry_auth";
+            return Err(ApiError::invalid(format!("base_image_auth: {what}")));
+        }
+        _ => {}
+    }
+    for RegistryAuth { registry, auth } in registries {
+        let host = registry_host(registry)?;
+        if all.iter().all(|(known, _)| *known != host) {
+            all.push((host, auth.into()));
+        }
+    }
+    Ok(all)
 }
 
 impl fmt::Debug for Auth {

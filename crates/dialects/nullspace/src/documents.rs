@@ -119,6 +119,9 @@ pub(crate) struct Attempt {
     pub(crate) start_cmd: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) readiness: Option<Value>,
+    /// The registry of the base image, when it can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base_host: Option<String>,
     /// The kind of the credentials for the base image: a retry needs them again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) base_auth: Option<String>,

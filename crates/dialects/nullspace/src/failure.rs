@@ -18,7 +18,7 @@ pub(crate) fn phase_of(failure: &Failure) -> &'static str {
         FailureKind::Step => "build_step",
         FailureKind::Definition | FailureKind::Source if failure.step.is_none() => "prepare",
         FailureKind::Limit | FailureKind::Internal if failure.step.is_none() => "snapshot",
-        FailureKind::Export => "snapshot",
+        FailureKind::Export => "finalize",
         FailureKind::Definition
         | FailureKind::Source
         | FailureKind::Limit
@@ -130,7 +130,7 @@ mod tests {
             (K::Step, step, "build_step"),
             (K::Readiness, step, "readiness"),
             (K::Limit, step, "build_step"),
-            (K::Export, None, "snapshot"),
+            (K::Export, None, "finalize"),
             (K::Auth, None, "auth"),
             (K::Interrupted, None, "interrupted"),
             (K::Internal, None, "snapshot"),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::errors::{Answer, ApiError};
 use crate::prepare::Prepared;
-use crate::request::Source;
+use crate::request::{BuildRequest, Source};
 use crate::wire::{BuildPlan, IgnoredInstruction, PlanResponse, ValidationResponse};
 
 impl App {
@@ -73,6 +73,14 @@ fn plan_of(prepared: &Prepared) -> Answer<BuildPlan> {
         add(&mut plan, instruction);
     }
     Ok(plan)
+}
+
+/// Returns what a Dockerfile's wanted stage starts from, in the end; nothing for other sources.
+pub(crate) fn dockerfile_base(request: &BuildRequest) -> Answer<Option<String>> {
+    let Source::Dockerfile { text, path } = &request.source else { return Ok(None) };
+    let file = read(path, text.as_deref().unwrap_or_default())
+        .map_err(|d| ApiError::invalid(format!("dockerfile: {d}")))?;
+    Ok(chain(&file, request.target.as_deref()).first().map(|stage| stage.base.text.clone()))
 }
 
 /// Returns the stages that the wanted one stands on, itself last.

@@ -4,13 +4,15 @@ use ashlar_core::graph::{Network, Probe};
 use ashlar_core::{BuildId, Digest, Hasher};
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
 use ashlar_service::frontends::dockerfile::{self, NoCache};
-use ashlar_service::{Actor, Definition, Recipe, StartCommand};
+use ashlar_service::{Actor, Definition, Recipe, RegistryCredential, StartCommand, registry_of};
 use serde_json::Value;
 
 use crate::app::App;
 use crate::context::Context;
+use crate::credentials::by_registry;
 use crate::errors::{Answer, ApiError, code};
 use crate::ids::{BUILD_PREFIX, TEMPLATE_PREFIX};
+use crate::plan::dockerfile_base;
 use crate::refs::{SYSTEM_NAMESPACE, TAG_LATEST, TemplateRef, is_image, slug_id, slug_of};
 use crate::request::{BuildRequest, DOCKERFILE_BYTES_MAX, Source, check_dockerfile};
 
@@ -27,13 +29,21 @@ pub(crate) struct Prepared {
     pub(crate) context_digest: Option<String>,
     pub(crate) source_digest: String,
     pub(crate) dockerfile_digest: Option<String>,
+    /// The registry of the base image, when it can be told.
+    pub(crate) base_host: Option<String>,
+    /// Credentials by registry.
+    pub(crate) credentials: Vec<(String, RegistryCredential)>,
 }
 
 /// What steps stand on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BaseOf {
     Image(String),
-    Build(BuildId),
+    Build {
+        build: BuildId,
+        /// Whether it is another tenant's, of a template that is public.
+        shared: bool,
+    },
 }
 
 impl App {
@@ -54,7 +64,17 @@ impl App {
             Source::Dockerfile { .. } => None,
         };
         let (source_digest, dockerfile_digest) = digests(&request);
+        let base_host = match &base {
+            Some(BaseOf::Image(image)) => registry_of(image),
+            Some(BaseOf::Build { .. }) => None,
+            None => dockerfile_base(&request)?.as_deref().and_then(registry_of),
+        };
+        let auth = (request.base_auth.as_ref(), request.registry_auth.as_slice());
+        let is_template = matches!(&base, Some(BaseOf::Build { .. }));
+        let credentials = by_registry(auth, base_host.as_deref(), is_template)?;
         Ok(Prepared {
+            base_host,
+            credentials,
             source_type: source_type(&request, base.as_ref()),
             context_digest: context.as_ref().map(Context::digest),
             request,
@@ -126,14 +146,17 @@ impl App {
         };
         let build = self.source_build(&found, reference).await?.ok_or_else(refused)?;
         let record = self.service.row(self.service.admin(), build).await?;
-        if crate::views::is_available(&record) { Ok(BaseOf::Build(build)) } else { Err(refused()) }
+        if !crate::views::is_available(&record) {
+            return Err(refused());
+        }
+        Ok(BaseOf::Build { build, shared: !found.own })
     }
 }
 
 fn source_type(request: &BuildRequest, base: Option<&BaseOf>) -> &'static str {
     match (&request.source, base) {
         (Source::Dockerfile { .. }, _) => "dockerfile",
-        (_, Some(BaseOf::Build(_))) => "template_base",
+        (_, Some(BaseOf::Build { .. })) => "template_base",
         (Source::Steps { steps, .. }, _) => {
             let plain =
                 steps.is_empty() && request.build_envs.is_empty() && request.start_cmd.is_none();
@@ -169,15 +192,15 @@ impl Prepared {
     /// Returns what the service is asked to build, with the context that was kept.
     pub(crate) fn definition(&self, context: Option<Digest>) -> Definition {
         let request = &self.request;
-        let network = if request.internet { Network::Default } else { Network::None };
+        let network = if request.config.internet { Network::Default } else { Network::None };
         let recipe = match (&request.source, &self.base) {
             (Source::Dockerfile { text, path }, _) => {
                 let text = text.as_deref().unwrap_or_default();
                 Recipe::Dockerfile(self.dockerfile(text, path, network))
             }
-            (Source::Steps { steps, .. }, Some(BaseOf::Build(base))) => {
+            (Source::Steps { steps, .. }, Some(BaseOf::Build { build, .. })) => {
                 let steps = self.steps(steps.clone(), Base::Image(String::new()), network);
-                Recipe::OnBuild { base: *base, steps }
+                Recipe::OnBuild { base: *build, owner: None, steps }
             }
             (Source::Steps { base, steps, .. }, _) => {
                 Recipe::Declarative(self.steps(steps.clone(), Base::Image(base.clone()), network))
@@ -185,6 +208,7 @@ impl Prepared {
         };
         let mut definition = Definition::new(recipe);
         definition.network = network;
+        definition.limits = request.config.limits();
         definition.runtime = declarative::Runtime {
             user: request.runtime.user.clone(),
             workdir: request.runtime.workdir.clone(),
@@ -236,6 +260,11 @@ impl Prepared {
         // User, directory and variables are those of the result, which have the request's.
         let envs = std::collections::BTreeMap::new();
         Some(StartCommand { command, user: None, workdir: None, envs, readiness: probe })
+    }
+
+    /// Says whether the base is another tenant's.
+    pub(crate) const fn base_is_shared(&self) -> bool {
+        matches!(&self.base, Some(BaseOf::Build { shared: true, .. }))
     }
 
     /// Returns the name that the base has in plans.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ashlar_service::Limits;
 use ashlar_service::frontends::declarative::{Step, parse_steps};
 use ashlar_service::frontends::dockerfile;
 use serde_json::Value;
@@ -19,6 +20,15 @@ pub(crate) const DOCKERFILE_BYTES_MAX: usize = 4 << 20;
 /// The largest size of a root file system that can be asked for, in MiB.
 const DISK_MB_MAX: u64 = 1 << 20;
 
+/// Processors of a build whose request names none, and the most that one may name.
+const VCPUS_DEFAULT: u64 = 1;
+/// As above.
+const VCPUS_MAX: u64 = 1024;
+/// Memory of a build whose request names none, in MiB, and the most that one may name.
+const MEMORY_MIB_DEFAULT: u64 = 512;
+/// As above.
+const MEMORY_MIB_MAX: u64 = 16 << 20;
+
 /// What a client asks to be built.
 #[derive(Debug)]
 pub(crate) struct BuildRequest {
@@ -33,9 +43,7 @@ pub(crate) struct BuildRequest {
     pub(crate) runtime: Runtime,
     /// The entries of the context, not read yet.
     pub(crate) context: Option<Value>,
-    /// As it came.
-    pub(crate) build_config: Option<Value>,
-    pub(crate) internet: bool,
+    pub(crate) config: BuildConfig,
     pub(crate) base_auth: Option<Auth>,
     pub(crate) registry_auth: Vec<RegistryAuth>,
     pub(crate) secrets: Vec<(String, String)>,
@@ -74,6 +82,17 @@ impl Backend {
     }
 }
 
+/// How large the machine is that steps run in.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BuildConfig {
+    pub(crate) vcpus: u64,
+    pub(crate) memory_mib: u64,
+    pub(crate) disk_mb: Option<u64>,
+    pub(crate) internet: bool,
+    /// As it came.
+    pub(crate) wire: Option<Value>,
+}
+
 /// How the artifact runs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Runtime {
@@ -81,6 +100,18 @@ pub(crate) struct Runtime {
     pub(crate) workdir: Option<String>,
     pub(crate) envs: BTreeMap<String, String>,
     pub(crate) readiness: Option<Readiness>,
+}
+
+impl BuildConfig {
+    /// Returns what steps and the start command may use up.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            memory_bytes: Some(self.memory_mib << 20),
+            cpus: Some(self.vcpus as f64),
+            disk_bytes: self.disk_mb.map(|mb| mb << 20),
+            ..Limits::default()
+        }
+    }
 }
 
 impl BuildRequest {
@@ -93,7 +124,7 @@ impl BuildRequest {
         let build_args = f.map("build_args")?;
         let target = f.word("build_target")?;
         check_dockerfile(&source, target.as_deref(), &mut warnings)?;
-        let (build_config, internet) = read_config(&f)?;
+        let config = read_config(&f)?;
         let runtime = read_runtime(&f)?;
         let start_cmd = f.word("start_cmd")?;
         Ok(Self {
@@ -112,8 +143,7 @@ impl BuildRequest {
             target,
             start_cmd,
             runtime,
-            build_config,
-            internet,
+            config,
             warnings,
         })
     }
@@ -247,25 +277,34 @@ pub(crate) fn check_dockerfile(
     Ok(())
 }
 
-fn read_config(f: &Fields<'_>) -> Answer<(Option<Value>, bool)> {
-    let Some(config) = f.object("build_config")? else { return Ok((None, true)) };
-    for key in ["vcpus", "memory_mib"] {
-        if config.number(key)? == Some(0) {
-            return Err(ApiError::invalid(format!("build_config.{key}: must be at least 1")));
+fn read_config(f: &Fields<'_>) -> Answer<BuildConfig> {
+    let mut read = BuildConfig {
+        vcpus: VCPUS_DEFAULT,
+        memory_mib: MEMORY_MIB_DEFAULT,
+        disk_mb: None,
+        internet: true,
+        wire: None,
+    };
+    let Some(config) = f.object("build_config")? else { return Ok(read) };
+    let bounded = |name: &str, max: u64| match config.number(name)? {
+        Some(value) if value == 0 || value > max => {
+            let what = format!("build_config.{name}: must lie between 1 and {max}");
+            Err(ApiError::invalid(what))
         }
-    }
-    if config.number("disk_mb")?.is_some_and(|mb| mb == 0 || mb > DISK_MB_MAX) {
-        let what = format!("build_config.disk_mb: must lie between 1 and {DISK_MB_MAX}");
-        return Err(ApiError::invalid(what));
-    }
-    let internet = config.flag("internet_access")?.unwrap_or(true);
+        value => Ok(value),
+    };
+    read.vcpus = bounded("vcpus", VCPUS_MAX)?.unwrap_or(VCPUS_DEFAULT);
+    read.memory_mib = bounded("memory_mib", MEMORY_MIB_MAX)?.unwrap_or(MEMORY_MIB_DEFAULT);
+    read.disk_mb = bounded("disk_mb", DISK_MB_MAX)?;
+    read.internet = config.flag("internet_access")?.unwrap_or(true);
     let mut echo = serde_json::Map::new();
     for key in ["vcpus", "memory_mib", "internet_access", "disk_mb"] {
         if let Some(value) = config.get(key) {
             echo.insert(key.to_owned(), value.clone());
         }
     }
-    Ok((Some(Value::Object(echo)), internet))
+    read.wire = Some(Value::Object(echo));
+    Ok(read)
 }
 
 fn read_runtime(f: &Fields<'_>) -> Answer<Runtime> {

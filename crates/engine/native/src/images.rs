@@ -31,14 +31,15 @@ impl Shared {
         let reference: Reference = text.parse().map_err(source)?;
         watch.progress(format!("resolve {reference}"), 0, 0);
         let transfer = Transfer::quiet().with_cancel(watch.stop);
-        let is_private = view.is_private(reference.repository());
         let image = view.resolve(&reference, platform, self.config.pull, &transfer);
-        let mut image = image.map_err(|e| refusal(e, is_private))?;
+        let with_login = view.is_private(reference.repository());
+        let mut image = image.map_err(|e| refusal(e, with_login))?;
         if let Some(why) = &image.stale {
             let line = LogLine::service(Level::Warn, format!("{reference}: {why}"));
             watch.sink.event(Event::Log(line));
         }
         let config = image.image_config().map_err(source)?;
+        let is_private = image.repository.as_ref().is_some_and(|r| view.is_private(r));
         if is_private {
             fetch_whole(view, &image, watch)?;
         }
@@ -185,8 +186,9 @@ fn fetch_whole(view: &Images, image: &ResolvedImage, watch: Watch<'_>) -> Result
         watch.progress(subject, p.done, p.total);
     };
     let transfer = Transfer::quiet().with_progress(&report).with_cancel(watch.stop);
-    let all: Vec<usize> = (0..image.layers.len()).collect();
-    view.fetch_layers(image, &all, &transfer).map_err(|e| refusal(e, true))
+    let layers = image.layers.iter().enumerate();
+    let blobs: Vec<usize> = layers.filter(|(_, l)| l.blob.is_some()).map(|(i, _)| i).collect();
+    view.fetch_layers(image, &blobs, &transfer).map_err(|e| refusal(e, true))
 }
 
 /// Says why an image could not be had; whether credentials were refused that came with the build.

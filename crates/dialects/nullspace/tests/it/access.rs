@@ -197,6 +197,33 @@ async fn a_public_template_is_seen_and_left_alone_by_strangers() {
         let reply = world.send(Some(&world.stranger), method, &path, body).await;
         reply.refused(403, "permission_denied");
     }
+    // It is a base for others, who keep what they have made of it.
+    let mut child = steps("child", &["echo more"]);
+    child["base_image"] = json!("acme/app");
+    let build = async |body: Value| {
+        let path = "/v1/templates";
+        world.send(Some(&world.stranger), "POST", path, body.to_string()).await
+    };
+    build(child.clone()).await.is(201);
+    let history = see("/v1/templates/child/builds").await.is(200);
+    let child_build = history["builds"][0]["build_id"].as_str().unwrap().to_owned();
+    assert_eq!(history["builds"][0]["source_type"], "template_base");
+    let retry = format!("/v1/templates/builds/{child_build}/retry");
+    world.send(Some(&world.stranger), "POST", &retry, "{}").await.is(202);
+    let visibility = async |word: &str| {
+        let body = json!({ "visibility": word }).to_string();
+        world.send(Some(&world.owner), "PATCH", &path, body).await.is(200);
+    };
+    visibility("private").await;
+    world
+        .send(Some(&world.stranger), "POST", &retry, "{}")
+        .await
+        .refused(400, "template_not_found");
+    child["base_image"] = json!(id);
+    build(child.clone()).await.refused(400, "template_not_found");
+    child["base_image"] = json!("other/child");
+    build(child).await.is(201);
+    visibility("public").await;
     // A new name is known to others too, and the old one as well.
     world.post(&format!("/v1/templates/{id}/rename"), json!({ "new_name": "apple" })).await.is(200);
     see("/v1/templates/refs/acme%2Fapple").await.is(200);

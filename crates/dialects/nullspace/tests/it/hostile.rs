@@ -1,5 +1,7 @@
 //! Bad and hostile requests: each is refused with a JSON error, before anything is begun.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -117,18 +119,42 @@ async fn values_of_secrets_are_nowhere_on_disk() {
     let entries = world.build(request).await;
     World::ready(&entries);
     assert!(!json!(entries).to_string().contains(value));
-    let mut todo = vec![world.data.path().to_owned()];
-    while let Some(dir) = todo.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
-            if kind.is_dir() {
-                todo.push(path);
-            } else if kind.is_file() {
-                let bytes = std::fs::read(&path).unwrap();
-                let found = bytes.windows(value.len()).any(|w| w == value.as_bytes());
-                assert!(!found, "{}", path.display());
-            }
-        }
+    assert_eq!(world.files_with(value), [] as [PathBuf; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_build_variables_are_nowhere_on_disk() {
+    let world = World::new().await;
+    let (value, other) = ("variable-5812-value", "variable-6034-value");
+    let command = "test \"$TOKEN\" = variable-$NUMBER-value && echo seen";
+    let request = |value: &str, number: &str| {
+        // The number and not the value stands in what may be kept.
+        json!({ "name": "v", "base_image": "busybox", "build_args": { "N": number },
+            "build_envs": { "TOKEN": value, "NUMBER": number },
+            "steps": [{ "action": "run", "command": command }] })
+    };
+    let entries = world.build(request(value, "5812")).await;
+    let first = World::ready(&entries);
+    assert!(entries.iter().any(|e| e["message"] == "seen"), "{entries:#?}");
+    let again = World::ready(&world.build(request(value, "5812")).await);
+    let summary = world.status(&again).await["build"]["cache_summary"].clone();
+    assert_eq!(summary["final_artifact_hits"], 1, "an unchanged value hits");
+    let changed = World::ready(&world.build(request(other, "6034")).await);
+    let summary = world.status(&changed).await["build"]["cache_summary"].clone();
+    assert_eq!(summary["layer_misses"], 1, "a changed value misses");
+    let id = |text: &str| text.trim_start_matches("tb_").parse().unwrap();
+    let journal = world.service.journal(world.service.admin(), id(&changed), 0, 1000).await;
+    let journal = serde_json::to_string(&journal.unwrap()).unwrap();
+    assert!(journal.contains(r#""kind":"secret","name":"TOKEN""#), "{journal}");
+    // A retry has it without being told again.
+    let retry = format!("/v1/templates/builds/{first}/retry");
+    let retried = world.post(&retry, json!({})).await.is(202);
+    let status = world.ended(retried["build_id"].as_str().unwrap()).await;
+    assert_eq!(status["build"]["status"], "ready", "{status}");
+    let docker = json!({ "name": "d", "build_envs": { "TOKEN": value },
+        "dockerfile": "FROM busybox\nRUN test ${#TOKEN} = 19 && echo long\n" });
+    World::ready(&world.build(docker).await);
+    for value in [value, other] {
+        assert_eq!(world.files_with(value), [] as [PathBuf; 0]);
     }
 }

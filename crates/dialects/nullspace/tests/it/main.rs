@@ -4,8 +4,10 @@
 mod access;
 mod builds;
 mod client;
+mod failures;
 mod history;
 mod hostile;
 mod logs;
 mod manage;
+mod registries;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,11 +74,47 @@ impl World {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().to_owned();
         tokio::task::spawn_blocking(move || add_base(&dir)).await.unwrap();
-        Self::open(data).await
+        Self::with(data, |_| {}).await
     }
 
-    async fn open(data: TempDir) -> Self {
-        let config = ServiceConfig::new(data.path());
+    /// Stops the server at once and starts one on what it left: a copy of the directory, whose lock
+    /// the stopped server's last tasks may hold a while longer.
+    pub(crate) async fn restarted(self) -> Self {
+        self.service.drain().await;
+        let data = tempfile::tempdir().unwrap();
+        let copied = std::process::Command::new("cp")
+            .arg("-aT")
+            .args([self.data.path(), data.path()])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+        Self::with(data, |config| config.drain = Duration::ZERO).await
+    }
+
+    /// Looks for a text in all files of the data directory, and says where it is.
+    pub(crate) fn files_with(&self, text: &str) -> Vec<PathBuf> {
+        let (mut todo, mut found) = (vec![self.data.path().to_owned()], Vec::new());
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                let kind = fs::symlink_metadata(&path).unwrap().file_type();
+                if kind.is_dir() {
+                    todo.push(path);
+                } else if kind.is_file() {
+                    let bytes = fs::read(&path).unwrap();
+                    if bytes.windows(text.len()).any(|w| w == text.as_bytes()) {
+                        found.push(path);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Opens a data directory, with the configuration changed.
+    pub(crate) async fn with(data: TempDir, change: impl Fn(&mut ServiceConfig)) -> Self {
+        let mut config = ServiceConfig::new(data.path());
+        change(&mut config);
         let service = Service::open(config).await.unwrap();
         service.start();
         let admin = service.admin().clone();
