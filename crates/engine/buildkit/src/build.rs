@@ -129,7 +129,9 @@ impl Buildkit {
     pub fn build(&self, job: &Job<'_>, cancel: &Cancel) -> Result<Made, Failure> {
         let (build, request) = (job.build, job.dockerfile);
         let logins = build.credentials.values().map(|l| l.password.as_bytes());
-        let masker = Masker::new(build.secrets.values().map(Vec::as_slice).chain(logins));
+        let hidden = build.hidden.values().map(String::as_bytes);
+        let secrets = build.secrets.values().map(Vec::as_slice).chain(logins).chain(hidden);
+        let masker = Masker::new(secrets);
         let bypass = (request.no_cache == NoCache::All).then_some(Bypass::WholeBuild);
         let mut tracker = Tracker::new(&*build.sink, &masker, bypass, &request.file_name);
         let work = Work {
@@ -369,7 +371,8 @@ impl Work<'_> {
 
     fn failure(&self, status: &Status, tracker: &mut Tracker<'_>) -> Failure {
         let file = &self.job.dockerfile.file_name;
-        failure::of_status(status, tracker.failed(), file, self.masker)
+        let failed = tracker.failed(failure::vertex_of(status).as_deref());
+        failure::of_status(status, failed, file, self.masker)
     }
 
     fn warn(&self, text: String) {

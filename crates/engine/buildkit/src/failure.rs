@@ -1,8 +1,7 @@
 //! From a daemon's errors to failures of a build.
 //!
 //! Texts alone say too little: the Dockerfile's line and the exit code lie in typed details of the
-//! gRPC status. Their messages are BuildKit's `errdefs` and `gateway` ones; the few fields that are
-//! needed are declared here, since the crate of generated types leaves them out.
+//! gRPC status, as BuildKit's `grpcerrors` writes them: JSON of its `errdefs` and `gatewayapi` types.
 
 use std::error::Error as _;
 
@@ -10,9 +9,9 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Diagnostic;
 use ashlar_native::log::Masker;
 use bollard_buildkit_proto::google::rpc;
-use bollard_buildkit_proto::moby::buildkit::v1::frontend::ExitMessage;
 use bollard_buildkit_proto::pb;
-use prost::Message;
+use prost::Message as _;
+use serde::Deserialize;
 use tonic::{Code, Status};
 
 use crate::progress::{FailedStep, location};
@@ -20,47 +19,88 @@ use crate::progress::{FailedStep, location};
 /// The longest text of a daemon that is passed on, in characters.
 const TEXT_CHARS_MAX: usize = 4000;
 
-/// `errdefs.Source`: a place in a definition.
-#[derive(Clone, PartialEq, Message)]
-struct SourceDetail {
-    #[prost(message, optional, tag = "1")]
-    info: Option<pb::SourceInfo>,
-    #[prost(message, repeated, tag = "2")]
-    ranges: Vec<pb::Range>,
-}
+/// The longest detail that is read, in bytes: they quote the whole Dockerfile.
+const DETAIL_BYTES_MAX: usize = 8 << 20;
 
 /// What the details of a status say.
 #[derive(Debug, Default)]
 struct Details {
     ranges: Vec<pb::Range>,
     exit_code: Option<i32>,
+    vertex: Option<String>,
+}
+
+/// `errdefs.Source`: a place in a definition.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Source {
+    ranges: Vec<Range>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Range {
+    start: Position,
+    end: Position,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Position {
+    line: i32,
+}
+
+/// `errdefs.Vertex`: what failed.
+#[derive(Deserialize)]
+struct Vertex {
+    digest: String,
+}
+
+/// `gatewayapi.ExitMessage`: how a process ended.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Exit {
+    code: i32,
 }
 
 impl Details {
     fn of(status: &Status) -> Self {
         let mut details = Self::default();
         let Ok(whole) = rpc::Status::decode(status.details()) else { return details };
-        for any in &whole.details {
-            // Older daemons write the package's path before the name.
+        for any in whole.details.iter().filter(|a| a.value.len() <= DETAIL_BYTES_MAX) {
             let name = any.type_url.rsplit('/').next().unwrap_or_default();
-            match name.trim_start_matches("moby.buildkit.v1.frontend.") {
-                "errdefs.Source" => {
-                    // The innermost place is the first.
-                    if let Ok(source) = SourceDetail::decode(any.value.as_slice())
-                        && details.ranges.is_empty()
-                    {
-                        details.ranges = source.ranges;
-                    }
+            match name.trim_end_matches("+json") {
+                // The innermost place comes first.
+                "errdefs.Source" if details.ranges.is_empty() => {
+                    let source: Source = read(&any.value).unwrap_or_default();
+                    details.ranges = source.ranges.into_iter().map(range).collect();
                 }
-                "ExitMessage" => {
-                    let exit = ExitMessage::decode(any.value.as_slice()).ok();
-                    details.exit_code = exit.and_then(|e| i32::try_from(e.code).ok());
+                "errdefs.Vertex" if details.vertex.is_none() => {
+                    details.vertex = read(&any.value).map(|v: Vertex| v.digest);
+                }
+                "gatewayapi.ExitMessage" => {
+                    details.exit_code = read(&any.value).map(|e: Exit| e.code);
                 }
                 _ => {}
             }
         }
         details
     }
+}
+
+/// Reads a detail; one of another shape says nothing.
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn range(range: Range) -> pb::Range {
+    let at = |p: Position| Some(pb::Position { line: p.line, character: 0 });
+    pb::Range { start: at(range.start), end: at(range.end) }
+}
+
+/// Returns the vertex that a daemon says failed.
+pub(crate) fn vertex_of(status: &Status) -> Option<String> {
+    Details::of(status).vertex
 }
 
 /// Says whether a call broke off because the daemon is gone, and not by its own words.
@@ -217,15 +257,20 @@ mod tests {
 
     #[test]
     fn line_and_exit_code_come_from_the_details() {
-        let at = |line| Some(pb::Position { line, character: 0 });
-        let source =
-            SourceDetail { info: None, ranges: vec![pb::Range { start: at(4), end: at(5) }] };
-        let exit = ExitMessage { code: 3, error: None };
-        let any = |name: &str, value| Any { type_url: name.to_owned(), value };
+        let any = |name: &str, value: &str| Any {
+            type_url: format!("github.com/moby/buildkit/{name}+json"),
+            value: value.as_bytes().to_vec(),
+        };
+        let ranges = r#"{"info":{},"ranges":[{"start":{"line":4},"end":{"line":5}}]}"#;
         let status = status(vec![
-            any("github.com/moby/buildkit/errdefs.Source", source.encode_to_vec()),
-            any("moby.buildkit.v1.frontend.ExitMessage", exit.encode_to_vec()),
+            any("stack.Stack", "{}"),
+            any("errdefs.Source", ranges),
+            any("errdefs.Source", r#"{"ranges":[{"start":{"line":1},"end":{"line":1}}]}"#),
+            any("errdefs.Vertex", r#"{"digest":"sha256:aa"}"#),
+            any("gatewayapi.ExitMessage", r#"{"Code":3}"#),
+            any("gatewayapi.Other", "not JSON"),
         ]);
+        assert_eq!(vertex_of(&status).as_deref(), Some("sha256:aa"));
         let failure = of_status(&status, None, "Mine", &Masker::default());
         let place = failure.location.unwrap();
         assert_eq!((place.file.as_str(), place.line, place.end_line), ("Mine", 4, 5));

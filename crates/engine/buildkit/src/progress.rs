@@ -1,11 +1,11 @@
 //! From a daemon's progress to journal entries, worded and ordered as those of native builds.
 //!
 //! A daemon tells of *vertices*: the steps of the Dockerfile, which are named `[stage 2/5] RUN make`,
-//! and its own errands. The steps become our steps, numbered in the order in which they come. A
-//! vertex is told of several times, and again when a build is tried on another daemon: each step
-//! begins once and ends once.
+//! and its own errands. They come in no order; the steps are numbered once all of them are there, or
+//! one begins, such that each comes after those that it needs. A vertex is told of several times, and
+//! again when a build is tried on another daemon: each step begins once and ends once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
 use ashlar_core::frontend::{Diagnostic, Location};
@@ -53,10 +53,13 @@ struct Step {
 
 struct Vertex<'a> {
     name: String,
+    inputs: Vec<String>,
+    is_step: bool,
+    /// The step's place, once it has one.
     step: Option<usize>,
     error: String,
-    out: LineCutter<'a>,
-    err: LineCutter<'a>,
+    /// Standard output and standard error, from the first bytes on.
+    logs: Option<[LineCutter<'a>; 2]>,
 }
 
 /// The vertex that a build failed at.
@@ -88,6 +91,7 @@ impl<'a> Tracker<'a> {
     /// Takes news of the daemon.
     pub(crate) fn take(&mut self, news: StatusResponse) {
         self.learn(&news.vertexes);
+        self.number_steps(&news);
         for vertex in &news.vertexes {
             if vertex.started.is_some() {
                 self.begin(&vertex.digest);
@@ -122,13 +126,14 @@ impl<'a> Tracker<'a> {
         }
     }
 
-    /// Returns the step that failed, the daemon's own errands included.
-    pub(crate) fn failed(&mut self) -> Option<FailedStep> {
+    /// Returns what failed: the vertex that the daemon names, else the first with an error.
+    pub(crate) fn failed(&mut self, named: Option<&str>) -> Option<FailedStep> {
         let is_reason = |v: &&Vertex<'_>| !v.error.is_empty() && !is_cancelled(&v.error);
         // A step of the Dockerfile says more than an errand that failed with it.
         let mut failed: Vec<&Vertex<'_>> = self.vertices.values().filter(is_reason).collect();
         failed.sort_by_key(|v| (v.step.is_none(), v.step, v.name.clone()));
-        let vertex = failed.first()?;
+        let named = named.and_then(|digest| self.vertices.get(digest));
+        let vertex = named.or(failed.first().copied())?;
         let (name, step) = (vertex.name.clone(), vertex.step);
         let last_lines = step.map(|n| std::mem::take(&mut self.steps[n].tail).into_lines());
         let last_lines = last_lines.unwrap_or_default();
@@ -136,18 +141,38 @@ impl<'a> Tracker<'a> {
     }
 
     fn learn(&mut self, news: &[VertexNews]) {
-        let before = self.steps.len();
         for vertex in news {
             if self.vertices.contains_key(&vertex.digest) || self.vertices.len() >= VERTICES_MAX {
                 continue;
             }
             let name: String = vertex.name.chars().take(NAME_CHARS_MAX).collect();
             let name = String::from_utf8_lossy(&self.masker.mask(name.as_bytes())).into_owned();
-            let step = is_step(&name).then(|| self.number(&name));
-            let cutter = |stream| LineCutter::new(self.masker, step.map(id_of), stream);
-            let (out, err) = (cutter(Stream::Stdout), cutter(Stream::Stderr));
-            let vertex_state = Vertex { name, step, error: String::new(), out, err };
-            self.vertices.insert(vertex.digest.clone(), vertex_state);
+            let (inputs, is_step) = (vertex.inputs.clone(), place_in_stage(&name).is_some());
+            let (step, error, logs) = (None, String::new(), None);
+            let state = Vertex { name, inputs, is_step, step, error, logs };
+            self.vertices.insert(vertex.digest.clone(), state);
+        }
+    }
+
+    /// Numbers new steps when all are known, or when something is said of one.
+    fn number_steps(&mut self, news: &StatusResponse) {
+        let is_new = |v: &Vertex<'_>| v.is_step && v.step.is_none();
+        if !self.vertices.values().any(is_new) {
+            return;
+        }
+        let begun = news.vertexes.iter().filter(|v| v.started.is_some()).map(|v| &v.digest);
+        let spoken = begun.chain(news.logs.iter().map(|l| &l.vertex));
+        let forced = spoken.filter_map(|d| self.vertices.get(d)).any(is_new);
+        if !forced && !self.is_whole() {
+            return;
+        }
+        let before = self.steps.len();
+        for digest in self.in_order() {
+            let Some(name) = self.vertices.get(&digest).filter(|v| is_new(v)) else { continue };
+            let number = self.number(&name.name.clone());
+            if let Some(vertex) = self.vertices.get_mut(&digest) {
+                vertex.step = Some(number);
+            }
         }
         if self.steps.len() > before {
             let names = self.steps.iter().map(|s| s.name.clone()).collect();
@@ -155,9 +180,45 @@ impl<'a> Tracker<'a> {
         }
     }
 
+    /// Says whether all steps of all stages are known, and all that they need.
+    fn is_whole(&self) -> bool {
+        let mut stages: HashMap<&str, (BTreeSet<u32>, u32)> = HashMap::new();
+        for vertex in self.vertices.values().filter(|v| v.is_step) {
+            let Some((stage, number, total)) = place_in_stage(&vertex.name) else { continue };
+            let seen = stages.entry(stage).or_default();
+            seen.0.insert(number);
+            seen.1 = total;
+        }
+        let known = |digest: &String| self.vertices.contains_key(digest);
+        stages.values().all(|(seen, total)| seen.len() as u32 == *total)
+            && self.vertices.values().all(|v| v.inputs.iter().all(known))
+    }
+
+    /// Returns all vertices, each after its inputs.
+    fn in_order(&self) -> Vec<String> {
+        let inputs: HashSet<&String> = self.vertices.values().flat_map(|v| &v.inputs).collect();
+        let mut ends: Vec<&String> = self.vertices.keys().filter(|d| !inputs.contains(d)).collect();
+        ends.sort_by_key(|digest| &self.vertices[*digest].name);
+        let mut order = Vec::with_capacity(self.vertices.len());
+        let mut seen = HashSet::new();
+        let mut stack: Vec<(&String, bool)> = ends.into_iter().rev().map(|d| (d, false)).collect();
+        while let Some((digest, left)) = stack.pop() {
+            let Some(vertex) = self.vertices.get(digest) else { continue };
+            if left {
+                order.push(digest.clone());
+            } else if seen.insert(digest) {
+                stack.push((digest, true));
+                stack.extend(vertex.inputs.iter().rev().map(|d| (d, false)));
+            }
+        }
+        order
+    }
+
+    /// Finds a step again by its place: another daemon may word its text otherwise.
     fn number(&mut self, name: &str) -> usize {
         let next = self.steps.len();
-        let number = *self.numbers.entry(name.to_owned()).or_insert(next);
+        let place = name.split_once("] ").map_or(name, |(place, _)| place);
+        let number = *self.numbers.entry(place.to_owned()).or_insert(next);
         if number == next {
             let name = name.to_owned();
             self.steps.push(Step { name, began: false, ended: false, tail: Tail::default() });
@@ -231,8 +292,10 @@ impl<'a> Tracker<'a> {
 
     fn log(&mut self, log: &VertexLog) {
         let Some(vertex) = self.vertices.get_mut(&log.vertex) else { return };
-        let (step, steps, sink) = (vertex.step, &mut self.steps, self.sink);
-        let cutter = if log.stream == STDERR { &mut vertex.err } else { &mut vertex.out };
+        let (step, steps, sink, masker) = (vertex.step, &mut self.steps, self.sink, self.masker);
+        let cutter = |stream| LineCutter::new(masker, step.map(id_of), stream);
+        let logs = vertex.logs.get_or_insert_with(|| [Stream::Stdout, Stream::Stderr].map(cutter));
+        let cutter = &mut logs[usize::from(log.stream == STDERR)];
         cutter.push(&log.msg, &mut |text| tell(text, step, steps, sink));
     }
 
@@ -271,8 +334,9 @@ pub(crate) fn location(file: &str, ranges: &[pb::Range]) -> Option<Location> {
 
 fn flush(vertex: &mut Vertex<'_>, steps: &mut [Step], sink: &dyn Sink) {
     let step = vertex.step;
-    vertex.out.finish(&mut |text| tell(text, step, steps, sink));
-    vertex.err.finish(&mut |text| tell(text, step, steps, sink));
+    for cutter in vertex.logs.iter_mut().flatten() {
+        cutter.finish(&mut |text| tell(text, step, steps, sink));
+    }
 }
 
 fn tell(text: LogText, step: Option<usize>, steps: &mut [Step], sink: &dyn Sink) {
@@ -286,13 +350,13 @@ fn id_of(number: usize) -> StepId {
     StepId(u32::try_from(number + 1).unwrap_or(u32::MAX))
 }
 
-/// Says whether a vertex is a step of the Dockerfile: its name begins with `[2/5]` or `[stage 2/5]`.
-fn is_step(name: &str) -> bool {
-    let inside = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
-    let Some((inside, _)) = inside else { return false };
-    let last = inside.rsplit(' ').next().unwrap_or(inside);
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    last.split_once('/').is_some_and(|(at, of)| number(at) && number(of))
+/// Takes the name of a step of the Dockerfile apart, which begins with `[2/5]` or `[stage 2/5]`:
+/// the stage, the step's number in it, and how many it has.
+fn place_in_stage(name: &str) -> Option<(&str, u32, u32)> {
+    let (inside, _) = name.strip_prefix('[')?.split_once("] ")?;
+    let (stage, place) = inside.rsplit_once(' ').unwrap_or(("", inside));
+    let (number, total) = place.split_once('/')?;
+    Some((stage, number.parse().ok()?, total.parse().ok()?))
 }
 
 /// Says whether a step has cache entries: those of bases and directories have none, as natively.

@@ -5,6 +5,8 @@ use ashlar_native::BuildLimits;
 
 /// The address that daemons are to replace by their own, which they do for their own clients only.
 const HOST_GATEWAY: &str = "host-gateway";
+/// How what stands in place of a sealed value begins.
+const STAND_IN: &str = "hidden:";
 
 /// Says why BuildKit cannot run a build, if so. `internal_host` is the registry that stands for
 /// images of this server, which no daemon can reach.
@@ -12,6 +14,9 @@ pub fn unfit(request: &Request, limits: &BuildLimits, internal_host: &str) -> Op
     let no = |text: &str| Some(text.to_owned());
     if !request.build_envs.is_empty() {
         return no("variables for all steps that are not in the image are unknown to BuildKit");
+    }
+    if request.build_args.values().any(|v| v.starts_with(STAND_IN)) {
+        return no("the history of an image of BuildKit would tell sealed build arguments");
     }
     if *limits != (BuildLimits { output_bytes: limits.output_bytes, ..BuildLimits::default() }) {
         return no("limits of steps cannot be given to a BuildKit daemon");

@@ -1,1 +1,148 @@
+use std::sync::Mutex;
 
+use bollard_buildkit_proto::google::protobuf::Timestamp;
+
+use super::*;
+
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl Sink for Heard {
+    fn event(&self, event: Event) {
+        let text = match event {
+            Event::Steps { names } => format!("steps {}", names.join(", ")),
+            Event::StepStarted { step } => format!("begin {}", step.0),
+            Event::StepEnded { step, outcome, .. } => format!("end {} {outcome:?}", step.0),
+            Event::Cache(c) => format!("cache {:?} {}", c.status, c.step.unwrap().0),
+            Event::Log(line) => {
+                format!("{:?} {:?} {}", line.step.map(|s| s.0), line.stream, line.text)
+            }
+            other => panic!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+fn vertex(digest: &str, name: &str, inputs: &[&str]) -> VertexNews {
+    VertexNews {
+        digest: digest.into(),
+        name: name.into(),
+        inputs: inputs.iter().map(|i| (*i).to_owned()).collect(),
+        ..VertexNews::default()
+    }
+}
+
+fn begun(mut vertex: VertexNews) -> VertexNews {
+    vertex.started = Some(Timestamp::default());
+    vertex
+}
+
+fn done(vertex: VertexNews, cached: bool, error: &str) -> VertexNews {
+    VertexNews {
+        cached,
+        error: error.into(),
+        completed: Some(Timestamp::default()),
+        ..begun(vertex)
+    }
+}
+
+fn news(vertexes: Vec<VertexNews>) -> StatusResponse {
+    StatusResponse { vertexes, ..StatusResponse::default() }
+}
+
+fn log(digest: &str, stream: i64, text: &str) -> StatusResponse {
+    let log = VertexLog {
+        vertex: digest.into(),
+        stream,
+        msg: text.as_bytes().to_vec(),
+        ..VertexLog::default()
+    };
+    StatusResponse { logs: vec![log], ..StatusResponse::default() }
+}
+
+/// Runs a tracker and returns what it told.
+fn heard(masker: &Masker, act: impl FnOnce(&mut Tracker<'_>)) -> Vec<String> {
+    let heard = Heard::default();
+    act(&mut Tracker::new(&heard, masker, None, "Dockerfile"));
+    heard.0.into_inner().unwrap()
+}
+
+#[test]
+fn steps_are_numbered_after_what_they_need_whatever_order_they_come_in() {
+    let got = heard(&Masker::default(), |t| {
+        t.take(news(vec![vertex("c", "[2/2] COPY --from=a x y", &["f", "r"])]));
+        t.take(news(vec![
+            vertex("r", "[a 2/2] RUN make", &["b"]),
+            vertex("i", "[internal] load build context", &[]),
+            vertex("f", "[1/2] FROM x", &[]),
+        ]));
+        t.take(news(vec![vertex("b", "[a 1/2] FROM y", &[])]));
+    });
+    let want = "steps [1/2] FROM x, [a 1/2] FROM y, [a 2/2] RUN make, [2/2] COPY --from=a x y";
+    assert_eq!(got, [want]);
+}
+
+#[test]
+fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
+    let (f, r) = (|| vertex("f", "[1/2] FROM x", &[]), || vertex("r", "[2/2] RUN y", &["f"]));
+    let got = heard(&Masker::default(), |t| {
+        t.take(news(vec![f(), r()]));
+        t.take(news(vec![done(f(), false, "")]));
+        t.take(news(vec![begun(r())]));
+        t.take(log("r", 1, "half"));
+        t.change_daemon();
+        t.take(news(vec![f(), r()]));
+        t.take(news(vec![done(f(), true, ""), done(r(), false, "")]));
+        t.take(news(vec![done(r(), false, "")]));
+        t.close();
+    });
+    let want = [
+        "steps [1/2] FROM x, [2/2] RUN y",
+        "begin 1",
+        "end 1 Ran",
+        "begin 2",
+        "Some(2) Stdout half",
+        "cache Miss 2",
+        "cache Store 2",
+        "end 2 Ran",
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn failed_steps_are_told_from_those_that_were_stopped_for_them() {
+    let masker = Masker::new([b"s3cr3t-word".as_slice()]);
+    let mut failed = None;
+    let got = heard(&masker, |t| {
+        let (a, b) = (vertex("a", "[a 1/1] RUN x", &[]), vertex("b", "[b 1/1] RUN y", &[]));
+        t.take(news(vec![begun(a.clone()), begun(b.clone())]));
+        t.take(log("b", 2, "the s3cr3t-word\nlast"));
+        t.take(news(vec![done(a, false, "process: context canceled"), done(b, false, "exit 1")]));
+        failed = t.failed(None);
+        assert_eq!(t.failed(Some("a")).unwrap().name, "[a 1/1] RUN x");
+    });
+    let want = [
+        "steps [a 1/1] RUN x, [b 1/1] RUN y",
+        "begin 1",
+        "begin 2",
+        "Some(2) Stderr the ***",
+        "end 1 Cancelled",
+        "Some(2) Stderr last",
+        "cache Miss 2",
+        "end 2 Failed",
+    ];
+    assert_eq!(got, want);
+    let failed = failed.unwrap();
+    assert_eq!((failed.step, failed.name.as_str()), (Some(StepId(2)), "[b 1/1] RUN y"));
+    assert_eq!(failed.last_lines, ["the ***", "last"]);
+}
+
+#[test]
+fn a_hostile_daemon_cannot_make_a_circle_of_steps() {
+    let got = heard(&Masker::default(), |t| {
+        let (a, b) = (vertex("a", "[1/2] RUN x", &["b"]), vertex("b", "[2/2] RUN y", &["a"]));
+        t.take(news(vec![begun(a), begun(b)]));
+        t.take(log("gone", 1, "x\n"));
+    });
+    assert_eq!(got, [""; 0]);
+}

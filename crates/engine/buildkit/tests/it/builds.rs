@@ -1,30 +1,200 @@
 //! What comes out of builds on real daemons.
 
-use ashlar_core::journal::StepOutcome;
+use std::collections::BTreeMap;
+
+use ashlar_core::cache::{CacheKind, CacheStatus};
+use ashlar_core::failure::FailureKind;
+use ashlar_core::journal::{Event, StepOutcome, Stream};
+use ashlar_frontend_dockerfile::{NamedContext, NoCache, Request};
 
 use crate::world::{STORES, World, fresh, registry};
+
+/// Starts a Dockerfile on the base image, with a first line that no earlier build had.
+fn from_base(rest: &str) -> String {
+    format!("FROM {}/library/busybox\nENV MARK={}\n{rest}\n", registry(), fresh())
+}
 
 #[test]
 fn an_image_comes_back_from_both_kinds_of_store() {
     for store in STORES {
         let world = World::on(store);
-        let (base, mark) = (registry(), fresh());
         world.file("hello.txt", "hello");
-        let text = format!(
-            "FROM {base}/library/busybox\nENV A=1\nCOPY hello.txt /h\nRUN echo {mark} >/made; echo said\n\
-             CMD [\"/bin/sh\"]\n"
+        let text = from_base(
+            "ENV A=1\nCOPY hello.txt /h\nRUN echo $MARK >/made; echo said\nCMD [\"/bin/sh\"]",
         );
         let made = world.build(&text);
         let files = world.files(&made);
         assert_eq!(files["h"], b"hello", "{store}");
-        assert_eq!(files["made"], format!("{mark}\n").as_bytes(), "{store}");
+        assert_eq!(files["made"].len(), fresh().len() + 1, "{store}");
         let config = world.config(&made);
         assert_eq!(config.config.env_value("A"), Some("1"), "{store}");
         assert_eq!(config.config.cmd, Some(vec!["/bin/sh".to_owned()]), "{store}");
         assert_eq!(config.rootfs.diff_ids.len(), made.image.layers.len(), "{store}");
         assert!(world.heard.lines().contains(&"said".to_owned()), "{:#?}", world.heard.all());
-        let run = world.heard.outcomes().into_iter().find(|(n, _)| n.contains("RUN")).unwrap();
-        assert_eq!(run.1, StepOutcome::Ran, "{store}");
-        println!("{:#?}", world.heard.all());
+        let steps = world.heard.steps();
+        assert!(steps[0].starts_with("[1/3] FROM "), "{steps:?}");
+        assert_eq!(steps[1], "[2/3] COPY hello.txt /h");
+        assert!(steps[2].starts_with("[3/3] RUN echo"), "{steps:?}");
+        let outcomes = world.heard.outcomes();
+        assert_eq!(outcomes.len(), 3, "each step ends: {outcomes:?}");
+        assert_eq!(outcomes[&steps[2]], StepOutcome::Ran, "{store}");
     }
+}
+
+#[test]
+fn a_second_build_is_cached_and_sends_nothing_and_a_third_only_what_changed() {
+    let world = World::on("store");
+    for number in 0..20 {
+        world.file(&format!("tree/{number}"), &format!("file {number}"));
+    }
+    world.file("unused", "never asked for");
+    let text = from_base("COPY tree /tree\nRUN ls /tree | wc -l");
+    let first = world.build(&text);
+    assert_eq!(first.sent.files, 21, "BuildKit wants the Dockerfile each time: {:?}", first.sent);
+    let second = world.build(&text);
+    let dockerfile = text.len() as u64;
+    assert_eq!((second.sent.files, second.sent.bytes), (1, dockerfile));
+    assert!(world.heard.outcomes().values().skip(1).all(|o| *o == StepOutcome::Cached));
+    let hits = |kind| {
+        let hit = |e: &Event| matches!(e, Event::Cache(c) if c.cache == kind && c.status == CacheStatus::Hit);
+        world.heard.all().iter().filter(|e| hit(e)).count()
+    };
+    assert_eq!((hits(CacheKind::Layer), hits(CacheKind::FileBlob)), (2, 20));
+    assert_eq!(second.image.config_digest, first.image.config_digest);
+    world.file("tree/7", "another text");
+    let third = world.build(&text);
+    let changed = "another text".len() as u64;
+    assert_eq!((third.sent.files, third.sent.bytes), (2, dockerfile + changed));
+    assert_eq!(world.files(&third)["tree/7"], b"another text");
+}
+
+#[test]
+fn a_build_without_cache_says_so_and_runs_again() {
+    let world = World::on("classic");
+    let text = from_base("RUN echo once");
+    world.build(&text);
+    let mut request = Request::text(text);
+    request.no_cache = NoCache::All;
+    world.try_request(&request).unwrap();
+    let bypassed = |e: &Event| matches!(e, Event::Cache(c) if c.status == CacheStatus::Bypass && c.reason.is_some());
+    assert_eq!(world.heard.all().iter().filter(|e| bypassed(e)).count(), 1);
+    assert!(world.heard.lines().contains(&"once".to_owned()));
+}
+
+#[test]
+fn secrets_leave_no_trace() {
+    let mut world = World::on("store");
+    let needle = format!("needle-{}", fresh());
+    world.build.secrets.insert("key".into(), needle.clone().into_bytes());
+    let text = from_base(
+        "RUN --mount=type=secret,id=key wc -c </run/secrets/key >/length; \
+         cat /run/secrets/key; base64 /run/secrets/key; echo; cat /run/secrets/key >&2; false || true",
+    );
+    let made = world.build(&text);
+    assert_eq!(world.files(&made)["length"], format!("{}\n", needle.len()).as_bytes());
+    assert!(!format!("{:?}", world.heard.all()).contains(&needle));
+    assert!(world.heard.lines().iter().any(|l| l.contains("***")), "{:?}", world.heard.lines());
+    for (path, bytes) in world.files(&made) {
+        assert!(!bytes.windows(needle.len()).any(|w| w == needle.as_bytes()), "{path}");
+    }
+    assert!(!made.image.config.to_string().contains(&needle));
+    let failing = text.replace("false || true", "exit 7");
+    let failure = world.try_build(&failing).unwrap_err();
+    assert!(!format!("{failure:?}").contains(&needle), "{failure:?}");
+}
+
+#[test]
+fn failures_name_kind_step_line_and_exit_code() {
+    for store in STORES {
+        let world = World::on(store);
+        let failure = world
+            .try_build(&from_base("RUN echo out; echo why >&2; exit 3\nRUN true"))
+            .unwrap_err();
+        assert_eq!((failure.kind, failure.exit_code), (FailureKind::Step, Some(3)), "{failure:?}");
+        assert_eq!(failure.location.as_ref().unwrap().line, 3, "{failure:?}");
+        assert_eq!(failure.location.unwrap().file, "Dockerfile");
+        assert!(failure.last_lines.contains(&"why".to_owned()), "{:?}", failure.last_lines);
+        assert!(failure.command.unwrap().starts_with("[2/3] RUN echo out"));
+        let names = world.heard.steps();
+        let step = failure.step.unwrap();
+        assert!(names[step.0 as usize - 1].contains("exit 3"));
+        let said = |e: &Event| {
+            matches!(e, Event::Log(l) if l.text == "why" && l.stream == Stream::Stderr
+                && l.step == Some(step))
+        };
+        assert!(world.heard.all().iter().any(said), "{:#?}", world.heard.all());
+        let table = [
+            ("FROM scratch\nRUNN x\n".to_owned(), FailureKind::Definition, Some(2), "RUNN"),
+            (from_base("COPY gone /x"), FailureKind::Step, Some(3), "gone"),
+            (
+                format!("FROM {}/library/no-such-image\n", registry()),
+                FailureKind::Source,
+                Some(1),
+                "no-such-image",
+            ),
+            (
+                from_base("RUN --mount=type=secret,id=none,required true"),
+                FailureKind::Definition,
+                Some(3),
+                "none",
+            ),
+        ];
+        for (text, kind, line, says) in table {
+            let failure = world.try_build(&text).unwrap_err();
+            assert_eq!(failure.kind, kind, "{store}: {text}: {failure:?}");
+            assert_eq!(failure.location.as_ref().map(|l| l.line), line, "{store}: {failure:?}");
+            assert!(failure.message.contains(says), "{store}: {failure:?}");
+        }
+    }
+}
+
+#[test]
+fn options_reach_the_frontend() {
+    let mut world = World::on("store");
+    let other = world.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("o"), "from the other").unwrap();
+    std::fs::write(other.join(".dockerignore"), "ignored\n").unwrap();
+    world.build.contexts.insert("named:other".into(), other);
+    world.build.epoch = Some(1_000_000_000);
+    let base = registry();
+    world.file("a/é +%.txt", "odd").file("a/skip.log", "x").file(".dockerignore", "**/*.log\n");
+    let mut request = Request::text(format!(
+        "FROM {base}/library/busybox AS wanted\nARG WHO=nobody\nRUN echo \"$WHO\" >/who; \
+         cat /etc/hosts >/hosts; ls /sys/class/net >/net\nCOPY a /a\nCOPY --from=other o /o\n\
+         COPY [\"a/é +%.txt\", \"/odd\"]\nFROM wanted\nRUN false\n"
+    ));
+    request.target = Some("wanted".into());
+    request.build_args = BTreeMap::from([("WHO".into(), fresh())]);
+    request.labels = BTreeMap::from([("l".into(), "v".into())]);
+    request.network = ashlar_core::graph::Network::None;
+    request.extra_hosts =
+        vec![ashlar_core::graph::ExtraHost { host: "db".into(), address: "10.1.2.3".into() }];
+    let named = NamedContext::Directory("named:other".into());
+    request.named_contexts.insert("other".into(), named);
+    let made = world.try_request(&request).unwrap();
+    let files = world.files(&made);
+    assert_eq!(files["who"], format!("{}\n", request.build_args["WHO"]).as_bytes());
+    assert!(String::from_utf8_lossy(&files["hosts"]).contains("10.1.2.3\tdb"));
+    assert_eq!(files["net"], b"lo\n");
+    assert_eq!(
+        (files["o"].as_slice(), files["odd"].as_slice()),
+        (&b"from the other"[..], &b"odd"[..])
+    );
+    assert!(
+        files.contains_key("a/é +%.txt") && !files.contains_key("a/skip.log"),
+        "{:?}",
+        files.keys()
+    );
+    let config = world.config(&made);
+    assert_eq!(config.config.labels["l"], "v");
+    assert_eq!(config.created.as_deref(), Some("2001-09-09T01:46:40Z"));
+}
+
+#[test]
+fn warnings_come_with_their_line() {
+    let world = World::on("store");
+    world.build("FROM scratch AS x\nMAINTAINER me\nCOPY Dockerfile /\n");
+    let lines = world.heard.lines();
+    assert!(lines.iter().any(|l| l.starts_with("Dockerfile:2: ")), "{lines:?}");
 }

@@ -1,5 +1,9 @@
 //! Builds on real daemons (`scripts/peers`), and on a stand-in that speaks their protocol.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod addresses;
 mod builds;
+mod doors;
+mod reach;
+mod stops;
 mod world;

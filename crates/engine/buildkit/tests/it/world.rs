@@ -93,6 +93,7 @@ impl World {
             build: "b".into(),
             contexts: BTreeMap::from([("context".to_owned(), dir.path().join("context"))]),
             secrets: BTreeMap::new(),
+            hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
             ssh: BTreeMap::new(),
             limits: BuildLimits::default(),
@@ -119,7 +120,10 @@ impl World {
     pub(crate) fn file(&self, name: &str, content: &str) -> &Self {
         let path = self.path("context").join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        // A file that is written again counts as changed.
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(content) {
+            std::fs::write(path, content).unwrap();
+        }
         self
     }
 

@@ -1,0 +1,167 @@
+//! Other ways to a daemon of `scripts/peers`: TCP with TLS, and a stand-in for a buildkitd.
+//!
+//! No package has a buildkitd. The stand-in is the BuildKit of a real Docker daemon, with its upgrade
+//! to gRPC done beforehand: what is left is the protocol that a buildkitd speaks on its socket.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ashlar_buildkit::Address;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+/// A TCP port that leads to a daemon until it is closed.
+pub(crate) struct Door {
+    runtime: std::sync::Mutex<Option<Runtime>>,
+    address: SocketAddr,
+    query: String,
+    pki: Option<Pki>,
+}
+
+/// What is behind a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// The daemon as it is.
+    Dockerd,
+    /// Its BuildKit alone.
+    Buildkitd,
+}
+
+impl Door {
+    /// Opens a door without TLS.
+    pub(crate) fn to(daemon: &Address) -> Self {
+        Self::open(daemon, Behind::Dockerd, None)
+    }
+
+    /// Opens a door; with certificates only for those that have one of the same authority.
+    pub(crate) fn open(daemon: &Address, behind: Behind, pki: Option<Pki>) -> Self {
+        let socket = PathBuf::from(daemon.to_string().strip_prefix("unix://").unwrap());
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = pki.as_ref().map(|p| p.acceptor(behind));
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (socket, acceptor) = (socket.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        Some(acceptor) => {
+                            if let Ok(tls) = acceptor.accept(stream).await {
+                                splice(tls, &socket, behind).await;
+                            }
+                        }
+                        None => splice(stream, &socket, behind).await,
+                    }
+                });
+            }
+        });
+        let query = pki.as_ref().map_or_else(String::new, |p| format!("?certs={}", p.folder()));
+        Self { runtime: std::sync::Mutex::new(Some(runtime)), address, query, pki }
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        format!("tcp://{}{}", self.address, self.query).parse().unwrap()
+    }
+
+    /// Returns the address with other certificates, or none.
+    pub(crate) fn address_with(&self, query: &str) -> Address {
+        format!("tcp://{}{query}", self.address).parse().unwrap()
+    }
+
+    pub(crate) fn pki(&self) -> &Pki {
+        self.pki.as_ref().unwrap()
+    }
+
+    /// Breaks all connections, and lets in none.
+    pub(crate) fn close(&self) {
+        let runtime = self.runtime.lock().unwrap().take();
+        runtime.unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Carries bytes both ways until one side ends.
+async fn splice(
+    mut near: impl AsyncRead + AsyncWrite + Unpin,
+    socket: &std::path::Path,
+    behind: Behind,
+) {
+    let mut far = UnixStream::connect(socket).await.unwrap();
+    if behind == Behind::Buildkitd {
+        let upgrade =
+            "POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
+        far.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(far.read_u8().await.unwrap());
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    }
+    // Either side may break off.
+    let _ = copy_bidirectional(&mut near, &mut far).await;
+}
+
+/// An authority, a server's certificate and a client's, as Docker lays them out.
+pub(crate) struct Pki {
+    dir: TempDir,
+    server: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    authority: CertificateDer<'static>,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let issue = |name: &str| {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            (params.signed_by(&key, &authority).unwrap(), key)
+        };
+        let (server, server_key) = issue("127.0.0.1");
+        let (client, client_key) = issue("client");
+        std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        std::fs::write(dir.path().join("cert.pem"), client.pem()).unwrap();
+        std::fs::write(dir.path().join("key.pem"), client_key.serialize_pem()).unwrap();
+        let key = PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
+        let authority = authority.der().clone();
+        Self { dir, server: (server.der().clone(), key), authority }
+    }
+
+    pub(crate) fn folder(&self) -> String {
+        self.dir.path().display().to_string()
+    }
+
+    fn acceptor(&self, behind: Behind) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![self.server.0.clone()], self.server.1.clone_key())
+            .unwrap();
+        let protocol: &[u8] = if behind == Behind::Dockerd { b"http/1.1" } else { b"h2" };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
