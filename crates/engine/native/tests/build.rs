@@ -46,6 +46,12 @@ fn a_step_that_changes_nothing_has_an_empty_layer_as_with_buildkit() {
         history.iter().filter(|h| h.created_by.as_ref().is_some_and(is_workdir)).collect();
     assert!(workdirs.len() == 2 && workdirs.iter().all(|h| !h.empty_layer), "{history:?}");
     assert_eq!(world.read(&done.built, "/a/out"), "/a\n");
+    // The mount points that every step gets in /etc leave nothing behind either.
+    let nothing = world.build("FROM base\nRUN true\n").unwrap();
+    let entries = world.engine.snapshots().entries(nothing.built.tree.0.last().unwrap()).unwrap();
+    let paths: Vec<_> =
+        entries.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect();
+    assert!(paths.iter().all(String::is_empty), "{paths:?}");
 }
 
 #[test]

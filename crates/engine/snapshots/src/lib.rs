@@ -12,6 +12,7 @@
 //! budget. Start reading at `store` (the directory layout), then `draft`.
 
 mod content;
+mod copied;
 mod draft;
 mod entry_cache;
 mod error;

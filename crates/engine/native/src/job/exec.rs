@@ -54,6 +54,8 @@ impl BuildJob {
         let mut tail = Tail::default();
         let exit = self.run_spec(job, exec, &spec, &mut tail, cancel)?;
         remove_leftovers(draft.upper(), &exit.created_mountpoints).map_err(internal)?;
+        let made = exit.created_mountpoints.iter().map(|m| m.path.as_path());
+        draft.drop_copied_up(base, made).map_err(internal)?;
         {
             let mut notes = self.notes();
             let note = notes.entry(job.vertex).or_default();

@@ -245,3 +245,35 @@ fn a_layer_may_occur_twice_in_a_tree() {
     let mounted = f.store.mount(&removed, None).unwrap();
     assert!(!mounted.path().join("d/file").exists());
 }
+
+#[test]
+fn directories_copied_up_for_nothing_are_dropped() {
+    let f = Fixture::new();
+    let base = f.tree(&[&|root| {
+        for dir in ["etc/x", "opt", "srv/kept", "var"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+    }]);
+    let draft = f.store.begin(&base).unwrap();
+    let below = f.store.layer_fs(&base.0[0]);
+    for dir in ["srv/kept", "srv", "opt", "var", "etc/x", "etc"] {
+        let (copy, old) = (draft.upper().join(dir), below.join(dir));
+        fs::create_dir_all(&copy).unwrap();
+        let time = old.metadata().unwrap().modified().unwrap();
+        fs::File::open(&copy).unwrap().set_modified(time).unwrap();
+    }
+    fs::set_permissions(draft.upper().join("opt"), fs::Permissions::from_mode(0o700)).unwrap();
+    put(draft.upper(), "srv/kept/file", "the step's own");
+    std::os::unix::fs::symlink("etc", draft.upper().join("link")).unwrap();
+    let made = ["etc/x/point", "opt/point", "srv/kept/point", "link/point", "new/point", "point"];
+    draft.drop_copied_up(&base, made.map(Path::new)).unwrap();
+    let names = |dir: &str| {
+        let names = fs::read_dir(draft.upper().join(dir)).unwrap();
+        let mut names: Vec<_> =
+            names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(""), ["link", "opt", "srv", "var"], "var is above none of the paths");
+    assert_eq!(names("srv/kept"), ["file"]);
+}
