@@ -204,11 +204,10 @@ pub(crate) fn ulimit(text: &str) -> Parsed<Ulimit> {
 }
 
 /// How layers of an output are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CompressionKind {
     /// gzip.
-    #[default]
     Gzip,
     /// zstd.
     Zstd,
@@ -249,8 +248,8 @@ pub(crate) struct OutputSpec {
     pub(crate) push: bool,
     /// Whether its registry is spoken to by plain http.
     pub(crate) insecure: bool,
-    /// How layers are compressed.
-    pub(crate) compression: CompressionKind,
+    /// How layers are compressed; none leaves it to the form.
+    pub(crate) compression: Option<CompressionKind>,
     /// How hard.
     pub(crate) level: Option<u8>,
     /// Annotations of the manifest.
@@ -267,7 +266,7 @@ impl OutputSpec {
             tar: true,
             push: false,
             insecure: false,
-            compression: CompressionKind::default(),
+            compression: None,
             level: None,
             annotations: Vec::new(),
         }
@@ -331,7 +330,7 @@ fn set_output(spec: &mut OutputSpec, name: &str, value: &str) -> Parsed<()> {
         "push" => spec.push = switch(name, value)?,
         "insecure" | "registry.insecure" => spec.insecure = switch(name, value)?,
         "compression" => {
-            spec.compression = match value {
+            spec.compression = Some(match value {
                 "gzip" => CompressionKind::Gzip,
                 "zstd" => CompressionKind::Zstd,
                 "uncompressed" => CompressionKind::Uncompressed,
@@ -340,7 +339,7 @@ fn set_output(spec: &mut OutputSpec, name: &str, value: &str) -> Parsed<()> {
                         "there is no compression '{value}'; use gzip, zstd or uncompressed"
                     ));
                 }
-            }
+            });
         }
         "compression-level" => {
             let level = value.parse::<u8>().ok().filter(|l| *l <= 22);
@@ -386,7 +385,7 @@ fn check_output(spec: &OutputSpec, kind: &str) -> Parsed<()> {
     if spec.dest.is_some() && matches!(spec.kind, OutputType::Registry | OutputType::Image) {
         return Err(format!("type={kind} takes no dest; it takes name=REF"));
     }
-    let most = if spec.compression == CompressionKind::Zstd { 19 } else { 12 };
+    let most = if spec.compression == Some(CompressionKind::Zstd) { 19 } else { 12 };
     match spec.level {
         Some(level) if level > most => Err(format!("compression-level goes up to {most}")),
         _ => Ok(()),

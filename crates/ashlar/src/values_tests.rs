@@ -37,7 +37,7 @@ fn durations_add_up() {
 fn outputs_are_read_and_checked() {
     let oci = output("type=oci,dest=a.tar,compression=zstd,compression-level=9").unwrap();
     assert_eq!((oci.kind, oci.dest), (OutputType::Oci, Some("a.tar".into())));
-    assert_eq!((oci.compression, oci.level), (CompressionKind::Zstd, Some(9)));
+    assert_eq!((oci.compression, oci.level), (Some(CompressionKind::Zstd), Some(9)));
     assert_eq!(output("out").unwrap().kind, OutputType::Local);
     assert_eq!(output("-").unwrap().kind, OutputType::Tar);
     let two = output("type=registry,\"name=a/b,c/d\",insecure=true").unwrap();

@@ -32,6 +32,9 @@ pub enum Compression {
 impl Compression {
     /// gzip as layers usually have it.
     pub const GZIP: Self = Self::Gzip(4);
+    /// gzip for files of this machine: 5 to 8 % larger in two thirds of the time, about as large as
+    /// zlib's 6 makes them.
+    pub const GZIP_QUICK: Self = Self::Gzip(1);
     /// zstd as quick as gzip is not.
     pub const ZSTD: Self = Self::Zstd(3);
 

@@ -34,7 +34,7 @@ pub(super) fn write(
     made: &mut Made,
 ) -> Result<(), Failure> {
     let epoch = definition.request.source_date_epoch;
-    let mut composed: Option<Composed> = None;
+    let (mut composed, mut kept) = (None::<Composed>, None::<Composed>);
     for spec in &definition.outputs {
         if cancel.is_cancelled() {
             return Err(Failure::new(FailureKind::Export, "the build was cancelled"));
@@ -46,6 +46,10 @@ pub(super) fn write(
             annotations.extend(spec.annotations.iter().cloned());
             let output = Output { kind, compression: compression(spec), annotations };
             if let Some(done) = engine.export(built, &image, &output, sink)? {
+                // Plain layers are for Docker to load, not for a registry that the image may go to later.
+                if !matches!(output.kind, OutputKind::DockerArchive(_)) {
+                    kept = Some(done.clone());
+                }
                 composed = Some(done);
             }
             made.outputs.push(describe(&output.kind));
@@ -61,7 +65,7 @@ pub(super) fn write(
         names.sort();
         names.dedup();
         let image = Image::of(built, names.clone(), epoch)?;
-        let id = engine.keep_image(&image, composed.as_ref())?;
+        let id = engine.keep_image(&image, kept.as_ref())?;
         made.image = Some(id.to_string());
         made.names = names.iter().map(Reference::familiar).collect();
     } else {
@@ -106,11 +110,22 @@ fn kinds(spec: &OutputSpec, names: &[Reference]) -> Vec<OutputKind> {
 
 fn compression(spec: &OutputSpec) -> Compression {
     match (spec.compression, spec.level) {
-        (CompressionKind::Gzip, None) => Compression::GZIP,
-        (CompressionKind::Gzip, Some(level)) => Compression::Gzip(level),
-        (CompressionKind::Zstd, None) => Compression::ZSTD,
-        (CompressionKind::Zstd, Some(level)) => Compression::Zstd(level.max(1)),
-        (CompressionKind::Uncompressed, _) => Compression::None,
+        (None, None) => usual_compression(spec),
+        (Some(CompressionKind::Gzip), None) => Compression::GZIP,
+        (Some(CompressionKind::Gzip) | None, Some(level)) => Compression::Gzip(level),
+        (Some(CompressionKind::Zstd), None) => Compression::ZSTD,
+        (Some(CompressionKind::Zstd), Some(level)) => Compression::Zstd(level.max(1)),
+        (Some(CompressionKind::Uncompressed), _) => Compression::None,
+    }
+}
+
+/// What goes over a network is worth more work than a file; what Docker loads it unpacks at once, and
+/// `docker save` compresses nothing either.
+fn usual_compression(spec: &OutputSpec) -> Compression {
+    match spec.kind {
+        OutputType::Docker if spec.dest.is_some() => Compression::None,
+        OutputType::Oci => Compression::GZIP_QUICK,
+        _ => Compression::GZIP,
     }
 }
 

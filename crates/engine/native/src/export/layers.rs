@@ -19,6 +19,16 @@ pub(super) struct BlobWish {
     pub(super) for_push: bool,
 }
 
+impl BlobWish {
+    /// Names the record of a layer's blob.
+    fn key(&self, id: &Digest, compression: Compression) -> Digest {
+        let mut key = Hasher::new();
+        key.field(b"layer blob").field(id.as_bytes());
+        key.field(format!("{compression:?} {:?}", self.epoch));
+        key.finish()
+    }
+}
+
 impl Shared {
     /// Returns the blob of a layer, and where else it can be had. A layer that came as a blob stays
     /// as it is: its bytes are what its digest was signed for.
@@ -52,15 +62,16 @@ impl Shared {
         sink: &dyn Sink,
     ) -> Result<LayerBlob, Failure> {
         let records = RecordDir::new(self.dir.cache().join("layer-blobs"));
-        let mut key = Hasher::new();
-        key.field(b"layer blob").field(id.as_bytes());
-        key.field(format!("{:?} {:?}", wish.compression, wish.epoch));
-        let key = key.finish();
         let blobs = self.images.blobs();
-        if let Some(known) = records.get::<LayerBlob>(&key).map_err(internal)?
-            && blobs.has(&known.digest).map_err(internal)?
-        {
-            return Ok(known);
+        // What was compressed harder for a registry serves for a file as well.
+        let harder = (wish.compression == Compression::GZIP_QUICK).then_some(Compression::GZIP);
+        for compression in harder.into_iter().chain([wish.compression]) {
+            if let Some(known) =
+                records.get::<LayerBlob>(&wish.key(id, compression)).map_err(internal)?
+                && blobs.has(&known.digest).map_err(internal)?
+            {
+                return Ok(known);
+            }
         }
         let subject = format!("compress layer {}", id.short());
         sink.progress(Progress { subject, done: 0, total: 0 });
@@ -72,7 +83,7 @@ impl Shared {
             .write_blob(id, wish.compression, &options, &mut writer)
             .map_err(super::export)?;
         writer.commit(Some(&made.digest)).map_err(internal)?;
-        records.put(&key, &made).map_err(internal)?;
+        records.put(&wish.key(id, wish.compression), &made).map_err(internal)?;
         Ok(made)
     }
 
