@@ -24,6 +24,7 @@ setup-test:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy -p ashlar --all-targets --features otlp --locked -- -D warnings
 
 unit:
 	scripts/unit

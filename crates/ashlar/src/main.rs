@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod settings;
 mod signals;
+mod telemetry;
 mod values;
 
 use std::process::ExitCode;

@@ -20,6 +20,7 @@ use super::{supervisor, usage};
 use crate::cli::serve::{Expose, LogFormat, ServeArgs};
 use crate::output::note;
 use crate::settings::Settings;
+use crate::telemetry::Traces;
 
 /// What the server writes about itself unless `RUST_LOG` says otherwise.
 const LOG_DEFAULT: &str = "info";
@@ -46,7 +47,9 @@ fn dialects(service: &Arc<Service>) -> Vec<(&'static str, Router)> {
     ]
 }
 
-async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
+async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
+    let traces = Traces::start()?;
+    config.observer = traces.observer();
     let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
     let options = ApiOptions {
         requests_per_second: args.requests_per_second,
@@ -76,6 +79,7 @@ async fn run_until_signal(config: ServiceConfig, args: ServeArgs) -> Result<Exit
         served??;
     }
     service.close().await;
+    traces.flush().await;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,6 +6,8 @@ mod builds;
 mod crashes;
 mod disk;
 mod images;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outputs;
 mod packaging;
 mod progress;

@@ -15,14 +15,14 @@ const TOKEN: &str = "token-of-the-serve-tests";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server in a process of its own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     address: String,
     log: BufReader<ChildStderr>,
 }
 
 impl Server {
-    fn start(world: &World, args: &[&str], env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(world: &World, args: &[&str], env: &[(&str, &str)]) -> Self {
         let fixed = ["serve", "--listen", "127.0.0.1:0"];
         let mut command: Command = world.command(&[&fixed[..], args].concat());
         command.env("ASHLAR_TOKEN", TOKEN).envs(env.iter().copied());
@@ -41,32 +41,48 @@ impl Server {
     }
 
     /// Sends a request as it is written and returns all that comes until the connection ends.
-    fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         let mut connection = self.open(path);
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();
         answer
     }
 
+    /// Sends JSON with one more header.
+    pub(crate) fn post(&self, path: &str, header: &str, body: &str) -> String {
+        let rest = format!(
+            "{header}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut connection = self.send(&format!("POST {path}"), &rest);
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn open(&self, path: &str) -> TcpStream {
+        self.send(&format!("GET {path}"), "\r\n")
+    }
+
+    fn send(&self, what: &str, rest: &str) -> TcpStream {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {TOKEN}\r\n\
-             connection: close\r\n\r\n",
+        let request = format!(
+            "{what} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {TOKEN}\r\n\
+             connection: close\r\n{rest}",
             self.address
         );
-        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
         connection
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
 
     /// Waits for the end; returns the exit code and the rest of the log.
-    fn wait(mut self) -> (Option<i32>, String) {
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let until = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "the server does not end");
@@ -120,16 +136,7 @@ fn a_follower_does_not_hold_up_the_end_and_the_log_is_json_with_request_ids() {
     let server = Server::start(&world, &["--config", "s.toml"], &[]);
     assert!(server.get("/readyz").starts_with("HTTP/1.1 200"));
     let body = r#"{"image": "none"}"#;
-    let mut connection = TcpStream::connect(&server.address).unwrap();
-    let head = format!(
-        "POST /api/v1/builds HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\
-         content-type: application/json\r\ncontent-length: {}\r\nx-request-id: my-request\r\n\
-         connection: close\r\n\r\n{body}",
-        body.len()
-    );
-    connection.write_all(head.as_bytes()).unwrap();
-    let mut made = String::new();
-    connection.read_to_string(&mut made).unwrap();
+    let made = server.post("/api/v1/builds", "x-request-id: my-request", body);
     let place = made.lines().find_map(|l| l.strip_prefix("location: ")).unwrap();
     let mut follower = server.open(&format!("{place}/events?follow=true"));
     let mut first = [0; 64];

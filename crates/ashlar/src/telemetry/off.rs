@@ -1,0 +1,30 @@
+//! Stands in for traces in a program that was built without them.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use ashlar_service::Observer;
+
+use super::wanted;
+
+/// No traces.
+pub(crate) struct Traces;
+
+impl Traces {
+    /// Says so when traces are wanted.
+    #[expect(clippy::unnecessary_wraps, reason = "with the feature it can fail")]
+    pub(crate) fn start() -> Result<Self> {
+        if wanted() {
+            tracing::warn!("this program was built without the feature 'otlp': it sends no traces");
+        }
+        Ok(Self)
+    }
+
+    #[expect(clippy::unused_self, reason = "with the feature there is one")]
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        None
+    }
+
+    #[expect(clippy::unused_async, clippy::unused_self, reason = "with the feature it waits")]
+    pub(crate) async fn flush(&self) {}
+}
