@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::NodeId;
-use ashlar_core::journal::LogLine;
+use ashlar_core::journal::LogText;
 use ashlar_sandbox::Cancel;
 use ashlar_solver::{
     Action, BuildKey, BuildRequest, Event, Job, Outcome, Report, ShareGroup, Solver, SolverLimits,
@@ -35,7 +35,7 @@ pub(crate) trait Worker: Send + Sync {
     fn report(&self, node: NodeId, vertex: VertexId, report: &Report<Output, Failure>);
 
     /// Hears what the step of a node wrote.
-    fn log(&self, node: NodeId, lines: &[LogLine]);
+    fn log(&self, node: NodeId, text: &LogText);
 }
 
 /// What a look-up came to.

@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Entry, Event, OnLost, Record, Sink, Submission};
+use ashlar_core::journal::{Entry, Event, LogText, OnLost, Record, Sink, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, PrincipalId, TenantId, WorkerId};
 use tokio::runtime::{Builder, Handle};
@@ -274,6 +274,10 @@ impl BuildWriter {
 impl Sink for BuildWriter {
     fn event(&self, event: Event) {
         self.inner.journal.event(event);
+    }
+
+    fn text(&self, text: LogText) {
+        self.inner.journal.text(text);
     }
 }
 

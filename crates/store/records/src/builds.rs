@@ -5,12 +5,15 @@ use ashlar_core::{BuildId, Timestamp, WorkerId};
 use serde_json::Value;
 
 use crate::db::{Row, Tx, args};
-use crate::{Error, Store, facets, journal};
+use crate::read::EntryReader;
+use crate::{Error, Store, facets, journal, segments};
 
 /// The fencing number of a build that is driven by the process which accepted it.
 pub const FIRST_FENCE: u64 = 1;
 /// The longest definition, in bytes of JSON.
 pub const DEFINITION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Entries that a rebuilt row takes in at a time.
+const REBUILT_AT_ONCE: usize = 4096;
 /// Ids that a prefix search returns.
 pub const FOUND_MAX: usize = 10;
 
@@ -129,6 +132,9 @@ pub(crate) async fn update(tx: &mut Tx, loaded: &Loaded, before: &Record) -> Res
     let (updated, finished) = (now.updated_at, now.finished_at);
     let values = args![loaded.position, state, updated, finished, now.fence, loaded.batch, record];
     tx.run(sql, values).await?;
+    if now.state.is_terminal() && !before.state.is_terminal() {
+        segments::ended(tx, loaded.position).await?;
+    }
     let sql = "UPDATE scopes SET last_time = $2 WHERE id = $1";
     tx.run(sql, args![loaded.scope, loaded.scope_time]).await?;
     let changed = before.state != now.state
@@ -173,8 +179,18 @@ impl Store {
     /// When there is no such build, or its journal does not fold.
     pub async fn rebuild(&self, build: BuildId) -> Result<(Record, Record), Error> {
         let row = self.get(build).await?.ok_or(Error::NoSuchBuild(build))?;
-        let entries = self.journal(build, 0, usize::MAX).await?;
-        Ok((row, Record::rebuild(&entries)?))
+        let mut reader = EntryReader::new(self.clone(), build, 0);
+        let mut entries = Vec::new();
+        reader.read(1, &mut entries).await?;
+        let mut fold = Record::rebuild(&entries)?;
+        loop {
+            entries.clear();
+            reader.read(REBUILT_AT_ONCE, &mut entries).await?;
+            if entries.is_empty() {
+                return Ok((row, fold));
+            }
+            entries.iter().try_for_each(|entry| fold.apply(entry))?;
+        }
     }
 
     /// Returns the builds whose ids begin with some hexadecimal digits, newest first, at most

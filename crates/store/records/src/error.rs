@@ -50,6 +50,15 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The log of an ended build cannot be read from the blob store, or not be moved there.
+    #[error("the log segment {digest} cannot be read or written; is the blob store there?")]
+    Segment {
+        /// The segment's blob.
+        digest: ashlar_core::Digest,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A value is larger than the store takes.
     #[error("{what} is too large: at most {max} {unit} fit")]
     TooLarge {
@@ -83,15 +92,15 @@ pub enum Error {
     /// A sealed value cannot be opened.
     #[error("the sealed value '{0}' cannot be opened; was it sealed with another key?")]
     Sealed(String),
-    /// The key for sealed values cannot be used.
-    #[error("the secrets key {0}")]
-    Key(&'static str),
     /// The key for sealed values is not the database's.
     #[error(
         "the secrets of this database are sealed with another key; give all servers and workers \
          of one database the same ASHLAR_SECRETS_KEY"
     )]
     OtherKey,
+    /// The key for sealed values cannot be used.
+    #[error("the secrets key {0}")]
+    Key(&'static str),
     /// The file with the secrets key cannot be used.
     #[error("cannot read or make the key file '{}'", path.display())]
     KeyFile {

@@ -5,6 +5,7 @@
 //! this process wake at once. Other processes are heard through `LISTEN` on PostgreSQL; on SQLite
 //! a follower looks again every [`POLL`].
 
+use std::mem;
 use std::time::Duration;
 
 use ashlar_core::journal::Entry;
@@ -13,6 +14,7 @@ use sqlx::postgres::PgListener;
 use tokio::sync::broadcast;
 
 use crate::db::Db;
+use crate::read::EntryReader;
 use crate::{Error, Store};
 
 /// How often a follower looks by itself.
@@ -65,7 +67,9 @@ impl Store {
 
     /// Follows a build's journal from an entry's number on.
     pub fn follow(&self, build: BuildId, from: u64) -> Follower {
-        Follower { wakeups: self.wakeups(), store: self.clone(), build, next: from }
+        let reader = EntryReader::new(self.clone(), build, from);
+        let (wakeups, store) = (self.wakeups(), self.clone());
+        Follower { wakeups, store, build, reader, found: Vec::new() }
     }
 
     const fn poll(&self) -> Duration {
@@ -81,11 +85,13 @@ pub struct Follower {
     store: Store,
     wakeups: broadcast::Receiver<BuildId>,
     build: BuildId,
-    next: u64,
+    reader: EntryReader,
+    /// What was read by a call that was cancelled then.
+    found: Vec<Entry>,
 }
 
 impl Follower {
-    /// Returns the next entries, at least one and about `limit`; waits for them. Nothing is
+    /// Returns the next entries, at least one and at most `limit`; waits for them. Nothing is
     /// returned only when the build has ended and all its entries were. Resume after a break with
     /// the number after the last entry seen. Safe to cancel.
     ///
@@ -93,17 +99,17 @@ impl Follower {
     /// When there is no such build (any more) or the database fails.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Entry>, Error> {
         loop {
-            // The state first: an entry written in between is then found, not missed.
-            let ended = self.store.ended(self.build).await?;
-            let entries = self.store.journal(self.build, self.next, limit).await?;
-            if let Some(last) = entries.last() {
-                self.next = last.number + 1;
-                return Ok(entries);
+            self.reader.read(limit, &mut self.found).await?;
+            if self.found.is_empty() {
+                // The state first: an entry written in between is then found, not missed.
+                let ended = self.store.ended(self.build).await?;
+                self.reader.read(limit, &mut self.found).await?;
+                if self.found.is_empty() && ended.is_none() {
+                    self.wait().await;
+                    continue;
+                }
             }
-            if ended.is_some() {
-                return Ok(entries);
-            }
-            self.wait().await;
+            return Ok(mem::take(&mut self.found));
         }
     }
 

@@ -1,16 +1,15 @@
-//! Journals: writing entries with the row that they fold to, and reading them.
+//! Journals: writing entries with the row that they fold to.
 
-use ashlar_core::journal::{Entry, Event, Record};
-use ashlar_core::{BuildId, TenantId, Timestamp};
+use ashlar_core::journal::{Entry, Event, LineRun, Record};
+use ashlar_core::{BuildId, Timestamp};
 use sqlx::AssertSqlSafe;
 
 use crate::builds::{self, Loaded};
-use crate::db::{Row, Tx, args, pieces, placeholders};
+use crate::codec::text::PackedText;
+use crate::codec::{self, Packed};
+use crate::db::{Tx, args, pieces, placeholders};
 use crate::store::retried;
-use crate::{Error, Store, codec, follow};
-
-/// Rows that one query reads at a time: bounds memory, since a row may hold many log lines.
-const ROWS_AT_ONCE: u32 = 64;
+use crate::{Error, Store, follow};
 
 /// Something that happened, with the time at which it did.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +27,13 @@ impl Stamped {
     }
 }
 
+/// What is to be written: an event, or a row full of log lines.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    Event(Stamped),
+    Text(PackedText),
+}
+
 /// Who writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
@@ -43,24 +49,6 @@ pub enum Writer {
     },
 }
 
-/// An entry with the build that it belongs to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScopeEntry {
-    /// The build.
-    pub build: BuildId,
-    /// The entry.
-    pub entry: Entry,
-}
-
-/// Which entries of a scope to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimeRange {
-    /// The first time.
-    pub from: Timestamp,
-    /// The time after the last one.
-    pub until: Timestamp,
-}
-
 /// Applies events to a loaded build and writes them; all or none.
 pub(crate) async fn append(
     tx: &mut Tx,
@@ -68,19 +56,57 @@ pub(crate) async fn append(
     fence: Option<u64>,
     events: impl IntoIterator<Item = Stamped>,
 ) -> Result<(), Error> {
+    let said: Vec<Said> = events.into_iter().map(Said::Event).collect();
+    write(tx, loaded, fence, &said).await
+}
+
+async fn write(
+    tx: &mut Tx,
+    loaded: &mut Loaded,
+    fence: Option<u64>,
+    said: &[Said],
+) -> Result<(), Error> {
     let before = loaded.record.clone();
-    let mut entries = Vec::new();
-    for Stamped { at, event } in events {
-        loaded.record.admit(&event, fence)?;
-        let time = at.after(Some(loaded.scope_time));
-        let entry = Entry { number: loaded.record.next_number, time, event };
-        loaded.record.apply(&entry)?;
-        loaded.scope_time = time;
-        entries.push(entry);
+    let (mut entries, mut rows) = (Vec::new(), Vec::new());
+    for said in said {
+        match said {
+            Said::Event(stamped) => entries.push(place_event(loaded, fence, stamped)?),
+            Said::Text(text) => {
+                rows.extend(codec::pack(&entries)?);
+                entries.clear();
+                rows.push(place_text(loaded, fence, text)?);
+            }
+        }
     }
-    insert(tx, loaded.position, loaded.scope, &entries).await?;
+    rows.extend(codec::pack(&entries)?);
+    insert_rows(tx, loaded.position, loaded.scope, &rows).await?;
     crate::queue::after_append(tx, loaded, &before).await?;
     builds::update(tx, loaded, &before).await
+}
+
+/// Gives an event its number and time.
+fn place_event(
+    loaded: &mut Loaded,
+    fence: Option<u64>,
+    Stamped { at, event }: &Stamped,
+) -> Result<Entry, Error> {
+    loaded.record.admit(event, fence)?;
+    let time = at.after(Some(loaded.scope_time));
+    let entry = Entry { number: loaded.record.next_number, time, event: event.clone() };
+    loaded.record.apply(&entry)?;
+    loaded.scope_time = time;
+    Ok(entry)
+}
+
+/// Gives log lines their numbers and times.
+fn place_text(loaded: &mut Loaded, fence: Option<u64>, text: &PackedText) -> Result<Packed, Error> {
+    loaded.record.admit_lines(fence)?;
+    let first = text.at.after(Some(loaded.scope_time));
+    let last = Timestamp::from_nanos(first.nanos().saturating_add(text.span));
+    let (number, count) = (loaded.record.next_number, text.count);
+    loaded.record.apply_lines(&LineRun { number, count, first, last })?;
+    loaded.scope_time = last;
+    Ok(Packed { number, count, time: first, last_time: last, body: text.body.clone() })
 }
 
 /// Writes entries as rows.
@@ -90,8 +116,17 @@ pub(crate) async fn insert(
     scope: i64,
     entries: &[Entry],
 ) -> Result<(), Error> {
-    let rows = codec::pack(entries)?;
-    for piece in pieces(&rows) {
+    insert_rows(tx, build, scope, &codec::pack(entries)?).await
+}
+
+/// Writes rows.
+pub(crate) async fn insert_rows(
+    tx: &mut Tx,
+    build: i64,
+    scope: i64,
+    rows: &[Packed],
+) -> Result<(), Error> {
+    for piece in pieces(rows) {
         let sql = format!(
             "INSERT INTO entries (build, number, count, scope, time, last_time, body) VALUES {}",
             placeholders(1, piece.len(), 7)
@@ -125,14 +160,25 @@ impl Store {
         writer: Writer,
         events: impl AsRef<[Stamped]> + Send + Sync,
     ) -> Result<Record, Error> {
-        retried(|| self.append_once(build, writer, events.as_ref())).await
+        let said: Vec<Said> = events.as_ref().iter().cloned().map(Said::Event).collect();
+        self.append_said(build, writer, &said).await
+    }
+
+    /// As [`Store::append`], for log text too.
+    pub(crate) async fn append_said(
+        &self,
+        build: BuildId,
+        writer: Writer,
+        said: &[Said],
+    ) -> Result<Record, Error> {
+        retried(|| self.append_once(build, writer, said)).await
     }
 
     async fn append_once(
         &self,
         build: BuildId,
         writer: Writer,
-        events: &[Stamped],
+        said: &[Said],
     ) -> Result<Record, Error> {
         let mut tx = self.db.write().await?;
         let mut loaded = builds::load(&mut tx, build).await?;
@@ -148,149 +194,10 @@ impl Store {
                 Some(fence)
             }
         };
-        append(&mut tx, &mut loaded, fence, events.iter().cloned()).await?;
+        write(&mut tx, &mut loaded, fence, said).await?;
         announce(&mut tx, build).await?;
         tx.commit().await?;
         self.wakeups.wake(build);
         Ok(loaded.record)
     }
-
-    /// Reads a build's journal from an entry's number on, at most `limit` entries.
-    ///
-    /// # Errors
-    /// When the database fails or an entry is damaged.
-    pub async fn journal(
-        &self,
-        build: BuildId,
-        from: u64,
-        limit: usize,
-    ) -> Result<Vec<Entry>, Error> {
-        let sql = "SELECT b.position, (SELECT MAX(e.number) FROM entries e \
-                   WHERE e.build = b.position AND e.number <= $2) FROM builds b WHERE b.id = $1";
-        let Some(row) = self.db.maybe(sql, args![build, from]).await? else {
-            return Ok(Vec::new());
-        };
-        let (position, mut next) = (row.int(0)?, row.maybe_int(1)?.unwrap_or(0));
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let sql = "SELECT number, time, body, count FROM entries \
-                       WHERE build = $1 AND number >= $2 ORDER BY number LIMIT $3";
-            let rows = self.db.all(sql, args![position, next, ROWS_AT_ONCE]).await?;
-            let Some(last) = rows.last() else { break };
-            next = last.int(0)? + last.int(3)?;
-            for row in &rows {
-                found.extend(entries(row)?.into_iter().filter(|e| e.number >= from));
-            }
-        }
-        found.truncate(limit);
-        if let Some(Event::Submitted(s)) = found.first_mut().map(|e| &mut e.event) {
-            let sql = "SELECT body FROM definitions WHERE build = $1";
-            let row = self.db.maybe(sql, args![position]).await?;
-            s.definition = row.ok_or(Error::NoSuchBuild(build))?.json(0, "a definition")?;
-        }
-        Ok(found)
-    }
-
-    /// Returns the number of the first entry of a build at or after a time; the number of the next
-    /// entry to come when there is none.
-    ///
-    /// # Errors
-    /// When there is no such build or the database fails.
-    pub async fn number_at(&self, build: BuildId, time: Timestamp) -> Result<u64, Error> {
-        // The rows of a build are in order of time too: halve the range of numbers.
-        let sql = "SELECT b.position, COALESCE((SELECT MAX(e.number + e.count) FROM entries e \
-                   WHERE e.build = b.position), 0) FROM builds b WHERE b.id = $1";
-        let row = self.db.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
-        let (position, end) = (row.int(0)?, row.count(1)?);
-        let (mut low, mut high) = (0, end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let Some(row) = self.row_of(position, middle).await? else { break };
-            let (first, count) = (row.count(0)?, row.count(3)?);
-            if row.time(4)? < time {
-                low = first + count;
-            } else if row.time(1)? >= time {
-                high = first;
-            } else {
-                let inside = entries(&row)?.into_iter().find(|e| e.time >= time);
-                return Ok(inside.map_or(first + count, |e| e.number));
-            }
-        }
-        Ok(low)
-    }
-
-    async fn row_of(&self, position: i64, number: u64) -> Result<Option<Row>, Error> {
-        let sql = "SELECT number, time, body, count, last_time FROM entries \
-                   WHERE build = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
-        self.db.maybe(sql, args![position, number]).await
-    }
-
-    /// Reads the entries of all builds of a scope by time: the first `limit` of a range, or with
-    /// `newest_first` the last ones, newest first. Submissions come without their definitions.
-    ///
-    /// # Errors
-    /// When the database fails or an entry is damaged.
-    pub async fn scope_journal(
-        &self,
-        tenant: TenantId,
-        scope: &str,
-        range: TimeRange,
-        limit: usize,
-        newest_first: bool,
-    ) -> Result<Vec<ScopeEntry>, Error> {
-        let sql = "SELECT id FROM scopes WHERE tenant = $1 AND name = $2";
-        let Some(row) = self.db.maybe(sql, args![tenant, scope]).await? else {
-            return Ok(Vec::new());
-        };
-        let scope = row.int(0)?;
-        let mut found: Vec<ScopeEntry> = Vec::new();
-        let mut rest = range;
-        while found.len() < limit {
-            let rows = self.scope_rows(scope, rest, newest_first).await?;
-            let Some(last) = rows.last() else { break };
-            match newest_first {
-                true => rest.until = last.time(1)?,
-                false => rest.from = last.time(4)?.after(Some(last.time(4)?)),
-            }
-            for row in &rows {
-                let build = row.build(5)?;
-                let mut entries = entries(row)?;
-                if newest_first {
-                    entries.reverse();
-                }
-                let inside = entries.into_iter();
-                let inside = inside.filter(|e| e.time >= range.from && e.time < range.until);
-                found.extend(inside.map(|entry| ScopeEntry { build, entry }));
-            }
-        }
-        found.truncate(limit);
-        Ok(found)
-    }
-
-    async fn scope_rows(
-        &self,
-        scope: i64,
-        range: TimeRange,
-        newest_first: bool,
-    ) -> Result<Vec<Row>, Error> {
-        // Rows of a scope never overlap in time, so at most one that ends after the range begins
-        // inside of it: the first one that does. It bounds the walk.
-        const FORWARD: &str = "SELECT e.number, e.time, e.body, e.count, e.last_time, b.id \
-             FROM entries e JOIN builds b ON b.position = e.build \
-             WHERE e.scope = $1 AND e.last_time >= $2 AND e.time < $3 AND e.last_time <= COALESCE(\
-             (SELECT MIN(n.last_time) FROM entries n WHERE n.scope = $1 AND n.last_time >= $3), \
-             9223372036854775807) ORDER BY e.last_time LIMIT $4";
-        const BACKWARD: &str = "SELECT e.number, e.time, e.body, e.count, e.last_time, b.id \
-             FROM entries e JOIN builds b ON b.position = e.build \
-             WHERE e.scope = $1 AND e.last_time >= $2 AND e.time < $3 AND e.last_time <= COALESCE(\
-             (SELECT MIN(n.last_time) FROM entries n WHERE n.scope = $1 AND n.last_time >= $3), \
-             9223372036854775807) ORDER BY e.last_time DESC LIMIT $4";
-        let sql = if newest_first { BACKWARD } else { FORWARD };
-        self.db.all(sql, args![scope, range.from, range.until, ROWS_AT_ONCE]).await
-    }
-}
-
-/// Reads the entries of a row that begins with number, time and body.
-fn entries(row: &Row) -> Result<Vec<Entry>, Error> {
-    codec::unpack(row.count(0)?, row.time(1)?, &row.bytes(2)?)
 }

@@ -255,7 +255,7 @@ pub(crate) async fn forget(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
     ] {
         tx.run(sql, args![loaded.position]).await?;
     }
-    Ok(())
+    crate::segments::forget(tx, loaded.position).await
 }
 
 /// Spares a build until a time, or no longer.

@@ -19,7 +19,7 @@ use crate::journal::Stamped;
 use crate::kept::{self, Exempt};
 use crate::leases::after;
 use crate::store::retried;
-use crate::{Error, Store, aliases, facets, journal};
+use crate::{Error, Store, aliases, facets, journal, segments};
 
 /// Builds that one call forgets at most: a bound on how long it keeps others waiting.
 pub const FORGET_AT_ONCE: usize = 100;
@@ -300,7 +300,7 @@ impl Store {
                 audit(&mut tx, &loaded, why, now).await?;
                 remove(&mut tx, &loaded).await.map(|()| true)?
             }
-            What::Log => false,
+            What::Log => segments::let_go(&mut tx, &mut loaded, why.as_str(), now).await?,
             What::Artifacts => remove_artifacts(&mut tx, &mut loaded, why, now).await?,
         };
         journal::announce(&mut tx, build).await?;

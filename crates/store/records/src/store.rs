@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
+use crate::blocks::Blocks;
 use crate::db::{Db, Options};
 use crate::follow::Wakeups;
 use crate::leases::LEASE;
+use crate::readers::Readers;
+use crate::segments::SegmentBlobs;
 
 /// Records, journals and the queue. Cheap to clone; clones share connections.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) db: Db,
     pub(crate) wakeups: Arc<Wakeups>,
+    pub(crate) blocks: Arc<Blocks>,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
     pub(crate) lease: Duration,
 }
 
@@ -32,7 +38,15 @@ impl Store {
     /// As [`Store::open`].
     pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
         let db = Db::open(place, options).await?;
-        Ok(Self { db, wakeups: Arc::new(Wakeups::new()), lease: LEASE })
+        let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
+        let readers = Arc::default();
+        Ok(Self { db, wakeups, blocks, readers, segments: None, lease: LEASE })
+    }
+
+    /// Says where the logs of ended builds go; without a place they stay in the database.
+    #[must_use]
+    pub fn with_segments(self, blobs: Arc<dyn SegmentBlobs>) -> Self {
+        Self { segments: Some(blobs), ..self }
     }
 
     /// Closes all connections; a SQLite file is left without a write-ahead log.

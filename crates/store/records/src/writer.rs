@@ -8,12 +8,14 @@ use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::journal::{Event, LogText, Record, Sink};
 use ashlar_core::{BuildId, Timestamp};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::journal::{Stamped, Writer};
+use crate::cap::Cap;
+use crate::codec::text::TextRow;
+use crate::journal::{Said, Stamped, Writer};
 use crate::leases::Held;
 use crate::{Error, Store};
 
@@ -59,14 +61,24 @@ struct Shared {
     /// Signalled when there is something to do.
     work: Notify,
     progress: watch::Sender<Progress>,
+    /// Bounds what steps say.
+    cap: Option<Mutex<Cap>>,
+}
+
+/// What waits to be written. Text is collected where it waits.
+enum Waiting {
+    Event(Stamped),
+    Text(TextRow),
 }
 
 #[derive(Default)]
 struct Buffer {
-    waiting: Vec<Stamped>,
+    waiting: Vec<Waiting>,
     bytes: usize,
     /// Events said so far.
     said: u64,
+    /// Events that were taken to be written.
+    taken: u64,
     /// Write up to this event at once.
     hurry: u64,
     closed: bool,
@@ -88,12 +100,19 @@ impl JournalWriter {
     /// Starts a writer for the attempt that holds a build. It also says that the worker is alive
     /// until the build has ended or all clones are gone. Needs a Tokio runtime.
     pub fn spawn(store: Store, build: BuildId, fence: u64) -> Self {
+        Self::spawn_capped(store, build, fence, None)
+    }
+
+    /// As [`JournalWriter::spawn`]; of what steps say at most so many bytes are kept, the first and
+    /// the last ones, and the log says what is missing.
+    pub fn spawn_capped(store: Store, build: BuildId, fence: u64, cap: Option<u64>) -> Self {
         let shared = Arc::new(Shared {
             build,
             buffer: Mutex::default(),
             room: Condvar::new(),
             work: Notify::new(),
             progress: watch::Sender::new(Progress::default()),
+            cap: cap.map(|bytes| Mutex::new(Cap::new(bytes))),
         });
         let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0 };
         tokio::spawn(task.run());
@@ -129,6 +148,13 @@ impl JournalWriter {
         }
     }
 
+    /// Says the end of a log that is longer than it may be. To be called when no step says anything
+    /// any more; states that end a build do so too.
+    pub fn end_log(&self) {
+        let tail = self.shared.cap().map(|mut cap| cap.end()).unwrap_or_default();
+        tail.into_iter().for_each(|(at, text)| self.shared.say_text(at, text));
+    }
+
     /// Waits until the build should be stopped: somebody wants it, or it is no longer ours.
     pub async fn cancelled(&self) {
         let mut progress = self.shared.progress.subscribe();
@@ -145,23 +171,32 @@ impl JournalWriter {
 impl Sink for JournalWriter {
     fn event(&self, event: Event) {
         let at = now();
-        let bytes = EVENT_BYTES + weight(&event);
-        let mut buffer = self.shared.lock();
-        while buffer.bytes >= WAITING_BYTES_MAX && !buffer.closed {
-            self.shared.work.notify_one();
-            buffer = self.shared.room.wait(buffer).unwrap_or_else(PoisonError::into_inner);
+        match &event {
+            Event::Log(line) if line.step.is_some() => {
+                let kept = self.shared.cap().and_then(|mut cap| cap.admit_line(at, line));
+                if let Some(kept) = kept {
+                    kept.into_iter().for_each(|text| self.shared.say_text(at, text));
+                    return;
+                }
+            }
+            Event::Failed(_) => self.end_log(),
+            Event::State { to } if to.is_terminal() => self.end_log(),
+            _ => {}
         }
-        if buffer.closed {
+        let bytes = EVENT_BYTES + weight(&event);
+        self.shared.say(bytes, |waiting| waiting.push(Waiting::Event(Stamped { at, event })));
+    }
+
+    fn text(&self, text: LogText) {
+        if text.bytes.is_empty() {
             return;
         }
-        buffer.waiting.push(Stamped { at, event });
-        buffer.bytes += bytes;
-        buffer.said += 1;
-        let wake = buffer.waiting.len() == 1 || buffer.bytes >= BATCH_BYTES;
-        drop(buffer);
-        if wake {
-            self.shared.work.notify_one();
-        }
+        let at = now();
+        let kept = match self.shared.cap().filter(|_| text.step.is_some()) {
+            Some(mut cap) => cap.admit(at, text),
+            None => vec![text],
+        };
+        kept.into_iter().for_each(|text| self.shared.say_text(at, text));
     }
 }
 
@@ -173,6 +208,38 @@ fn weight(event: &Event) -> usize {
 }
 
 impl Shared {
+    fn cap(&self) -> Option<MutexGuard<'_, Cap>> {
+        self.cap.as_ref().map(|cap| cap.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn say_text(&self, at: Timestamp, text: LogText) {
+        self.say(EVENT_BYTES + text.bytes.len(), |waiting| match waiting.last_mut() {
+            Some(Waiting::Text(row)) if row.has_room_for(&text) => row.push(at, &text),
+            _ => waiting.push(Waiting::Text(TextRow::new(at, &text))),
+        });
+    }
+
+    /// Adds to what waits, once there is room.
+    fn say(&self, bytes: usize, add: impl FnOnce(&mut Vec<Waiting>)) {
+        let mut buffer = self.lock();
+        while buffer.bytes >= WAITING_BYTES_MAX && !buffer.closed {
+            self.work.notify_one();
+            buffer = self.room.wait(buffer).unwrap_or_else(PoisonError::into_inner);
+        }
+        if buffer.closed {
+            return;
+        }
+        let first = buffer.waiting.is_empty();
+        add(&mut buffer.waiting);
+        buffer.bytes += bytes;
+        buffer.said += 1;
+        let wake = first || buffer.bytes >= BATCH_BYTES;
+        drop(buffer);
+        if wake {
+            self.work.notify_one();
+        }
+    }
+
     fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
@@ -199,8 +266,8 @@ impl Task {
         loop {
             // Silence until the next heartbeat is due ends the wait too.
             let _ = timeout_at(heartbeat, self.gather()).await;
-            let (events, closed) = self.take();
-            if !events.is_empty() && !self.write(events).await {
+            let (waiting, count, closed) = self.take();
+            if count > 0 && !self.write(waiting, count).await {
                 return;
             }
             if closed {
@@ -240,20 +307,22 @@ impl Task {
         }
     }
 
-    fn take(&self) -> (Vec<Stamped>, bool) {
+    /// Takes what waits, and how many calls said it.
+    fn take(&self) -> (Vec<Waiting>, u64, bool) {
         let mut buffer = self.shared.lock();
         buffer.bytes = 0;
-        let taken = (mem::take(&mut buffer.waiting), buffer.closed);
+        let said = buffer.said;
+        let count = said - mem::replace(&mut buffer.taken, said);
+        let taken = (mem::take(&mut buffer.waiting), count, buffer.closed);
         drop(buffer);
         self.shared.room.notify_all();
         taken
     }
 
     /// Writes a batch; says whether to go on.
-    async fn write(&mut self, events: Vec<Stamped>) -> bool {
-        let count = events.len() as u64;
+    async fn write(&mut self, waiting: Vec<Waiting>, count: u64) -> bool {
         self.batch += 1;
-        match self.append(events).await {
+        match self.append(waiting).await {
             Ok(record) => {
                 let ended = record.state.is_terminal();
                 self.shared.progress.send_modify(|p| {
@@ -273,11 +342,14 @@ impl Task {
         }
     }
 
-    async fn append(&self, events: Vec<Stamped>) -> Result<Record, Error> {
+    async fn append(&self, waiting: Vec<Waiting>) -> Result<Record, Error> {
+        // Compression takes longer than a task may keep its thread.
+        let packed = tokio::task::spawn_blocking(|| pack(waiting)).await;
+        let said = packed.map_err(|_| Error::Gone)?;
         let writer = Writer::Worker { fence: self.fence, batch: Some(self.batch) };
         let until = Instant::now() + RETRY_MAX;
         loop {
-            match self.store.append(self.shared.build, writer, &events).await {
+            match self.store.append_said(self.shared.build, writer, &said).await {
                 Err(error) if error.is_transient() && Instant::now() < until => {
                     tracing::warn!(build = %self.shared.build, error = chain(&error), "retrying");
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -314,6 +386,14 @@ impl Task {
         self.shared.progress.send_modify(|p| p.error = Some(why.into()));
         self.shared.room.notify_all();
     }
+}
+
+fn pack(waiting: Vec<Waiting>) -> Vec<Said> {
+    let said = |waiting| match waiting {
+        Waiting::Event(stamped) => Said::Event(stamped),
+        Waiting::Text(row) => Said::Text(row.pack()),
+    };
+    waiting.into_iter().map(said).collect()
 }
 
 /// Returns an error's text with those of its causes.

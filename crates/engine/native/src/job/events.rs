@@ -6,7 +6,7 @@
 use ashlar_core::cache::{CacheKind, CacheStatus, MissReason};
 use ashlar_core::failure::Failure;
 use ashlar_core::graph::{Node, NodeId, Op};
-use ashlar_core::journal::{CacheEvent, Event, LogLine, StepOutcome};
+use ashlar_core::journal::{CacheEvent, Event, LogLine, LogText, StepOutcome};
 use ashlar_solver::{How, Report, VertexId};
 
 use super::{BuildJob, Note};
@@ -110,5 +110,10 @@ impl BuildJob {
         for line in lines {
             self.request.sink.event(Event::Log(LogLine { step, ..line.clone() }));
         }
+    }
+
+    pub(super) fn tell_text(&self, id: NodeId, text: &LogText) {
+        let step = self.node(id).meta.step;
+        self.request.sink.text(LogText { step, ..text.clone() });
     }
 }

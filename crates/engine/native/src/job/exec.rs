@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::{Exec, Network, Security};
-use ashlar_core::journal::{Event, LogLine, Stream};
+use ashlar_core::journal::{Event, LogLine, LogText, Stream};
 use ashlar_files::ops::lookup::Ids;
 use ashlar_layers::KnownFiles;
 use ashlar_sandbox::{
@@ -83,24 +83,18 @@ impl BuildJob {
     ) -> Result<Exit, Failure> {
         let mut out = LineCutter::new(&self.masker, None, Stream::Stdout);
         let mut err = LineCutter::new(&self.masker, None, Stream::Stderr);
-        let mut lines = Vec::new();
-        let mut tell = |lines: &mut Vec<LogLine>| {
-            if lines.is_empty() {
-                return;
-            }
-            lines.iter().for_each(|l| tail.push(l));
+        let mut tell = |text: LogText| {
+            tail.push(&text);
             for (worker, node) in self.engine.scheduler.users(job.vertex) {
-                worker.log(node, lines);
+                worker.log(node, &text);
             }
-            lines.clear();
         };
         let mut output = |stream, bytes: &[u8]| {
             let cutter = match stream {
                 ashlar_sandbox::Stream::Stdout => &mut out,
                 ashlar_sandbox::Stream::Stderr => &mut err,
             };
-            cutter.push(bytes, &mut |line| lines.push(line));
-            tell(&mut lines);
+            cutter.push(bytes, &mut tell);
         };
         let io = Io { stdin: Stdin::Null, output: &mut output };
         let exit = if exec.background.is_empty() {
@@ -108,10 +102,8 @@ impl BuildJob {
         } else {
             self.run_with_background(exec, spec, io, cancel)
         };
-        let mut last = Vec::new();
-        out.finish(&mut |line| last.push(line));
-        err.finish(&mut |line| last.push(line));
-        tell(&mut last);
+        out.finish(&mut tell);
+        err.finish(&mut tell);
         exit
     }
 
@@ -144,6 +136,14 @@ impl BuildJob {
         Ok(spec)
     }
 
+    fn sandbox_network(&self, exec: &Exec) -> ashlar_sandbox::Network {
+        match self.network(exec) {
+            Network::None => ashlar_sandbox::Network::None,
+            Network::Host => ashlar_sandbox::Network::Host,
+            Network::Isolated | Network::Default => ashlar_sandbox::Network::Isolated,
+        }
+    }
+
     /// Puts hidden values where their stand-ins are.
     fn reveal(&self, process: &mut Process) {
         if self.request.hidden.is_empty() {
@@ -153,14 +153,6 @@ impl BuildJob {
             if let Some(real) = value.to_str().and_then(|v| self.request.hidden.get(v)) {
                 *value = real.into();
             }
-        }
-    }
-
-    fn sandbox_network(&self, exec: &Exec) -> ashlar_sandbox::Network {
-        match self.network(exec) {
-            Network::None => ashlar_sandbox::Network::None,
-            Network::Host => ashlar_sandbox::Network::Host,
-            Network::Isolated | Network::Default => ashlar_sandbox::Network::Isolated,
         }
     }
 

@@ -225,8 +225,8 @@ impl Worker for BuildJob {
         self.tell(node, vertex, report);
     }
 
-    fn log(&self, node: NodeId, lines: &[ashlar_core::journal::LogLine]) {
-        self.tell_log(node, lines);
+    fn log(&self, node: NodeId, text: &ashlar_core::journal::LogText) {
+        self.tell_text(node, text);
     }
 }
 

@@ -1,7 +1,7 @@
-//! Cuts what a step writes into log lines.
+//! Cuts what a step writes into text of whole lines.
 
 use ashlar_core::graph::StepId;
-use ashlar_core::journal::{Level, LogLine, Stream};
+use ashlar_core::journal::{Level, LogText, Stream};
 
 use super::mask::Masker;
 
@@ -13,6 +13,7 @@ pub struct LineCutter<'a> {
     masker: &'a Masker,
     step: Option<StepId>,
     stream: Stream,
+    /// The line whose end is not there yet.
     buffer: Vec<u8>,
 }
 
@@ -22,28 +23,38 @@ impl<'a> LineCutter<'a> {
         Self { masker, step, stream, buffer: Vec::new() }
     }
 
-    /// Takes bytes as they come and hands out each line that is whole.
+    /// Takes bytes as they come and hands out the lines that are whole, all at once.
     ///
     /// A line is held back until its end is there, because a secret may arrive in two writes; a
     /// line above [`LINE_BYTES_MAX`] is cut where no secret lies across the cut.
-    pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(LogLine)) {
-        let mut rest = bytes;
-        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
-            self.extend(&rest[..end], out);
-            self.emit(self.buffer.len(), false, out);
-            rest = &rest[end + 1..];
+    pub fn push(&mut self, bytes: &[u8], out: &mut dyn FnMut(LogText)) {
+        // No line within a piece can be too long.
+        for piece in bytes.chunks(LINE_BYTES_MAX) {
+            let Some(end) = memchr::memrchr(b'\n', piece) else {
+                self.extend(piece, out);
+                continue;
+            };
+            let (whole, rest) = piece.split_at(end + 1);
+            if self.buffer.is_empty() {
+                out(self.text(whole, false));
+            } else {
+                let first = memchr::memchr(b'\n', whole).unwrap_or(end);
+                self.extend(&whole[..first], out);
+                self.buffer.extend_from_slice(&whole[first..]);
+                self.emit(self.buffer.len(), false, out);
+            }
+            self.extend(rest, out);
         }
-        self.extend(rest, out);
     }
 
     /// Hands out what is left: an unfinished line counts.
-    pub fn finish(&mut self, out: &mut dyn FnMut(LogLine)) {
+    pub fn finish(&mut self, out: &mut dyn FnMut(LogText)) {
         if !self.buffer.is_empty() {
             self.emit(self.buffer.len(), false, out);
         }
     }
 
-    fn extend(&mut self, mut bytes: &[u8], out: &mut dyn FnMut(LogLine)) {
+    fn extend(&mut self, mut bytes: &[u8], out: &mut dyn FnMut(LogText)) {
         let room = LINE_BYTES_MAX + self.masker.longest();
         while self.buffer.len() + bytes.len() > room {
             let (now, later) = bytes.split_at(room - self.buffer.len());
@@ -56,15 +67,15 @@ impl<'a> LineCutter<'a> {
         self.buffer.extend_from_slice(bytes);
     }
 
-    fn emit(&mut self, end: usize, partial: bool, out: &mut dyn FnMut(LogLine)) {
-        let masked = self.masker.mask(&self.buffer[..end]);
+    fn emit(&mut self, end: usize, partial: bool, out: &mut dyn FnMut(LogText)) {
+        out(self.text(&self.buffer[..end], partial));
         self.buffer.drain(..end);
+    }
+
+    fn text(&self, bytes: &[u8], partial: bool) -> LogText {
         let level = if self.stream == Stream::Stderr { Level::Warn } else { Level::Info };
-        let (text, raw) = match String::from_utf8(masked) {
-            Ok(text) => (text, None),
-            Err(e) => (String::from_utf8_lossy(e.as_bytes()).into_owned(), Some(e.into_bytes())),
-        };
-        out(LogLine { step: self.step, stream: self.stream, level, text, raw, partial });
+        let bytes = self.masker.mask(bytes);
+        LogText { step: self.step, stream: self.stream, level, bytes, partial }
     }
 }
 
@@ -82,7 +93,7 @@ mod tests {
     fn lines(masker: &Masker, pieces: &[&[u8]]) -> Vec<(String, bool)> {
         let mut out = Vec::new();
         let mut cutter = LineCutter::new(masker, None, Stream::Stdout);
-        let mut take = |l: LogLine| out.push((l.text, l.partial));
+        let mut take = |t: LogText| out.extend(t.lines().map(|l| (l.text, l.partial)));
         pieces.iter().for_each(|p| cutter.push(p, &mut take));
         cutter.finish(&mut take);
         out
@@ -100,10 +111,21 @@ mod tests {
     fn bytes_that_are_not_text_are_kept() {
         let none = Masker::default();
         let mut cutter = LineCutter::new(&none, None, Stream::Stderr);
-        let mut got = None;
-        cutter.push(b"\xff\n", &mut |l| got = Some(l));
-        let line = got.unwrap();
+        let mut got = Vec::new();
+        cutter.push(b"\xff\n", &mut |t| got.extend(t.lines()));
+        let line = &got[0];
         assert_eq!((line.raw.as_deref(), line.level), (Some(b"\xff".as_slice()), Level::Warn));
+    }
+
+    #[test]
+    fn whole_lines_come_in_one_piece() {
+        let masker = Masker::new([b"hidden".as_slice()]);
+        let mut cutter = LineCutter::new(&masker, None, Stream::Stdout);
+        let mut got = Vec::new();
+        for bytes in [&b"a\nb hidd"[..], b"en\nc\nd", b"\n"] {
+            cutter.push(bytes, &mut |t| got.push(String::from_utf8(t.bytes).unwrap()));
+        }
+        assert_eq!(got, ["a\n", "b ***\nc\n", "d\n"]);
     }
 
     #[test]

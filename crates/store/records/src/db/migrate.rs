@@ -6,19 +6,21 @@ use super::{Db, Tx, args};
 use crate::Error;
 
 /// Each version's change, from 1.
-const SQLITE: [&str; 6] = [
+const SQLITE: [&str; 7] = [
     include_str!("../../migrations/sqlite/0001_builds.sql"),
     include_str!("../../migrations/sqlite/0002_queue.sql"),
     include_str!("../../migrations/sqlite/0003_dialects.sql"),
     include_str!("../../migrations/sqlite/0004_tenants.sql"),
+    include_str!("../../migrations/sqlite/0005_segments.sql"),
     include_str!("../../migrations/sqlite/0006_retention.sql"),
     include_str!("../../migrations/sqlite/0007_grants.sql"),
 ];
-const POSTGRES: [&str; 6] = [
+const POSTGRES: [&str; 7] = [
     include_str!("../../migrations/postgres/0001_builds.sql"),
     include_str!("../../migrations/postgres/0002_queue.sql"),
     include_str!("../../migrations/postgres/0003_dialects.sql"),
     include_str!("../../migrations/postgres/0004_tenants.sql"),
+    include_str!("../../migrations/postgres/0005_segments.sql"),
     include_str!("../../migrations/postgres/0006_retention.sql"),
     include_str!("../../migrations/postgres/0007_grants.sql"),
 ];

@@ -11,6 +11,7 @@ mod finish;
 mod journal;
 mod list;
 mod local;
+mod logs;
 mod plans;
 mod postgres;
 mod queue;
@@ -20,13 +21,14 @@ mod secrets;
 mod tenants;
 
 /// All tests that run on both databases.
-pub(crate) fn suites() -> [&'static [common::Case]; 9] {
+pub(crate) fn suites() -> [&'static [common::Case]; 10] {
     [
         affinity::CASES,
         dialects::CASES,
         finish::CASES,
         journal::CASES,
         list::CASES,
+        logs::CASES,
         queue::CASES,
         retention::CASES,
         secrets::CASES,
