@@ -1,5 +1,6 @@
 //! `ashlar serve`: the build service until a signal ends it.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -158,9 +159,10 @@ fn variable(name: &str) -> Option<String> {
 
 fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
+    let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Pretty => log.compact().init(),
+        LogFormat::Pretty => log.with_ansi(colours).compact().init(),
         LogFormat::Json => log.json().init(),
     }
 }
