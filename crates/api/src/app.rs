@@ -61,6 +61,25 @@ pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> 
     Ok(Apps { main: around.all(main.fallback(problem::no_route)), dialects })
 }
 
+/// Returns the routes of a process that has no doors: `/healthz`, `/readyz` and `/metrics`.
+///
+/// # Errors
+/// As [`apps`].
+pub fn health_app(service: &Arc<Service>, proxies: TrustedProxies) -> Result<Router, Error> {
+    let around = Around::new(service, proxies, Vec::new())?;
+    let shared = Shared { service: Arc::clone(service), rates: Arc::new(Rates::new(None)) };
+    let router = watched().fallback(problem::no_route).with_state(shared);
+    Ok(around.all(router))
+}
+
+/// What whoever watches a process asks for.
+fn watched() -> Router<Shared> {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+}
+
 /// Returns the routes of the main listener alone.
 ///
 /// # Errors
@@ -73,9 +92,7 @@ fn routes(shared: Shared) -> Router {
     Router::new()
         .nest("/api/v1", native())
         .route("/api/openapi.json", get(openapi::show))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
+        .merge(watched())
         .route("/v2", get(registry::hello))
         .route("/v2/", get(registry::hello))
         .route("/v2/token", get(registry::token))

@@ -26,7 +26,7 @@ mod tokens;
 mod view;
 mod web;
 
-pub use app::{ApiOptions, Apps, app, apps};
+pub use app::{ApiOptions, Apps, app, apps, health_app};
 pub use ashlar_http::{PublicUrl, TrustedProxies, serve};
 pub use openapi::document;
 pub use problem::Problem;

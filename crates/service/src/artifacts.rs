@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Record, Sink};
-use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_core::{BuildId, Digest};
 use ashlar_layers::Compression;
 use ashlar_native::export::{Image, Output, OutputKind};
-use ashlar_oci::{ArchiveKind, Entry, LocalImage, Transfer, write_archive};
+use ashlar_oci::{ArchiveKind, Descriptor, Entry, LocalImage, Transfer, write_archive};
 use serde_json::json;
 
 use crate::recipe::image_name;
@@ -166,17 +166,20 @@ impl Service {
         Ok(row)
     }
 
-    fn local_image(&self, record: &Record) -> Result<LocalImage, Error> {
-        let build = record.submission.build;
-        let none = || Error::not_found("image of build", build);
-        let id = image_of(record).ok_or_else(none)?;
-        let store = self.engine().images().store();
-        store.record(&id).map_err(Error::internal)?.ok_or_else(none)
-    }
-
     fn make_package(&self, record: &Record) -> Result<Packaged, Error> {
         let local = self.local_image(record)?;
-        let tenant = record.submission.tenant;
+        let manifest = match local.manifest.clone() {
+            Some(manifest) => manifest,
+            None => self.compose(local)?,
+        };
+        let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
+        self.grants().add(record.submission.tenant, &blobs_of(&manifest.digest, &bytes)?)?;
+        let (digest, media_type) = (manifest.digest, manifest.media_type);
+        Ok(Packaged { digest, media_type, manifest: bytes })
+    }
+
+    /// Makes manifest, config and layers of a local image as blobs that last.
+    pub(crate) fn compose(&self, local: LocalImage) -> Result<Descriptor, Error> {
         self.fetch_layers(&local)?;
         let image =
             Image { config: local.config, layers: local.layers, names: Vec::new(), epoch: None };
@@ -187,12 +190,9 @@ impl Service {
         };
         let made = self.engine().package(&image, &output, false, &Quiet);
         let (made, _) = made.map_err(Error::internal)?;
-        let blobs = self.engine().images().blobs();
-        blobs.sync()?;
-        let manifest = blobs.read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
-        self.grant_image(tenant, &made.manifest.digest, &manifest)?;
-        let (digest, media_type) = (made.manifest.digest, made.manifest.media_type);
-        Ok(Packaged { digest, media_type, manifest })
+        let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
+        self.blobs().keep(&blobs_of(&made.manifest.digest, &manifest)?)?;
+        Ok(made.manifest)
     }
 
     /// Fetches the layers of the base that were never needed: after a restart the engine no longer
@@ -213,17 +213,16 @@ impl Service {
         }
         Ok(())
     }
+}
 
-    fn grant_image(&self, tenant: TenantId, digest: &Digest, manifest: &[u8]) -> Result<(), Error> {
-        let document: serde_json::Value =
-            serde_json::from_slice(manifest).map_err(Error::internal)?;
-        self.grants().add(tenant, digest)?;
-        let layers = document["layers"].as_array().into_iter().flatten();
-        for blob in layers.chain([&document["config"]]) {
-            let digest = blob["digest"].as_str().and_then(|d| d.parse().ok());
-            let digest = digest.ok_or_else(|| Error::internal("a manifest without digests"))?;
-            self.grants().add(tenant, &digest)?;
-        }
-        Ok(())
+/// Returns the digests of a manifest and of all that it names.
+pub(crate) fn blobs_of(digest: &Digest, manifest: &[u8]) -> Result<Vec<Digest>, Error> {
+    let document: serde_json::Value = serde_json::from_slice(manifest).map_err(Error::internal)?;
+    let layers = document["layers"].as_array().into_iter().flatten();
+    let mut digests = vec![*digest];
+    for blob in layers.chain([&document["config"]]) {
+        let digest = blob["digest"].as_str().and_then(|d| d.parse().ok());
+        digests.push(digest.ok_or_else(|| Error::internal("a manifest without digests"))?);
     }
+    Ok(digests)
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ashlar_blobs::Remote;
 use ashlar_core::graph::Network;
 use ashlar_native::BuildLimits;
 use ashlar_oci::RegistrySettings;
-use ashlar_records::{Retention, TokenText};
+use ashlar_records::{LEASE, Retention, TokenText};
 
 use crate::{BuildkitAddress, Executor, Observer};
 
@@ -39,6 +40,11 @@ pub struct ServiceConfig {
     pub ca_bundle: Option<PathBuf>,
     /// Folder below which git remotes may be plain paths.
     pub git_file_root: Option<PathBuf>,
+    /// The store that all servers and workers of a database share; the data directory is a cache
+    /// of it then, and all there is when absent.
+    pub blob_store: Option<Arc<dyn Remote>>,
+    /// How long a worker that is not heard of is believed to be alive.
+    pub lease: Duration,
     /// How long builds are kept unless somebody says otherwise.
     pub retention: Retention,
     /// How long a drain lets running builds go on.
@@ -69,6 +75,8 @@ impl ServiceConfig {
             network: Network::Isolated,
             ca_bundle: None,
             git_file_root: None,
+            blob_store: None,
+            lease: LEASE,
             retention: Retention::default(),
             drain: DRAIN_DEFAULT,
             executor: None,

@@ -99,6 +99,8 @@ impl Contexts {
         let bytes = blobs.read(&digest, MANIFEST_BYTES_MAX)?;
         let manifest: ContextManifest = serde_json::from_slice(&bytes).map_err(Error::internal)?;
         manifest.check()?;
+        let digests: Vec<Digest> = manifest.digests().map(|(digest, _)| digest).collect();
+        blobs.bring(&digests)?;
         let temp = tempfile::Builder::new().prefix("new-").tempdir_in(&self.root);
         let temp = temp.map_err(Error::internal)?;
         let tree = temp.path().join("tree");

@@ -156,6 +156,10 @@ impl From<ashlar_blobs::BlobError> for Error {
         match error {
             ashlar_blobs::BlobError::Missing(digest) => Self::not_found("blob", digest),
             ashlar_blobs::BlobError::Mismatch { .. } => Self::invalid("digest", error),
+            error @ ashlar_blobs::BlobError::Remote(_) => {
+                tracing::warn!(error = chain(&error), "the blob store is not available");
+                Self::Unavailable("the blob store does not answer; try again".into())
+            }
             error => Self::internal(error),
         }
     }

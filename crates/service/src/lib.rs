@@ -59,6 +59,7 @@ mod retention;
 mod retry;
 mod secrets;
 mod service;
+mod share;
 mod show;
 mod start;
 mod submit;

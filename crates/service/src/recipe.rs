@@ -36,6 +36,16 @@ pub(crate) struct Guarded {
     start: Option<StartCommand>,
     frozen: Answers,
     seen: Mutex<Option<Answers>>,
+    images: Option<Box<dyn Adopt>>,
+}
+
+/// Makes images of builds known here that other machines have built.
+pub(crate) trait Adopt: Send + Sync {
+    /// Makes the image of a tenant's build known here, unless it is.
+    ///
+    /// # Errors
+    /// With a text for the client, when there is no such image.
+    fn adopt(&self, owner: TenantId, build: BuildId) -> Result<(), String>;
 }
 
 impl Guarded {
@@ -66,7 +76,13 @@ impl Guarded {
             Recipe::OnBuild { base, owner: Some(owner), .. } => Some(image_name(owner, base)?),
             _ => None,
         };
-        Ok(Self { inner, tenant, granted, runtime, start, frozen, seen: Mutex::new(None) })
+        let seen = Mutex::new(None);
+        Ok(Self { inner, tenant, granted, runtime, start, frozen, seen, images: None })
+    }
+
+    /// Lets images of other machines be found.
+    pub(crate) fn with_images(self, images: Option<Box<dyn Adopt>>) -> Self {
+        Self { images, ..self }
     }
 
     /// Returns all answers that led to the plan, once there is one.
@@ -74,7 +90,8 @@ impl Guarded {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Refuses images that other tenants built: all share one local image store.
+    /// Refuses images that other tenants built: all share one local image store. Those that are
+    /// not refused are made known here.
     fn check(&self, reference: &str) -> Result<(), Box<Diagnostic>> {
         let Ok(reference) = reference.parse::<Reference>() else { return Ok(()) };
         let repository = reference.repository();
@@ -86,7 +103,18 @@ impl Guarded {
         {
             return Err(Box::new(Diagnostic::new(format!("there is no image '{reference}'"))));
         }
-        Ok(())
+        let (Some(images), true) = (&self.images, repository.host() == INTERNAL_HOST) else {
+            return Ok(());
+        };
+        let parts = repository.path().split_once('/');
+        let named =
+            parts.and_then(|(owner, build)| Some((owner.parse().ok()?, build.parse().ok()?)));
+        match named {
+            Some((owner, build)) => {
+                images.adopt(owner, build).map_err(|text| Box::new(Diagnostic::new(text)))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_plan(&self, plan: &Plan) -> Result<(), Box<Diagnostic>> {

@@ -4,12 +4,14 @@ use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ashlar_blobs::BlobStore;
 use ashlar_buildkit::Buildkit;
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::{Engine, EngineConfig};
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
+use tokio::runtime::Handle;
 
 use crate::buildkit::OnBuildkit;
 use crate::contexts::Contexts;
@@ -65,18 +67,22 @@ impl Service {
             Some(url) => url.clone(),
             None => disk.root.join("records.db").display().to_string(),
         };
-        let store = Store::open(&database).await?;
+        let store = Store::open(&database).await?.with_lease(config.lease);
+        if config.database.is_some() {
+            store.check_key(&disk.keys).await?;
+        }
         // Builds of an earlier process of this data directory: the lock says that it is dead.
         let lost = store.lose_worker(disk.worker).await?;
         if lost > 0 {
             tracing::info!(builds = lost, "an earlier server ended with builds at work");
         }
         let admin = open_admin(&store).await?;
+        let shared = config.blob_store.is_some().then(|| (store.clone(), Handle::current()));
         Ok(Arc::new(Self {
             keys: disk.keys,
             executors: disk.executors,
             engine: disk.engine,
-            grants: Grants::new(disk.root.join("grants")),
+            grants: Grants::new(disk.root.join("grants"), shared),
             contexts: disk.contexts,
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,
@@ -120,6 +126,11 @@ impl Service {
         &self.engine
     }
 
+    /// The blobs of this data directory, and of the store behind it.
+    pub(crate) fn blobs(&self) -> &BlobStore {
+        self.engine.images().blobs()
+    }
+
     pub(crate) fn executors(&self) -> &Executors {
         &self.executors
     }
@@ -154,16 +165,16 @@ impl Service {
         done.await.map_err(Error::internal)?
     }
 
-    /// Says whether the database answers.
+    /// Says whether the database and the blob store answer.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn check_ready(&self) -> Result<(), Error> {
+    pub async fn check_ready(self: &Arc<Self>) -> Result<(), Error> {
         if self.workers.is_draining() {
             return Err(Error::Unavailable("the server is shutting down".into()));
         }
         self.store.waiting().await?;
-        Ok(())
+        self.blocking(|service| Ok(service.blobs().check_remote()?)).await
     }
 
     /// Returns the link to a path of this server that is made with no request at hand; none when
@@ -225,6 +236,7 @@ fn open_engine(config: &ServiceConfig) -> Result<Engine, Error> {
     engine.registries = config.registries.clone();
     engine.ca_bundle.clone_from(&config.ca_bundle);
     engine.git_file_root.clone_from(&config.git_file_root);
+    engine.blob_store.clone_from(&config.blob_store);
     Engine::open(engine, Arc::new(sandbox)).map_err(Error::internal)
 }
 

@@ -37,6 +37,7 @@ impl Service {
         let mut archive = tar::Archive::new(plain);
         let mut files: std::collections::BTreeMap<String, ContextFile> = Default::default();
         let mut room = UNPACKED_BYTES_MAX;
+        let mut stored = Vec::new();
         for entry in archive.entries().map_err(broken)? {
             let mut entry = entry.map_err(broken)?;
             if files.len() == ENTRIES_MAX {
@@ -59,7 +60,7 @@ impl Service {
                     })?;
                     let blobs = self.engine().images().blobs();
                     let digest = blobs.put_reader(&mut entry, None)?.digest;
-                    self.grants().add(tenant, &digest)?;
+                    stored.push(digest);
                     EntryKind::File { digest, size: Some(size) }
                 }
                 // Devices and pipes mean nothing in a context.
@@ -67,6 +68,7 @@ impl Service {
             };
             files.insert(path.clone(), ContextFile { path, kind, mode: Some(mode) });
         }
+        self.grants().add(tenant, &stored)?;
         Ok(ContextManifest { files: files.into_values().collect() })
     }
 }

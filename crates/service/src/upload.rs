@@ -49,9 +49,10 @@ impl Service {
         }
         let tenant = actor.tenant.id;
         self.blocking(move |service| {
+            let granted = service.grants().among(tenant, &digests)?;
             let mut missing = Vec::new();
             for digest in digests {
-                if !service.tenant_has(tenant, &digest)? {
+                if !granted.contains(&digest) || !service.blobs().has(&digest)? {
                     missing.push(digest);
                 }
             }
@@ -62,13 +63,13 @@ impl Service {
 
     /// Says whether a tenant has a blob.
     pub(crate) async fn has_blob(&self, tenant: TenantId, digest: Digest) -> Result<bool, Error> {
-        let (grants, blobs) = (self.grants().clone(), self.engine().images().blobs().clone());
-        let look = move || Ok(grants.has(tenant, &digest) && blobs.has(&digest)?);
+        let (grants, blobs) = (self.grants().clone(), self.blobs().clone());
+        let look = move || Ok(grants.has(tenant, &digest)? && blobs.has(&digest)?);
         tokio::task::spawn_blocking(look).await.map_err(Error::internal)?
     }
 
     pub(crate) fn tenant_has(&self, tenant: TenantId, digest: &Digest) -> Result<bool, Error> {
-        Ok(self.grants().has(tenant, digest) && self.engine().images().blobs().has(digest)?)
+        Ok(self.grants().has(tenant, digest)? && self.blobs().has(digest)?)
     }
 
     /// Stores a blob whose bytes are all there; with `expected`, only when that is its digest.
@@ -96,10 +97,9 @@ impl Service {
 
     /// Stores bytes for a tenant.
     pub(crate) fn keep_blob(&self, tenant: TenantId, bytes: &[u8]) -> Result<Digest, Error> {
-        let blobs = self.engine().images().blobs();
-        let digest = blobs.put_bytes(bytes)?.digest;
-        blobs.sync()?;
-        self.grants().add(tenant, &digest)?;
+        let digest = self.blobs().put_bytes(bytes)?.digest;
+        self.blobs().keep(&[digest])?;
+        self.grants().add(tenant, &[digest])?;
         Ok(digest)
     }
 
@@ -118,7 +118,7 @@ impl Service {
             if !service.tenant_has(tenant, &digest)? {
                 return Err(Error::not_found("blob", digest));
             }
-            Ok(service.engine().images().blobs().read(&digest, limit)?)
+            Ok(service.blobs().read(&digest, limit)?)
         })
         .await
     }
@@ -171,9 +171,13 @@ impl Service {
         manifest: ContextManifest,
     ) -> Result<Digest, Error> {
         manifest.check()?;
+        let digests: Vec<Digest> = manifest.digests().map(|(digest, _)| digest).collect();
+        let granted = self.grants().among(tenant, &digests)?;
         for (i, (digest, size)) in manifest.digests().enumerate() {
-            let stored = self.engine().images().blobs().size(&digest)?;
-            let stored = stored.filter(|_| self.grants().has(tenant, &digest));
+            let stored = match granted.contains(&digest) {
+                true => self.blobs().size(&digest)?,
+                false => None,
+            };
             let field = || format!("files[{i}].digest");
             match stored {
                 None => {
@@ -187,6 +191,7 @@ impl Service {
                 Some(_) => {}
             }
         }
+        self.blobs().keep(&digests)?;
         let bytes = manifest.encode()?;
         if bytes.len() as u64 > MANIFEST_BYTES_MAX {
             let what = "the context's list".to_owned();
@@ -237,15 +242,20 @@ impl BlobUpload {
     /// away.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the digest is another.
+    /// [`Error::Invalid`] when the digest is another. [`Error::Unavailable`] while the blob store
+    /// does not answer: all bytes stay, so that the client only has to finish again.
     pub fn finish(self) -> Result<(), Error> {
         let Some(mut file) = self.file else { return Ok(()) };
         file.seek(SeekFrom::Start(0)).map_err(Error::internal)?;
-        let blobs = self.service.engine().images().blobs();
-        let stored = blobs.put_reader(&mut file, Some(&self.digest));
+        let blobs = self.service.blobs();
+        let kept = match blobs.put_reader(&mut file, Some(&self.digest)) {
+            Ok(_) => {
+                blobs.keep(&[self.digest])?;
+                self.service.grants().add(self.tenant, &[self.digest])
+            }
+            Err(error) => Err(error.into()),
+        };
         fs::remove_file(&self.path).map_err(Error::internal)?;
-        stored?;
-        blobs.sync()?;
-        self.service.grants().add(self.tenant, &self.digest)
+        kept
     }
 }

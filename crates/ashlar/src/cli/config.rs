@@ -142,13 +142,13 @@ mod tests {
                     data-dir = \"/from/file\"\n\
                     registry-mirror = [\"docker.io=http://127.0.0.1:5000\", \"a.b=https://c.d\"]\n";
         let (settings, args) = served(parsed(text, &["--slots", "7"]).unwrap());
-        assert_eq!((args.slots, args.drain), (7, Duration::from_secs(5)));
+        assert_eq!((args.node.slots, args.node.drain), (7, Duration::from_secs(5)));
         assert_eq!(args.listen.port(), 1);
         assert_eq!(args.expose[0].dialect, "x");
         assert_eq!(settings.mirrors.len(), 2);
         assert_eq!(settings.data_dir, Some("/from/file".into()));
         let (settings, args) = served(parsed("", &[]).unwrap());
-        assert_eq!((args.slots, args.listen.port()), (ashlar_service::SLOTS_DEFAULT, 7070));
+        assert_eq!((args.node.slots, args.listen.port()), (ashlar_service::SLOTS_DEFAULT, 7070));
         assert!(settings.mirrors.is_empty());
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod images;
 #[cfg(test)]
 mod reference;
 pub(crate) mod serve;
+pub(crate) mod worker;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Gc(disk::GcArgs),
     /// Run the build service
     Serve(Box<serve::ServeArgs>),
+    /// Run builds for servers that share a PostgreSQL and a blob store
+    Worker(Box<worker::WorkerArgs>),
     /// Print a completion script
     #[command(after_help = "Example: ashlar completions bash >/etc/bash_completion.d/ashlar")]
     Completions {

@@ -2,14 +2,12 @@
 //! file ([`super::config`]); `docs/configuration.md` lists them, and a test holds it to that.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ashlar_api::{PublicUrl, TrustedProxies};
 use clap::Args;
 
-use crate::values;
+use super::worker::NodeArgs;
 
 /// Arguments of `ashlar serve`.
 #[derive(Debug, Clone, Args)]
@@ -30,24 +28,11 @@ pub(crate) struct ServeArgs {
     /// Network of a proxy whose Forwarded and X-Forwarded-* headers count, in CIDR (repeatable)
     #[arg(long, env = "ASHLAR_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<TrustedProxies>,
-    /// Builds that run at once in this process; 0 for none
-    #[arg(long, env = "ASHLAR_SLOTS", value_name = "N",
-          default_value_t = ashlar_service::SLOTS_DEFAULT)]
-    pub(crate) slots: usize,
-    /// How long running builds may go on when the server is stopped
-    #[arg(long, env = "ASHLAR_DRAIN", value_name = "TIME", value_parser = values::duration,
-          default_value = "30s")]
-    pub(crate) drain: Duration,
     /// Requests per second and tenant, and per address without a good token; no bound when absent
     #[arg(long, env = "ASHLAR_REQUESTS_PER_SECOND", value_name = "N")]
     pub(crate) requests_per_second: Option<u32>,
-    /// Form of the server's own log
-    #[arg(long, env = "ASHLAR_LOG_FORMAT", value_enum, value_name = "FORM",
-          default_value_t = LogFormat::Pretty)]
-    pub(crate) log_format: LogFormat,
-    /// TOML file with the same settings; flags and variables win
-    #[arg(long, env = "ASHLAR_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 /// Form of the server's own log.

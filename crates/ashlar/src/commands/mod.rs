@@ -10,6 +10,7 @@ pub(crate) mod running;
 mod serve;
 mod shell;
 mod supervisor;
+mod worker;
 
 use std::io;
 use std::process::ExitCode;
@@ -43,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Build(args) => build::run(&settings, *args),
         Command::Serve(args) => serve::run(&settings, *args),
+        Command::Worker(args) => worker::run(&settings, *args),
         Command::Builds(command) => builds::run(&settings, command),
         Command::Images(command) => images::run(&settings, command),
         Command::Cache(command) => cache::run(&settings, command),

@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
+use super::worker::is_postgres;
 use super::{supervisor, usage};
 use crate::cli::serve::{Expose, LogFormat, ServeArgs};
+use crate::cli::worker::NodeArgs;
 use crate::output::note;
 use crate::settings::Settings;
 use crate::telemetry::Traces;
@@ -26,13 +28,13 @@ use crate::telemetry::Traces;
 /// What the server writes about itself unless `RUST_LOG` says otherwise.
 const LOG_DEFAULT: &str = "info";
 /// How long connections may go on once builds have been drained.
-const CLOSE_MAX: Duration = Duration::from_secs(10);
+pub(super) const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// How long threads that are still at work are waited for at the very end.
-const THREADS_MAX: Duration = Duration::from_secs(5);
+pub(super) const THREADS_MAX: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(settings: &Settings, args: ServeArgs) -> Result<ExitCode> {
-    start_log(args.log_format);
+    start_log(args.node.log_format);
     let config = config(settings, &args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(run_until_signal(config, args));
@@ -71,7 +73,7 @@ async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<
     service.start();
     supervisor::ready();
     wait_for_signal().await?;
-    supervisor::stopping(args.drain + CLOSE_MAX);
+    supervisor::stopping(args.node.drain + CLOSE_MAX);
     note("stopping: no new builds, running ones may end");
     // Builds first: those who follow them then see how they ended.
     service.drain().await;
@@ -105,16 +107,16 @@ fn exposed(apps: &Apps, expose: &Expose) -> Result<(SocketAddr, Router)> {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-async fn ended(mut stopped: watch::Receiver<bool>) {
+pub(super) async fn ended(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone means the end too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn wait_for_signal() -> Result<()> {
+pub(super) async fn wait_for_signal() -> Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
@@ -132,6 +134,22 @@ async fn wait_for_signal() -> Result<()> {
 }
 
 fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
+    let mut config = node_config(settings, &args.node)?;
+    let shared = args.database.as_deref().is_some_and(is_postgres);
+    if args.node.slots == 0 && !(shared && args.node.blob_store.is_some()) {
+        note(
+            "this server has no slots, and no worker can help it without PostgreSQL and a blob store",
+        );
+    }
+    config.database.clone_from(&args.database);
+    let public = args.public_url.as_ref().map(ToString::to_string);
+    config.public_url = Some(public.unwrap_or_else(|| format!("http://{}", args.listen)));
+    config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
+    Ok(config)
+}
+
+/// Returns the settings that servers and workers share.
+pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<ServiceConfig> {
     let mut config = ServiceConfig::new(settings.dir()?);
     // A server lends no tenant the credentials of the user that it runs as.
     config.registries = RegistrySettings {
@@ -142,13 +160,16 @@ fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
     };
     config.ca_bundle.clone_from(&settings.ca_bundle);
     config.git_file_root.clone_from(&settings.git_file_root);
-    config.database.clone_from(&args.database);
     config.slots = args.slots;
+    config.lease = args.lease;
     config.drain = args.drain;
-    let public = args.public_url.as_ref().map(ToString::to_string);
-    config.public_url = Some(public.unwrap_or_else(|| format!("http://{}", args.listen)));
-    config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
     config.secrets_key = variable("ASHLAR_SECRETS_KEY");
+    if let Some(address) = &args.blob_store {
+        match ashlar_objects::open(address, std::env::vars()) {
+            Ok(store) => config.blob_store = Some(store),
+            Err(error) => return usage(format!("--blob-store: {:#}", anyhow::Error::new(error))),
+        }
+    }
     Ok(config)
 }
 
@@ -157,7 +178,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.is_empty())
 }
 
-fn start_log(format: LogFormat) {
+pub(super) fn start_log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod builds;
+mod cluster;
 mod crashes;
 mod disk;
 mod images;
@@ -10,7 +11,11 @@ mod images;
 mod otlp;
 mod outputs;
 mod packaging;
+#[path = "../../../store/records/tests/suite/postgres.rs"]
+mod postgres;
 mod progress;
+#[path = "../../../store/objects/tests/it/s3.rs"]
+mod s3;
 mod serve;
 mod usage;
 mod world;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use ashlar_blobs::BlobStore;
+use ashlar_blobs::{BlobStore, Remote};
 use ashlar_core::failure::Failure;
 use ashlar_core::{Digest, Hasher};
 use ashlar_oci::{
@@ -42,6 +42,8 @@ pub struct EngineConfig {
     pub disk_free_bytes: u64,
     /// Folder below which git remotes may be plain paths.
     pub git_file_root: Option<PathBuf>,
+    /// The store of which the data directory's blobs are a cache.
+    pub blob_store: Option<Arc<dyn Remote>>,
 }
 
 impl EngineConfig {
@@ -54,6 +56,7 @@ impl EngineConfig {
             ca_bundle: None,
             disk_free_bytes: DISK_FREE_BYTES_DEFAULT,
             git_file_root: None,
+            blob_store: None,
         }
     }
 }
@@ -93,7 +96,8 @@ impl Engine {
             let place = config.data_dir.display();
             internal(std::io::Error::other(format!("cannot use the data directory {place}: {e}")))
         })?;
-        let blobs = BlobStore::open(dir.root()).map_err(internal)?;
+        let remote = config.blob_store.clone();
+        let blobs = BlobStore::open_with(dir.root(), remote).map_err(internal)?;
         let store = ImageStore::open(dir.root()).map_err(internal)?;
         let images = Images::new(blobs, store, Registry::new(config.registries.clone()));
         let snapshots = SnapshotStore::open(dir.snapshots()).map_err(internal)?;

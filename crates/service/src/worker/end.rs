@@ -43,7 +43,12 @@ impl Service {
             Err(_) if row.cancellation.is_some() => {
                 (vec![Event::State { to: State::Cancelled }], Vec::new())
             }
-            Err(_) if cancel.is_cancelled() && giving_up => (interrupted(&row), Vec::new()),
+            Err(_) if cancel.is_cancelled() && giving_up => {
+                (interrupted(&row, "the server was shut down"), Vec::new())
+            }
+            Err(failure) if self.workers().is_store_away() && may_be_ours(&failure) => {
+                (interrupted(&row, "the blob store did not answer"), Vec::new())
+            }
             Err(failure) => {
                 let failed = Event::Failed(Box::new(failure));
                 (vec![failed, Event::State { to: State::Failed }], Vec::new())
@@ -84,12 +89,17 @@ impl Service {
     }
 }
 
-/// What is written when a drain has stopped a build.
-fn interrupted(row: &Record) -> Vec<Event> {
+/// Says whether a failure may come from a blob store that does not answer.
+fn may_be_ours(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Internal | FailureKind::Source | FailureKind::Export)
+}
+
+/// What is written when a build was stopped by no fault of its own.
+fn interrupted(row: &Record, why: &str) -> Vec<Event> {
     if row.may_run_again() {
-        return vec![Event::Requeued { reason: "the server was shut down".into() }];
+        return vec![Event::Requeued { reason: why.into() }];
     }
-    let text = "the server was shut down during the build";
+    let text = format!("{why} during the build");
     let failure = Failure::new(FailureKind::Interrupted, text).hint("start the build again");
     vec![Event::Failed(Box::new(failure)), Event::State { to: State::Failed }]
 }

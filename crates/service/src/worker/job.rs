@@ -14,8 +14,9 @@ use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
 
 use crate::contexts::Held;
-use crate::recipe::{Guarded, answers_note, decode_answers, encode_answers};
-use crate::{Definition, Error, Executor, Finished, Service, Work, credentials, hidden};
+use crate::recipe::{Adopt, Guarded, answers_note, decode_answers, encode_answers};
+use crate::share::Images;
+use crate::{Definition, Error, Executor, Finished, Recipe, Service, Work, credentials, hidden};
 
 /// The largest blob of answers, in bytes.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
@@ -40,8 +41,16 @@ impl Job {
         let contexts = self.contexts().map_err(broken)?;
         let tenant = self.record.submission.tenant;
         let frozen = self.frozen().map_err(broken)?;
+        let images = Images::of(&self.service).map(|i| Box::new(i) as Box<dyn Adopt>);
+        if let (Some(images), Recipe::OnBuild { base, owner, .. }) =
+            (&images, &self.definition.recipe)
+        {
+            images
+                .adopt(owner.unwrap_or(tenant), *base)
+                .map_err(|text| Failure::new(FailureKind::Source, text))?;
+        }
         let frontend = Guarded::new(&self.definition, tenant, frozen).map_err(broken)?;
-        let frontend = Arc::new(frontend);
+        let frontend = Arc::new(frontend.with_images(images));
         let sink = Arc::new(AnswersSink {
             job_sink: self.writer.clone(),
             frontend: Arc::clone(&frontend),
@@ -62,6 +71,7 @@ impl Job {
             let references = Vec::new();
             finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
         }
+        self.service.publish(tenant, &mut finished.artifacts, &self.cancel).map_err(broken)?;
         Ok(finished)
     }
 

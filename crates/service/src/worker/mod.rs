@@ -25,6 +25,8 @@ pub(crate) use pool::Workers;
 
 /// How often an idle worker looks for builds that other processes accepted.
 const POLL: Duration = Duration::from_millis(250);
+/// How often a blob store that does not answer is asked again.
+const STORE_POLL: Duration = Duration::from_secs(1);
 /// How often a running build is looked at for the wish to stop that another process took.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,7 @@ impl Service {
     }
 
     /// Waits for the next build; none when the server ends.
-    async fn next_build(&self) -> Option<Record> {
+    async fn next_build(self: &Arc<Self>) -> Option<Record> {
         let claim = Claim {
             worker: self.workers().id,
             kind: BuildKind::Build,
@@ -60,6 +62,7 @@ impl Service {
             if self.workers().is_draining() {
                 return None;
             }
+            self.wait_for_blob_store().await;
             match self.counters().timed("claim", self.store().claim(&claim, now())).await {
                 Ok(Some(record)) => return Some(record),
                 Ok(None) => {}
@@ -67,6 +70,17 @@ impl Service {
             }
             // A wake-up that comes while nobody waits is kept.
             let _ = timeout(POLL, self.workers().wake.notified()).await;
+        }
+    }
+
+    /// Waits, after a build has failed because the blob store did not answer, until it does: one
+    /// build after the other would use up its attempts otherwise.
+    async fn wait_for_blob_store(self: &Arc<Self>) {
+        while self.workers().is_store_away() && !self.workers().is_draining() {
+            match self.blocking(|service| Ok(service.blobs().check_remote()?)).await {
+                Ok(()) => self.workers().set_store_away(false),
+                Err(_) => sleep(STORE_POLL).await,
+            }
         }
     }
 
@@ -84,6 +98,7 @@ impl Service {
         self.workers().register(build, record.fence, &cancel);
         self.counters().started(&record);
         let writer = JournalWriter::spawn(self.store().clone(), build, record.fence);
+        let failures = self.blobs().remote_failures();
         let result = {
             let run = self.run(&record, &writer, &cancel);
             let watch = self.watch(&record, &writer, &cancel);
@@ -93,6 +108,9 @@ impl Service {
                 () = watch => run.await,
             }
         };
+        if result.is_err() && self.blobs().remote_failures() > failures {
+            self.workers().set_store_away(true);
+        }
         if let Err(error) = self.end(&record, &writer, &cancel, result).await {
             tracing::warn!(%build, error = error.internal_text(), "a build's end was not written");
         }

@@ -16,6 +16,8 @@ pub(crate) struct Workers {
     slots_count: usize,
     pub(super) wake: Notify,
     draining: AtomicBool,
+    /// Whether the blob store did not answer when it was asked last.
+    store_away: AtomicBool,
     /// Builds that a drain has given up.
     pub(super) giving_up: AtomicBool,
     /// The attempts at work, by their fencing numbers too: a new attempt may begin here before the
@@ -35,6 +37,7 @@ impl Workers {
             slots_count: slots,
             wake: Notify::new(),
             draining: AtomicBool::new(false),
+            store_away: AtomicBool::new(false),
             giving_up: AtomicBool::new(false),
             running: Mutex::default(),
             ended: Notify::new(),
@@ -64,6 +67,14 @@ impl Workers {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_store_away(&self) -> bool {
+        self.store_away.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_store_away(&self, away: bool) {
+        self.store_away.store(away, Ordering::Release);
     }
 
     /// Takes no more builds.

@@ -9,7 +9,7 @@ use ashlar_blobs::{Remote, RemoteError};
 use ashlar_core::Digest;
 use tempfile::TempDir;
 
-use crate::s3::S3;
+use crate::s3::{BUCKET, S3};
 
 /// Larger than what is sent in one request: three parts.
 const LARGE: usize = 20 << 20;
@@ -32,7 +32,7 @@ pub(crate) fn directory() -> Place {
 pub(crate) fn s3() -> Place {
     let s3 = S3::start();
     let remote = ashlar_objects::open(&s3.url("some/prefix"), s3.variables()).unwrap();
-    Place { remote, files: s3.files().join("some/prefix"), s3: Some(s3), _dir: None }
+    Place { remote, files: s3.dir.path().join(BUCKET).join("some/prefix"), s3: Some(s3), _dir: None }
 }
 
 impl Place {

@@ -1,7 +1,6 @@
 //! A real S3 server (`s3s-fs`) for the tests of one process, on a directory of its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use axum::Router;
 use axum::body::Body;
@@ -21,7 +20,7 @@ const SECRET: &str = "secret-of-the-tests";
 
 /// The server; it ends with this.
 pub(crate) struct S3 {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
@@ -71,11 +70,6 @@ impl S3 {
     pub(crate) fn variables(&self) -> [(String, String); 3] {
         [("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_REGION", "us-east-1")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    }
-
-    /// Returns where the server keeps the bucket's objects.
-    pub(crate) fn files(&self) -> PathBuf {
-        self.dir.path().join(BUCKET)
     }
 }
 
