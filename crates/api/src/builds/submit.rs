@@ -216,7 +216,7 @@ impl Ask {
         }
         match (&self.base, self.base_build) {
             (Some(_), None) => Ok(Recipe::Declarative(definition)),
-            (None, Some(base)) => Ok(Recipe::OnBuild { base, steps: definition }),
+            (None, Some(base)) => Ok(Recipe::OnBuild { base, owner: None, steps: definition }),
             _ => Err(Problem::invalid("base", "steps need exactly one of 'base' and 'base_build'")),
         }
     }
