@@ -96,7 +96,7 @@ impl Transfer {
     ) -> Result<(), SyncError> {
         let root = Root::open(&self.place).map_err(SyncError::Open)?;
         let entries = self.entries(&root)?;
-        let stats = stats(&root, &entries)?;
+        let stats = stats(&root, &entries, &self.stop)?;
         self.counts.tell(entries.len());
         for stat in stats {
             if !send(packet(PacketType::PacketStat, Some(stat))) {
@@ -190,11 +190,11 @@ fn shown(path: &[u8]) -> String {
 }
 
 /// Describes all entries; of several names of one file the later ones are links to the first.
-fn stats(root: &Root, entries: &[Entry]) -> Result<Vec<Stat>, SyncError> {
+fn stats(root: &Root, entries: &[Entry], stop: &Stop) -> Result<Vec<Stat>, SyncError> {
     let mut first: HashMap<(u64, u64), String> = HashMap::new();
     let mut stats = Vec::with_capacity(entries.len());
     for entry in entries {
-        let mut stat = stat::of(root, entry)?;
+        let mut stat = stat::of(root, entry, stop)?;
         if entry.links > 1 && matches!(entry.kind, Kind::File { .. }) {
             let file = (entry.stamp.device, entry.stamp.inode);
             match first.get(&file) {

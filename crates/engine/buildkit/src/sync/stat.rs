@@ -1,11 +1,17 @@
 //! An entry as fsutil describes it: modes are those of Go's `os.FileMode`.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 
+use ashlar_core::Hasher;
 use ashlar_files::{Entry, Kind, Root};
+use ashlar_layers::Stop;
 use bollard_buildkit_proto::fsutil::types::Stat;
 
 use super::{SyncError, shown};
+
+/// Bytes of a file that are read at once.
+const READ_BYTES: usize = 256 << 10;
 
 const DIRECTORY: u32 = 1 << 31;
 const SYMLINK: u32 = 1 << 27;
@@ -17,7 +23,7 @@ const CHARACTER_DEVICE: u32 = 1 << 21;
 const STICKY: u32 = 1 << 20;
 
 /// Describes an entry. Owners are 0, as all clients of BuildKit send them.
-pub(super) fn of(root: &Root, entry: &Entry) -> Result<Stat, SyncError> {
+pub(super) fn of(root: &Root, entry: &Entry, stop: &Stop) -> Result<Stat, SyncError> {
     let mut stat = Stat {
         path: text(&entry.path)?,
         mode: permissions(entry.mode),
@@ -25,7 +31,12 @@ pub(super) fn of(root: &Root, entry: &Entry) -> Result<Stat, SyncError> {
         ..Stat::default()
     };
     match &entry.kind {
-        Kind::File { .. } => stat.size = i64::try_from(entry.stamp.size).unwrap_or(i64::MAX),
+        Kind::File { .. } => {
+            stat.size = i64::try_from(entry.stamp.size).unwrap_or(i64::MAX);
+            if entry.stamp.modified.nanoseconds == 0 {
+                stat.mod_time = stat.mod_time.saturating_add(mark(root, &entry.path, stop)?);
+            }
+        }
         Kind::Directory => stat.mode |= DIRECTORY,
         Kind::Symlink { target } => {
             stat.mode |= SYMLINK;
@@ -42,6 +53,28 @@ pub(super) fn of(root: &Root, entry: &Entry) -> Result<Stat, SyncError> {
         stat.xattrs = attributes(root, &entry.path);
     }
     Ok(stat)
+}
+
+/// Returns nanoseconds that stand for a file's content.
+///
+/// A daemon takes a file for unchanged when size and time are, and keeps its old bytes. Files of
+/// unpacked contexts have made-up times in whole seconds, so that their bytes have to show in what is
+/// left of the time. No image has it: layers hold whole seconds.
+fn mark(root: &Root, path: &[u8], stop: &Stop) -> Result<i64, SyncError> {
+    let failed = |source| SyncError::Read { path: shown(path), source };
+    let mut file = root.open_file(path).map_err(failed)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        stop.check().map_err(|_| SyncError::Stopped)?;
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        };
+    }
+    let digest = hasher.finish();
+    let start = digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Ok(i64::try_from(start % 1_000_000_000).unwrap_or(0))
 }
 
 fn text(bytes: &[u8]) -> Result<String, SyncError> {

@@ -69,6 +69,25 @@ fn a_second_build_is_cached_and_sends_nothing_and_a_third_only_what_changed() {
 }
 
 #[test]
+fn a_file_that_changed_behind_its_size_and_time_is_sent() {
+    for store in STORES {
+        let world = World::on(store);
+        let text = from_base("COPY f /f");
+        let write = |content: &str| {
+            world.file("f", content);
+            let file = std::fs::File::options().write(true).open(world.path("context/f")).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(315_619_200))
+        };
+        for content in ["one", "two", "one"] {
+            write(content).unwrap();
+            let made = world.build(&text);
+            assert_eq!(world.files(&made)["f"], content.as_bytes(), "{store}");
+            assert_eq!(world.times(&made)["f"], ["315619200".to_owned()], "{store}");
+        }
+    }
+}
+
+#[test]
 fn a_build_without_cache_says_so_and_runs_again() {
     let world = World::on("classic");
     let text = from_base("RUN echo once");

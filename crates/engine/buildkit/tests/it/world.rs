@@ -172,6 +172,30 @@ impl World {
     }
 }
 
+impl World {
+    /// Returns the times of regular files as their layer's archive has them: the header's, and one
+    /// of an extended header.
+    pub(crate) fn times(&self, made: &Made) -> BTreeMap<String, Vec<String>> {
+        let mut times = BTreeMap::new();
+        for layer in &made.image.layers {
+            let reader =
+                self.images.blobs().open_read(&layer.blob.as_ref().unwrap().digest).unwrap();
+            let (_, plain) = ashlar_layers::decompress(reader).unwrap();
+            for entry in tar::Archive::new(plain).entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let path = entry.path().unwrap().to_str().unwrap().to_owned();
+                let mut told = vec![entry.header().mtime().unwrap().to_string()];
+                if let Some(more) = entry.pax_extensions().unwrap() {
+                    let more = more.map(Result::unwrap).filter(|e| e.key() == Ok("mtime"));
+                    told.extend(more.map(|e| e.value().unwrap().to_owned()));
+                }
+                times.insert(path, told);
+            }
+        }
+        times
+    }
+}
+
 /// BuildKit has a frontend of its own.
 struct Never;
 
