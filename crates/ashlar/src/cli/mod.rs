@@ -1,6 +1,7 @@
 //! What can be typed.
 
 pub(crate) mod build;
+pub(crate) mod buildkit;
 pub(crate) mod builds;
 pub(crate) mod cache;
 pub(crate) mod config;

@@ -164,6 +164,7 @@ pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<Servic
     config.lease = args.lease;
     config.drain = args.drain;
     config.secrets_key = variable("ASHLAR_SECRETS_KEY");
+    config.buildkit = args.buildkit.addresses();
     if let Some(address) = &args.blob_store {
         match ashlar_objects::open(address, std::env::vars()) {
             Ok(store) => config.blob_store = Some(store),
