@@ -37,6 +37,8 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "ASHLAR_LOG_FORMAT", value_enum, value_name = "FORM",
           default_value_t = LogFormat::Pretty)]
     pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) buildkit: super::buildkit::BuildkitArgs,
     /// TOML file with the same settings; flags and variables win
     #[arg(long, env = "ASHLAR_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
