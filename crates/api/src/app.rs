@@ -114,6 +114,7 @@ fn native() -> Router<Shared> {
             "/builds/{build}/artifacts/{name}",
             get(artifacts::download).delete(artifacts::remove),
         )
+        .route("/builds/{build}/artifacts/rootfs.ext4", get(crate::rootfs::ext4))
         .route("/builds/{build}/image", get(artifacts::image))
         .route("/blobs/missing", post(blobs::missing))
         .route("/uploads/{digest}", get(blobs::progress))

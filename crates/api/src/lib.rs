@@ -19,6 +19,7 @@ mod params;
 mod problem;
 mod rate;
 mod registry;
+mod rootfs;
 pub mod routes;
 mod tags;
 mod tenants;

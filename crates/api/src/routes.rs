@@ -133,6 +133,16 @@ pub const ROUTES: &[Route] = &[
     .query(&[("format", "string"), ("name", "string")])
     .also(&["application/octet-stream", "application/x-tar"])
     .or(&[(206, "A part of it.")]),
+    route(
+        "get",
+        "/api/v1/builds/{build}/artifacts/rootfs.ext4",
+        READ,
+        200,
+        "Downloads the image as a bootable root file system.",
+    )
+    .query(&[("size_mib", "integer")])
+    .also(&["application/octet-stream"])
+    .or(&[(206, "A part of it.")]),
     route("delete", "/api/v1/builds/{build}/artifacts/{name}", WRITE, 200, "Removes an artifact.")
         .answers("Build"),
     route("get", "/api/v1/builds/{build}/image", READ, 200, "Shows the image's config.")

@@ -197,7 +197,7 @@ impl Service {
 
     /// Fetches the layers of the base that were never needed: after a restart the engine no longer
     /// knows where they are, the image's record does.
-    fn fetch_layers(&self, local: &LocalImage) -> Result<(), Error> {
+    pub(crate) fn fetch_layers(&self, local: &LocalImage) -> Result<(), Error> {
         let images = self.engine().images();
         let Some(repository) = &local.repository else { return Ok(()) };
         for blob in local.layers.iter().filter_map(|l| l.blob.as_ref()) {

@@ -12,7 +12,7 @@
 //! | what happened | [`Service::journal`], [`Service::follow`], [`Service::number_at`], [`Service::scope_journal`], [`Service::search_log`] |
 //! | change a record | [`Service::set_labels`], [`Service::rename`], [`Service::pin`], [`Service::bookmark`], [`Service::note`], [`Service::delete`] |
 //! | contexts | [`Service::missing_blobs`], [`Service::begin_blob`], [`Service::put_context`], [`Service::put_context_tar`] |
-//! | results | [`Service::image`], [`Service::package`], [`Service::export`], [`Service::promote`], [`Service::resolve_tag`] |
+//! | results | [`Service::image`], [`Service::package`], [`Service::export`], [`Service::rootfs`], [`Service::promote`], [`Service::resolve_tag`] |
 //! | builds driven from outside | [`Service::report`] on a build submitted with [`Mode::External`] |
 //! | a dialect's own objects | [`Service::dialect`]: names, counters and documents ([`DialectStore`]) |
 //! | tenants, tokens, secrets | [`Service::add_tenant`], [`Service::make_token`], [`Service::hold_secret`] |
@@ -47,6 +47,7 @@ mod executor;
 mod external;
 mod grants;
 mod hidden;
+mod kept;
 mod list;
 mod logs;
 mod maintain;
@@ -57,6 +58,7 @@ mod query;
 mod recipe;
 mod retention;
 mod retry;
+mod rootfs;
 mod secrets;
 mod service;
 mod share;

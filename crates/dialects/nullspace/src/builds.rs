@@ -144,7 +144,9 @@ impl App {
     pub(crate) async fn view(&self, actor: &Actor, owned: &Owned) -> Answer<TemplateBuild> {
         let record = self.service.row(actor, owned.build).await?;
         let cache = self.cache(actor, owned, &record).await?;
-        Ok(views::build(&owned.found, &record, &owned.attempt.value, cache))
+        let keeping = self.keeping(actor, &owned.found).await?;
+        let kept = self.kept(&record, &keeping).await?;
+        Ok(views::build(&owned.found, &record, &owned.attempt.value, cache, kept))
     }
 
     /// Accepts a build and waits for its end.

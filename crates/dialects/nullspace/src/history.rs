@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::documents::Attempt;
 use crate::errors::{Answer, ApiError};
 use crate::ids;
+use crate::kept::Keeping;
 use crate::logs::Owned;
 use crate::templates::Found;
 use crate::views;
@@ -138,11 +139,12 @@ impl App {
         let ids: Vec<Uuid> = records.iter().map(|r| r.submission.build.uuid()).collect();
         let attempts = self.objects.documents_of::<Attempt>(Some(found.tenant), &ids).await?;
         let mut attempts: HashMap<Uuid, _> = attempts.into_iter().map(|d| (d.id, d)).collect();
+        let keeping = self.keeping(actor, &found).await?;
         let mut builds = Vec::with_capacity(records.len());
         for record in &records {
             // None: forgotten meanwhile.
             if let Some(attempt) = attempts.remove(&record.submission.build.uuid()) {
-                builds.push(self.row(actor, &found, record, attempt).await?);
+                builds.push(self.row(actor, &found, record, attempt, &keeping).await?);
             }
         }
         Ok(BuildList { builds, next_cursor: next.map(|p| p.to_string()) })
@@ -207,10 +209,12 @@ impl App {
         found: &Found,
         record: &Record,
         attempt: Document<Attempt>,
+        keeping: &Keeping,
     ) -> Answer<BuildSummary> {
         let owned = Owned { found: found.clone(), attempt, build: record.submission.build };
         let cache = self.cache(actor, &owned, record).await?;
-        Ok(views::summary(found, record, &owned.attempt.value, cache))
+        let kept = self.kept(record, keeping).await?;
+        Ok(views::summary(found, record, &owned.attempt.value, cache, kept))
     }
 }
 

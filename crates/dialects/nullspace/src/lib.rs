@@ -22,6 +22,7 @@ mod failure;
 mod fields;
 mod history;
 mod ids;
+mod kept;
 mod logs;
 mod manage;
 mod plan;

@@ -177,7 +177,9 @@ impl App {
         }
         owned = self.complete(actor, owned, &mut entries).await?;
         let cache = self.cache(actor, &owned, &record).await?;
-        let build = views::build(&owned.found, &record, &owned.attempt.value, cache);
+        let keeping = self.keeping(actor, &owned.found).await?;
+        let kept = self.kept(&record, &keeping).await?;
+        let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);
         Ok(StatusSnapshot { build, entries, next_offset: projector.offset().max(offset) })
     }
 }

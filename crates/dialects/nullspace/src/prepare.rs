@@ -146,7 +146,7 @@ impl App {
         };
         let build = self.source_build(&found, reference).await?.ok_or_else(refused)?;
         let record = self.service.row(self.service.admin(), build).await?;
-        if !crate::views::is_available(&record) {
+        if !self.is_available(&record) {
             return Err(refused());
         }
         Ok(BaseOf::Build { build, shared: !found.own })

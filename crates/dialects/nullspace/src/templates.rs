@@ -310,7 +310,7 @@ impl App {
         record: &Record,
         tags: &[String],
     ) -> Answer<Found> {
-        if !crate::views::is_available(record) {
+        if !self.is_available(record) {
             let message = "the build has no artifact to tag: it is not ready, or no longer kept";
             return Err(ApiError::conflict(message));
         }

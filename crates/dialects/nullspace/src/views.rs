@@ -1,5 +1,6 @@
 //! Builds as clients see them: the record and what the dialect knows beyond it.
 
+use ashlar_core::Timestamp;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::state::State;
 use ashlar_service::Record;
@@ -22,9 +23,13 @@ pub(crate) const fn status_of(record: &Record) -> &'static str {
     }
 }
 
-/// Says whether the build's artifact is there.
-pub(crate) fn is_available(record: &Record) -> bool {
-    record.state == State::Succeeded && record.artifacts.iter().any(|a| a.kind == "image")
+/// What the store says of a build's artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Whether it is there.
+    pub(crate) available: bool,
+    /// When it may go.
+    pub(crate) expires_at: Option<Timestamp>,
 }
 
 /// Returns the counters of a build that ran in one attempt: what its record counts, and its files.
@@ -53,6 +58,7 @@ pub(crate) fn summary(
     record: &Record,
     attempt: &Attempt,
     cache: CacheSummary,
+    kept: Kept,
 ) -> BuildSummary {
     let s = &record.submission;
     let begun = match record.state {
@@ -83,9 +89,9 @@ pub(crate) fn summary(
         build_config: attempt.build_config.clone(),
         failure_phase: failed(record).map(|f| phase_of(f).to_owned()),
         cache_summary: cache,
-        artifact_availability: availability(record),
-        promotability: promotability(record),
-        retention_expires_at: None,
+        artifact_availability: availability(record, kept.available),
+        promotability: promotability(record, kept.available),
+        retention_expires_at: kept.expires_at,
         artifact_ids: match record.state {
             State::Succeeded => vec![ids::artifact(s.build)],
             _ => Vec::new(),
@@ -106,10 +112,11 @@ pub(crate) fn build(
     record: &Record,
     attempt: &Attempt,
     cache: CacheSummary,
+    kept: Kept,
 ) -> TemplateBuild {
     let failure = failed(record);
     TemplateBuild {
-        summary: summary(found, record, attempt, cache),
+        summary: summary(found, record, attempt, cache, kept),
         canonical_ref: found.canonical_ref(),
         namespace_slug: found.namespace.clone(),
         visibility: found.visibility(),
@@ -122,9 +129,9 @@ fn failed(record: &Record) -> Option<&ashlar_core::failure::Failure> {
     record.failure.as_ref().filter(|_| record.state == State::Failed)
 }
 
-fn availability(record: &Record) -> Availability {
+fn availability(record: &Record, available: bool) -> Availability {
     let (status, reason) = match record.state {
-        State::Succeeded if is_available(record) => ("available", None),
+        State::Succeeded if available => ("available", None),
         State::Succeeded => ("unavailable", Some("the artifact is no longer kept")),
         State::Failed => ("failed", Some("build failed")),
         State::Cancelled | State::Skipped => ("unavailable", Some("build cancelled")),
@@ -136,9 +143,9 @@ fn availability(record: &Record) -> Availability {
     Availability { status, reason }
 }
 
-fn promotability(record: &Record) -> Promotability {
+fn promotability(record: &Record, available: bool) -> Promotability {
     let (status, reason) = match record.state {
-        State::Succeeded if is_available(record) => ("promotable", None),
+        State::Succeeded if available => ("promotable", None),
         State::Succeeded => ("purged", Some("the artifact is no longer kept")),
         State::Failed => ("unavailable", Some("build failed")),
         State::Cancelled | State::Skipped => ("unavailable", Some("build cancelled")),

@@ -162,6 +162,11 @@ impl ImageStore {
         Ok(files::read_json(&self.record_path(id))?)
     }
 
+    /// Says whether there is an image with that id.
+    pub fn has(&self, id: &Digest) -> bool {
+        self.record_path(id).exists()
+    }
+
     /// Finds images by a name, a whole id or the start of an id of at least four digits.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ struct Case {
     stranger: Stranger,
     /// Whether it changes something.
     writes: bool,
+    /// A body that is no JSON.
+    raw: Option<&'static str>,
 }
 
 /// What a stranger gets.
@@ -32,11 +34,19 @@ fn case(
     stranger: Stranger,
 ) -> Case {
     let writes = method != "GET";
-    Case { method, path: format!("/v1/templates{}", path.into()), body, owner, stranger, writes }
+    Case {
+        method,
+        path: format!("/v1/templates{}", path.into()),
+        body,
+        owner,
+        stranger,
+        writes,
+        raw: None,
+    }
 }
 
 /// All routes on a template and one of its builds; those that delete come last.
-fn cases(id: &str, build: &str) -> Vec<Case> {
+fn cases(id: &str, build: &str, claim: &str) -> Vec<Case> {
     use Stranger::{Own, Refused};
     let request = || Some(steps("fresh", &["true"]));
     let no_template = || Refused(404, "template_not_found");
@@ -60,6 +70,15 @@ fn cases(id: &str, build: &str) -> Vec<Case> {
         Case { writes: false, ..case("POST", "/validate", request(), 200, Own) },
         Case { writes: false, ..case("POST", "/plan", request(), 200, Own) },
         case("POST", "/blobs/preflight", Some(json!({"files": []})), 200, Own),
+        Case { raw: Some("x"), ..case("PUT", format!("/blobs/{}", blob()), None, 204, Own) },
+        case("POST", "/claims", Some(json!({"template_ref": "free"})), 201, Own),
+        case(
+            "DELETE",
+            format!("/claims/{claim}"),
+            None,
+            204,
+            Refused(404, "template_name_claim_not_found"),
+        ),
         case("GET", "/namespaces/acme", None, 200, Refused(404, "not_found")),
     ];
     for root in [format!("/{id}"), "/refs/acme%2Fapp".to_owned()] {
@@ -88,30 +107,55 @@ fn cases(id: &str, build: &str) -> Vec<Case> {
     all
 }
 
-async fn app(world: &World) -> (String, String) {
+/// The id of a blob with the content `x`.
+fn blob() -> String {
+    format!("sha256-{}-1", ashlar_core::Digest::of("x").hex())
+}
+
+/// A template and its build, a claim, and a blob that is announced.
+async fn app(world: &World) -> (String, String, String) {
     let entries = world.build(steps("app", &["echo hi"])).await;
     let build = World::ready(&entries);
-    (entries[0]["template_id"].as_str().unwrap().to_owned(), build)
+    let claim = json!({ "template_ref": "claimed" });
+    let claim = world.post("/v1/templates/claims", claim).await.is(201);
+    let file = json!({ "path": "x", "entry_type": "file", "size_bytes": 1,
+        "sha256": ashlar_core::Digest::of("x").hex() });
+    let files = world.post("/v1/templates/blobs/preflight", json!({ "files": [file] })).await;
+    assert_eq!(files.is(200)["files"][0]["blob_id"], json!(blob()));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&entries[0]["template_id"]), build, text(&claim["claim_token"]))
+}
+
+/// The routes of the contract, both forms counted.
+const ROUTES: usize = 36;
+
+#[test]
+fn the_table_has_every_route() {
+    let mut routes = std::collections::BTreeSet::new();
+    for case in cases("{id}", "{build}", "{claim}") {
+        // What stands in the place of an id is no other route.
+        let path = case.path.replace("refs/acme%2Fapp", "refs/{ref}").replace(&blob(), "{blob}");
+        let path = path.replace("/fresh", "/{id}");
+        routes.insert((case.method, path));
+    }
+    assert_eq!(routes.len(), ROUTES, "{routes:#?}");
 }
 
 fn body(case: &Case) -> Body {
-    case.body.as_ref().map_or(Body::empty(), |b| Body::from(b.to_string()))
+    let json = case.body.as_ref().map_or(Body::empty(), |b| Body::from(b.to_string()));
+    case.raw.map_or(json, Body::from)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_and_wrong_keys_are_unauthorized_everywhere() {
     let world = World::new().await;
-    let (id, build) = app(&world).await;
+    let (id, build, claim) = app(&world).await;
     for token in [None, Some("wrong"), Some("")] {
-        for case in cases(&id, &build) {
+        for case in cases(&id, &build, &claim) {
             let reply = world.send(token, case.method, &case.path, body(&case)).await;
             reply.refused(401, "unauthorized");
         }
-        let digest = ashlar_core::Digest::of("x").hex();
-        let blob = format!("/v1/templates/blobs/sha256-{digest}-1");
-        world.send(token, "PUT", &blob, "x").await.refused(401, "unauthorized");
         world.send(token, "GET", "/v1/machines?limit=1", "").await.refused(401, "unauthorized");
-        world.send(token, "POST", "/v1/templates/claims", "{}").await.refused(401, "unauthorized");
     }
     let health = world.send(None, "GET", "/healthz", "").await.is(200);
     assert_eq!(health, json!({ "status": "ok" }));
@@ -120,8 +164,8 @@ async fn nobody_and_wrong_keys_are_unauthorized_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_find_nothing_of_others() {
     let world = World::new().await;
-    let (id, build) = app(&world).await;
-    for case in cases(&id, &build) {
+    let (id, build, claim) = app(&world).await;
+    for case in cases(&id, &build, &claim) {
         let reply = world.send(Some(&world.stranger), case.method, &case.path, body(&case)).await;
         match case.stranger {
             Stranger::Refused(status, code) => drop(reply.refused(status, code)),
@@ -138,9 +182,9 @@ async fn strangers_find_nothing_of_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_change_nothing() {
     let world = World::new().await;
-    let (id, build) = app(&world).await;
+    let (id, build, claim) = app(&world).await;
     let reader = world.reader().await;
-    for case in cases(&id, &build) {
+    for case in cases(&id, &build, &claim) {
         let reply = world.send(Some(&reader), case.method, &case.path, body(&case)).await;
         if case.writes {
             let status = reply.status.as_u16();
@@ -157,8 +201,8 @@ async fn readers_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_gets_the_documented_codes() {
     let world = World::new().await;
-    let (id, build) = app(&world).await;
-    for case in cases(&id, &build) {
+    let (id, build, claim) = app(&world).await;
+    for case in cases(&id, &build, &claim) {
         let reply = world.send(Some(&world.owner), case.method, &case.path, body(&case)).await;
         let what = format!("{} {}: {}", case.method, case.path, reply.text);
         assert_eq!(reply.status.as_u16(), case.owner, "{what}");
@@ -174,7 +218,7 @@ async fn the_owner_gets_the_documented_codes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_template_is_seen_and_left_alone_by_strangers() {
     let world = World::new().await;
-    let (id, _) = app(&world).await;
+    let (id, ..) = app(&world).await;
     let patch = json!({ "visibility": "public" }).to_string();
     let path = format!("/v1/templates/{id}/visibility");
     world.send(Some(&world.owner), "PATCH", &path, patch).await.is(200);

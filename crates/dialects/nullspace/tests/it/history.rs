@@ -1,5 +1,6 @@
 //! The history of a template.
 
+use ashlar_core::BuildId;
 use serde_json::{Value, json};
 
 use crate::support::{World, steps};
@@ -71,4 +72,40 @@ async fn filters_hold_together_and_reach_all_attempts() {
         world.get(&path).await.refused(400, "invalid_request");
     }
     world.get("/v1/templates/refs/nothing/builds").await.refused(404, "template_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_artifacts_is_what_the_store_has() {
+    let world = World::new().await;
+    let first = World::ready(&world.build(steps("app", &["echo 1 > /1"])).await);
+    let second = World::ready(&world.build(steps("app", &["echo 2 > /2"])).await);
+    let row = async |id: &str| {
+        let rows = world.get("/v1/templates/app/builds").await.is(200);
+        let rows = rows["builds"].as_array().unwrap().clone();
+        rows.into_iter().find(|r| r["build_id"] == id).unwrap()
+    };
+    for id in [&first, &second] {
+        let row = row(id).await;
+        assert_eq!(row["artifact_availability"]["status"], "available");
+        assert_eq!(row.get("retention_expires_at"), None, "nothing goes by itself");
+    }
+    let owner = world.service.authenticate(&world.owner).await.unwrap();
+    let retention = "artifacts.age=1d".parse().unwrap();
+    world.service.set_retention(&owner, None, retention).await.unwrap();
+    // The tag is on the second build.
+    assert!(row(&first).await["retention_expires_at"].is_string());
+    assert_eq!(row(&second).await.get("retention_expires_at"), None);
+    let status = world.status(&first).await;
+    assert_eq!(status["build"]["retention_expires_at"], row(&first).await["retention_expires_at"]);
+    // Taken away behind the record's back.
+    let build: BuildId = first.trim_start_matches("tb_").parse().unwrap();
+    let record = world.service.row(&owner, build).await.unwrap();
+    let (data, digest) = (world.data.path().to_owned(), record.artifacts[0].digest);
+    std::fs::remove_file(data.join(format!("images/records/{}.json", digest.hex()))).unwrap();
+    let gone = row(&first).await;
+    assert_eq!(gone["artifact_availability"]["status"], "unavailable", "{gone}");
+    assert_eq!(gone["promotability"]["status"], "purged");
+    assert_eq!(gone["promotability"]["promotable"], false);
+    let promote = format!("/v1/templates/builds/{first}/promote");
+    world.post(&promote, json!({ "tag": "old" })).await.refused(409, "conflict");
 }

@@ -132,3 +132,16 @@ async fn every_cache_entry_is_counted_and_every_count_is_an_entry() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_step_keeps_its_followers() {
+    let world = World::new().await;
+    let reply = world.post("/v1/templates/build", steps("app", &["sleep 10; echo up"])).await;
+    // Clients read each line that begins with `data: `, and nothing else.
+    let lines: Vec<&str> = reply.text.lines().collect();
+    let silent = lines.iter().position(|l| *l == ": keep-alive").expect("a comment");
+    let spoke = lines.iter().position(|l| l.contains("\"up\"")).expect("the step's line");
+    assert!(silent < spoke, "{}", reply.text);
+    assert_eq!(lines[silent + 1], "", "a comment is a frame of its own");
+    assert_eq!(reply.entries().last().unwrap()["kind"], "end");
+}

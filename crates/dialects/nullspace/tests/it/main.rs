@@ -10,4 +10,5 @@ mod hostile;
 mod logs;
 mod manage;
 mod registries;
+mod rootfs;
 mod support;

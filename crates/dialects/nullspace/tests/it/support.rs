@@ -208,6 +208,11 @@ async fn token(service: &Arc<Service>, admin: &Actor, tenant: &str, role: Role) 
 
 /// Adds the image `busybox`: the host's program with its applets.
 fn add_base(data: &Path) {
+    add_image(data, "busybox", |_| {});
+}
+
+/// Adds an image with the host's busybox and what `fill` adds to it.
+pub(crate) fn add_image(data: &Path, name: &str, fill: impl Fn(&Path)) {
     let busybox = Path::new("/bin/busybox");
     assert!(busybox.exists(), "install Debian's package busybox-static");
     let sandbox = NativeSandbox::new(&NativeConfig::new(data.join("sandbox"))).unwrap();
@@ -226,6 +231,7 @@ fn add_base(data: &Path) {
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/:\n")
         .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
+    fill(root);
     let layer = draft.commit(&KnownFiles::new()).unwrap().id;
     let image = LocalImage {
         names: Vec::new(),
@@ -243,6 +249,6 @@ fn add_base(data: &Path) {
         repository: None,
         created: Timestamp::from_nanos(0),
     };
-    let names = ["busybox".parse().unwrap(), "busybox:latest".parse().unwrap()];
+    let names = [name.parse().unwrap(), format!("{name}:latest").parse().unwrap()];
     engine.images().store().add(&[image], &names, None).unwrap();
 }

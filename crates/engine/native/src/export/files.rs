@@ -21,7 +21,7 @@ use crate::watch::Watch;
 const BUFFER_BYTES: usize = 1 << 20;
 
 impl Shared {
-    fn mounted(&self, tree: &Tree, sink: &dyn Sink) -> Result<Mounted, Failure> {
+    pub(super) fn mounted(&self, tree: &Tree, sink: &dyn Sink) -> Result<Mounted, Failure> {
         self.materialise(&tree.0, Watch { sink, stop: &NEVER })?;
         self.snapshots.mount(tree, None).map_err(internal)
     }

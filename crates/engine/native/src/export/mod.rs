@@ -5,6 +5,7 @@
 
 mod files;
 mod layers;
+mod rootfs;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,6 +26,8 @@ use ashlar_oci::{
 use crate::Engine;
 use crate::error::{chain, internal};
 use crate::request::Built;
+
+pub use rootfs::ROOTFS_BYTES_MAX;
 
 /// Exports are not stopped half-way by a build's cancel: the build is done by then.
 pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
