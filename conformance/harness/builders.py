@@ -90,6 +90,7 @@ class Ashlar:
     binary: Path
     data: Path
     registry: str
+    options: tuple[str, ...] = ()
 
     def build(self, case: Case) -> dict:
         """Builds a case with Ashlar; the data directory is shared, so that steps also come from its cache."""
@@ -97,7 +98,7 @@ class Ashlar:
             place = Workspace(Path(folder), self.registry)
             place.prepare(case, drop_syntax=False)
             command = [str(self.binary), "build", str(place.context), *place.common_options(case), "--data-dir",
-                       str(self.data), "--registry-mirror", f"docker.io=http://{self.registry}"]
+                       str(self.data), "--registry-mirror", f"docker.io=http://{self.registry}", *self.options]
             return _outcome(case, place, command, os.environ)
 
 
