@@ -24,6 +24,7 @@ mod journal;
 mod kept;
 mod leases;
 mod list;
+mod pressure;
 mod queue;
 mod random;
 mod read;
@@ -44,6 +45,8 @@ pub use aliases::{Namespace, NewAlias, NumberedAlias};
 pub use audit::{AUDIT_MAX, AuditEntry};
 pub use bounds::{Bound, Bounds, Retention, RetentionError, What};
 pub use builds::{DEFINITION_BYTES_MAX, FIRST_FENCE, FOUND_MAX};
+#[doc(hidden)]
+pub use codec::read_any_row;
 pub use db::{Durability, Options};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;

@@ -285,7 +285,11 @@ impl Store {
             };
             plain.each(&place, from, take).map(|()| found)
         };
-        if place.count <= ENTRIES_FEW { take() } else { self.readers.run(take).await? }
+        if place.count <= ENTRIES_FEW {
+            return take();
+        }
+        self.pressure.give_way().await;
+        self.readers.run(take).await?
     }
 
     /// Returns the number of the first entry of a build at or after a time; the number of the next

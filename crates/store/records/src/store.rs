@@ -8,6 +8,7 @@ use crate::blocks::Blocks;
 use crate::db::{Db, Options};
 use crate::follow::Wakeups;
 use crate::leases::LEASE;
+use crate::pressure::Pressure;
 use crate::readers::Readers;
 use crate::segments::SegmentBlobs;
 
@@ -18,6 +19,7 @@ pub struct Store {
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) blocks: Arc<Blocks>,
     pub(crate) readers: Arc<Readers>,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
     pub(crate) lease: Duration,
 }
@@ -39,8 +41,8 @@ impl Store {
     pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
         let db = Db::open(place, options).await?;
         let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
-        let readers = Arc::default();
-        Ok(Self { db, wakeups, blocks, readers, segments: None, lease: LEASE })
+        let (readers, pressure) = (Arc::default(), Arc::default());
+        Ok(Self { db, wakeups, blocks, readers, pressure, segments: None, lease: LEASE })
     }
 
     /// Says where the logs of ended builds go; without a place they stay in the database.

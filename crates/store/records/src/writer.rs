@@ -17,12 +17,15 @@ use crate::cap::Cap;
 use crate::codec::text::TextRow;
 use crate::journal::{Said, Stamped, Writer};
 use crate::leases::Held;
+use crate::pressure::Pressure;
 use crate::{Error, Store};
 
 /// How long an event waits for others to be written with.
 pub const FLUSH: Duration = Duration::from_millis(50);
 /// What may wait to be written, in bytes; whoever says more waits.
 pub const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// From so many bytes on readers give way to the writer.
+const BEHIND_BYTES: usize = WAITING_BYTES_MAX / 4;
 /// A batch of so many bytes is written at once.
 const BATCH_BYTES: usize = 1024 * 1024;
 /// How long a database that does not answer is asked again.
@@ -63,6 +66,8 @@ struct Shared {
     progress: watch::Sender<Progress>,
     /// Bounds what steps say.
     cap: Option<Mutex<Cap>>,
+    /// Where readers see whether this writer is behind.
+    pressure: Arc<Pressure>,
 }
 
 /// What waits to be written. Text is collected where it waits.
@@ -82,6 +87,8 @@ struct Buffer {
     /// Write up to this event at once.
     hurry: u64,
     closed: bool,
+    /// Whether so much waits that readers should give way.
+    behind: bool,
 }
 
 /// How far the task is.
@@ -113,6 +120,7 @@ impl JournalWriter {
             work: Notify::new(),
             progress: watch::Sender::new(Progress::default()),
             cap: cap.map(|bytes| Mutex::new(Cap::new(bytes))),
+            pressure: Arc::clone(&store.pressure),
         });
         let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0 };
         tokio::spawn(task.run());
@@ -232,11 +240,22 @@ impl Shared {
         let first = buffer.waiting.is_empty();
         add(&mut buffer.waiting);
         buffer.bytes += bytes;
+        if buffer.bytes >= BEHIND_BYTES && !mem::replace(&mut buffer.behind, true) {
+            self.pressure.raise();
+        }
         buffer.said += 1;
         let wake = first || buffer.bytes >= BATCH_BYTES;
         drop(buffer);
         if wake {
             self.work.notify_one();
+        }
+    }
+
+    /// Lets readers go on unless much waits again.
+    fn relieve(&self) {
+        let mut buffer = self.lock();
+        if (buffer.bytes < BEHIND_BYTES || buffer.closed) && mem::take(&mut buffer.behind) {
+            self.pressure.lower();
         }
     }
 
@@ -249,6 +268,13 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         // A panic while the lock is held leaves the buffer whole: nothing in between can fail.
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+        self.relieve();
     }
 }
 
@@ -270,6 +296,7 @@ impl Task {
             if count > 0 && !self.write(waiting, count).await {
                 return;
             }
+            self.shared.relieve();
             if closed {
                 return;
             }
@@ -383,6 +410,7 @@ impl Task {
         buffer.closed = true;
         buffer.waiting.clear();
         drop(buffer);
+        self.shared.relieve();
         self.shared.progress.send_modify(|p| p.error = Some(why.into()));
         self.shared.room.notify_all();
     }
