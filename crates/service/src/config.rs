@@ -14,6 +14,8 @@ use crate::{BuildkitAddress, Executor, Observer};
 
 /// Builds that one process runs at once: builds wait on networks, so this does not hang on cores.
 pub const SLOTS_DEFAULT: usize = 8;
+/// What the log of one attempt at a build may hold, in bytes.
+pub const LOG_CAP_DEFAULT: u64 = 4 << 30;
 /// How long a drain lets running builds go on.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -34,6 +36,9 @@ pub struct ServiceConfig {
     pub secrets_key: Option<String>,
     /// Limits that no definition can raise.
     pub limits: BuildLimits,
+    /// What the log of one attempt at a build may hold, in bytes; of more the first and the last
+    /// bytes are kept.
+    pub log_cap: u64,
     /// What steps see of the network when the definition does not say.
     pub network: Network,
     /// CA certificates that steps trust, as a PEM file.
@@ -72,6 +77,7 @@ impl ServiceConfig {
             admin_token: None,
             secrets_key: None,
             limits: BuildLimits::default(),
+            log_cap: LOG_CAP_DEFAULT,
             network: Network::Isolated,
             ca_bundle: None,
             git_file_root: None,

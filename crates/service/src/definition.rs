@@ -182,6 +182,9 @@ pub struct Limits {
     /// Wall time of the whole build, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build_seconds: Option<u64>,
+    /// Bytes of log of one attempt at the build; of more the first and the last are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
 }
 
 impl Limits {

@@ -26,6 +26,22 @@ impl Service {
         Ok(self.counters().timed("journal", read).await?)
     }
 
+    /// Reads what happened to a build without what was said: its journal without log lines, from an
+    /// entry's number on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn events(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        self.row(actor, build).await?;
+        Ok(self.store().events(build, from, limit.min(ENTRIES_MAX)).await?)
+    }
+
     /// Follows a build's journal from an entry's number on: first what is there, then what comes,
     /// until the build has ended. After a break, follow again from the last number seen plus one.
     ///

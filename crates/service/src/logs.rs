@@ -5,10 +5,10 @@ use ashlar_core::{BuildId, Timestamp};
 
 use crate::{Actor, Error, Service};
 
-/// Entries that one piece of a search reads.
-const PIECE: usize = 4096;
-/// Entries that one search looks at; it then says where to go on.
-const SEARCHED_MAX: u64 = 1_000_000;
+/// Lines that one answer holds at most.
+const LINES_MAX: usize = 10_000;
+/// The longest text that is searched for, in bytes.
+const SEARCH_BYTES_MAX: usize = 1000;
 
 /// A line with its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +41,11 @@ pub struct Found {
 }
 
 impl Service {
-    /// Searches a build's log for a text, in any case, from an entry's number on.
+    /// Searches a build's log for a text, in any case, from an entry's number on. One call looks
+    /// through a bounded part of it and says where to go on.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a text that is too long or empty.
     pub async fn search_log(
         &self,
         actor: &Actor,
@@ -53,27 +54,14 @@ impl Service {
         from: u64,
         limit: usize,
     ) -> Result<Found, Error> {
-        self.row(actor, build).await?;
-        let wanted = text.to_lowercase();
-        let mut found = Found { lines: Vec::new(), next: None };
-        let mut next = from;
-        while next - from < SEARCHED_MAX {
-            let entries = self.store().journal(build, next, PIECE).await?;
-            let Some(last) = entries.last() else { return Ok(found) };
-            let end = last.number + 1;
-            for line in entries.into_iter().filter_map(LogLineAt::of) {
-                if line.line.text.to_lowercase().contains(&wanted) {
-                    if found.lines.len() == limit {
-                        found.next = Some(line.number);
-                        return Ok(found);
-                    }
-                    found.lines.push(line);
-                }
-            }
-            next = end;
+        if text.is_empty() || text.len() > SEARCH_BYTES_MAX {
+            let why = format!("must have 1 to {SEARCH_BYTES_MAX} bytes");
+            return Err(Error::invalid("search", why));
         }
-        found.next = Some(next);
-        Ok(found)
+        self.row(actor, build).await?;
+        let found = self.store().search(build, text, from, limit.min(LINES_MAX)).await?;
+        let lines = found.entries.into_iter().filter_map(LogLineAt::of).collect();
+        Ok(Found { lines, next: found.next })
     }
 
     /// Returns the lines among the next entries of a build's journal, and the number to go on

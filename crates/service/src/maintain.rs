@@ -24,6 +24,8 @@ const RETENTION_EVERY: Duration = Duration::from_secs(60);
 const RETENTION_PAUSE: Duration = Duration::from_millis(100);
 /// How often what nobody needs is looked for on the disk.
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// How often logs of ended builds are looked for.
+const LOGS_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait before PostgreSQL is listened to again.
 const RELAY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,7 @@ impl Service {
     pub(crate) fn start_upkeep(self: &Arc<Self>) {
         tokio::spawn(Arc::clone(self).expire_leases());
         tokio::spawn(Arc::clone(self).relay());
+        tokio::spawn(Arc::clone(self).move_logs());
         tokio::spawn(Arc::clone(self).forget_old());
         tokio::spawn(Arc::clone(self).retain());
         tokio::spawn(Arc::clone(self).sweep());
@@ -80,6 +83,20 @@ impl Service {
                     self.workers().wake();
                 }
                 Err(error) => tracing::warn!(error = chain(&error), "cannot look at leases"),
+            }
+        }
+    }
+
+    /// Moves logs of ended builds into the blob store.
+    async fn move_logs(self: Arc<Self>) {
+        while !self.workers().is_draining() {
+            sleep(LOGS_EVERY).await;
+            let mut from = Some(0);
+            while let Some(place) = from {
+                from = self.store().move_logs(place).await.unwrap_or_else(|error| {
+                    tracing::warn!(error = chain(&error), "logs stay in the database for now");
+                    None
+                });
             }
         }
     }

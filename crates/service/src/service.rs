@@ -19,6 +19,7 @@ use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::metrics::Counters;
 use crate::retention::RetentionState;
+use crate::segments::Segments;
 use crate::token_file;
 use crate::worker::Workers;
 use crate::{Actor, Error, Executor, ServiceConfig};
@@ -78,11 +79,15 @@ impl Service {
         }
         let admin = open_admin(&store).await?;
         let shared = config.blob_store.is_some().then(|| (store.clone(), Handle::current()));
+        let grants = Grants::new(disk.root.join("grants"), shared);
+        let blobs = disk.engine.images().blobs().clone();
+        let segments = Segments { blobs, grants: grants.clone() };
+        let store = store.with_segments(Arc::new(segments));
         Ok(Arc::new(Self {
             keys: disk.keys,
             executors: disk.executors,
             engine: disk.engine,
-            grants: Grants::new(disk.root.join("grants"), shared),
+            grants,
             contexts: disk.contexts,
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,

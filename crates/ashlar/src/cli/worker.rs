@@ -29,6 +29,11 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "ASHLAR_LEASE", value_name = "TIME", value_parser = lease,
           default_value = "30s")]
     pub(crate) lease: Duration,
+    /// Bytes of log that one attempt at a build may write; of more the first and the last are kept,
+    /// and the log says what is missing
+    #[arg(long, env = "ASHLAR_LOG_CAP", value_name = "BYTES", value_parser = values::size,
+          default_value = "4g")]
+    pub(crate) log_cap: u64,
     /// How long running builds may go on when the process is stopped
     #[arg(long, env = "ASHLAR_DRAIN", value_name = "TIME", value_parser = values::duration,
           default_value = "30s")]

@@ -162,6 +162,7 @@ pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<Servic
     config.git_file_root.clone_from(&settings.git_file_root);
     config.slots = args.slots;
     config.lease = args.lease;
+    config.log_cap = args.log_cap;
     config.drain = args.drain;
     config.secrets_key = variable("ASHLAR_SECRETS_KEY");
     config.buildkit = args.buildkit.addresses();

@@ -33,6 +33,7 @@ impl Service {
                 writer.event(Event::Artifact(artifact.clone()));
             }
         }
+        writer.end_log();
         // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
         writer.flush().await?;
         // The writer's own row may be from before somebody wished to stop.

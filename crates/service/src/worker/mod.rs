@@ -97,7 +97,9 @@ impl Service {
         };
         self.workers().register(build, record.fence, &cancel);
         self.counters().started(&record);
-        let writer = JournalWriter::spawn(self.store().clone(), build, record.fence);
+        let cap = Some(self.log_cap(&record));
+        let writer =
+            JournalWriter::spawn_capped(self.store().clone(), build, record.fence, cap);
         let failures = self.blobs().remote_failures();
         let result = {
             let run = self.run(&record, &writer, &cancel);
@@ -116,6 +118,13 @@ impl Service {
         }
         self.workers().forget(build, record.fence);
         drop(permit);
+    }
+
+    /// Returns what the log of an attempt may hold.
+    fn log_cap(&self, record: &Record) -> u64 {
+        let most = self.config().log_cap;
+        let asked = Definition::of(record).ok().and_then(|d| d.limits.log_bytes);
+        asked.map_or(most, |asked| asked.min(most))
     }
 
     /// Calls `cancel` when the build shall stop, and returns then.
