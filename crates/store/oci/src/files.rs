@@ -40,16 +40,36 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
 
 /// Replaces the file with `value`, flushed to the disk before it takes its name.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let dir = path.parent().unwrap_or(path);
-    let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-        serde_json::to_writer(io::BufWriter::new(file.as_file_mut()), value)?;
-        file.flush()?;
-        file.as_file().sync_data()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|e| FileError::new("write", path, e))
+    Staged::new(path, value)?.publish()
+}
+
+/// A record on the disk that does not have its name yet. To get it there takes long, to name it does not: so nobody
+/// waits for the disk behind a lock.
+pub(crate) struct Staged<'a> {
+    file: tempfile::NamedTempFile,
+    path: &'a Path,
+}
+
+impl<'a> Staged<'a> {
+    /// Writes `value` beside `path` and waits until it is on the disk.
+    pub(crate) fn new<T: Serialize>(path: &'a Path, value: &T) -> Result<Self> {
+        let dir = path.parent().unwrap_or(path);
+        let write = || -> io::Result<tempfile::NamedTempFile> {
+            let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+            serde_json::to_writer(io::BufWriter::new(file.as_file_mut()), value)?;
+            file.flush()?;
+            file.as_file().sync_data()?;
+            Ok(file)
+        };
+        let file = write().map_err(|e| FileError::new("write", path, e))?;
+        Ok(Self { file, path })
+    }
+
+    /// Gives it its name.
+    pub(crate) fn publish(self) -> Result<()> {
+        let named = self.file.persist(self.path);
+        named.map(drop).map_err(|e| FileError::new("write", self.path, e.error))
+    }
 }
 
 /// Reads the file; nothing when there is none.

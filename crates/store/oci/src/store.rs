@@ -72,6 +72,9 @@ pub enum ImageStoreError {
 
 type Result<T, E = ImageStoreError> = std::result::Result<T, E>;
 
+/// How exact the time is at which an image was last given, in nanoseconds.
+const CREATED_NANOS_FINE: i64 = 60 * 1_000_000_000;
+
 impl ImageStore {
     /// Opens the image store below `data_dir`, making it when it is new.
     ///
@@ -97,19 +100,26 @@ impl ImageStore {
         names: &[Reference],
         index: Option<Digest>,
     ) -> Result<Vec<Digest>> {
+        let ids: Vec<Digest> = images.iter().map(id_of).collect();
+        let paths: Vec<PathBuf> = names.iter().map(|name| self.name_path(name)).collect();
+        let staged = names
+            .iter()
+            .zip(&paths)
+            .map(|(name, path)| files::Staged::new(path, &named(name, index, ids.clone())));
+        let staged: Vec<_> = staged.collect::<Result<_, _>>()?;
         let _lock = self.lock()?;
-        let mut ids = Vec::new();
-        for image in images {
-            let id = id_of(image);
-            let image = match self.record(&id)? {
+        for (id, image) in ids.iter().zip(images) {
+            let known = self.record(id)?;
+            let image = match known.clone() {
                 Some(known) => merged(known, image.clone()),
                 None => image.clone(),
             };
-            files::write_json(&self.record_path(&id), &image)?;
-            ids.push(id);
+            if !known.is_some_and(|known| says_the_same(&known, &image)) {
+                files::write_json(&self.record_path(id), &image)?;
+            }
         }
-        for name in names {
-            self.write_name(name, index, ids.clone())?;
+        for name in staged {
+            name.publish()?;
         }
         Ok(ids)
     }
@@ -295,8 +305,7 @@ impl ImageStore {
         index: Option<Digest>,
         images: Vec<Digest>,
     ) -> Result<()> {
-        let named = NamedImages { name: name.clone(), index, images, tagged: files::now() };
-        Ok(files::write_json(&self.name_path(name), &named)?)
+        Ok(files::write_json(&self.name_path(name), &named(name, index, images))?)
     }
 
     fn ids(&self) -> Result<Vec<Digest>> {
@@ -334,6 +343,18 @@ impl ImageStore {
         };
         Ok(locked().map_err(|source| FileError::new("lock", &path, source))?)
     }
+}
+
+fn named(name: &Reference, index: Option<Digest>, images: Vec<Digest>) -> NamedImages {
+    NamedImages { name: name.clone(), index, images, tagged: files::now() }
+}
+
+/// Whether a record need not be written again: builds that the cache answers give the same image many times a second.
+fn says_the_same(known: &LocalImage, new: &LocalImage) -> bool {
+    let age = new.created.nanos().saturating_sub(known.created.nanos());
+    (0..CREATED_NANOS_FINE).contains(&age)
+        && *known
+            == LocalImage { created: known.created, names: known.names.clone(), ..new.clone() }
 }
 
 /// Joins what two records of the same image know: a build that gives an image anew must not
