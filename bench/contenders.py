@@ -12,6 +12,8 @@ from peerlib import processes, root
 from peerlib.settings import Settings
 
 REPOSITORY = "bench/result"
+ARCHIVES = {"archive": "docker", "oci": "oci"}
+"""Outputs that are files, and their form: what `docker load` takes (layers as they are), or OCI (layers compressed)."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class Ashlar:
     name: str = "ashlar"
     is_buildkit: bool = False
 
+    def can(self, output: str) -> bool:
+        """It writes them all."""
+        return True
+
     def build(self, context: Path, output: str) -> measure.Sample:
         """Builds once."""
         words = [str(self.binary), "build", str(context), "--data-dir", str(self.work / "data"), "--progress", "quiet",
                  "--registry-mirror", f"docker.io=http://{self.settings.registry}"]
-        if output == "archive":
-            words += ["--output", f"type=oci,dest={self.work / 'ashlar.tar'}"]
+        if output in ARCHIVES:
+            words += ["--output", f"type={ARCHIVES[output]},dest={self.work / 'ashlar.tar'}"]
         elif output == "push":
             words += ["--output", f"type=registry,name={self.settings.registry}/{REPOSITORY}:ashlar,insecure=true"]
         return measure.run([words], os.environ)
@@ -52,6 +58,10 @@ class BuildKit:
     def name(self) -> str:
         """`BuildKit (classic)` or `BuildKit (store)`."""
         return f"BuildKit ({self.daemon})"
+
+    def can(self, output: str) -> bool:
+        """The classic store writes no OCI archives."""
+        return output != "oci" or self.daemon == "store"
 
     def build(self, context: Path, output: str) -> measure.Sample:
         """Builds once; memory is the client's and the daemon's, containerd included."""
@@ -78,7 +88,9 @@ class BuildKit:
                 return [self._docker("build", "-q", str(context))]
             return [root.buildx(self.settings, "build", "-q", "--provenance=false", str(context))]
         if self.daemon == "store":  # only the containerd store exports by itself
-            kind = f"type=oci,dest={archive}" if output == "archive" else f"type=image,name={tag},push=true,registry.insecure=true"
+            kind = f"type=image,name={tag},push=true,registry.insecure=true"
+            if output in ARCHIVES:
+                kind = f"type={ARCHIVES[output]},dest={archive}"
             return [root.buildx(self.settings, "build", "-q", "--provenance=false", "--output", kind, str(context))]
         after = ["save", "-o", archive, tag] if output == "archive" else ["push", tag]
         return [self._docker("build", "-q", "-t", tag, str(context)), self._docker(*after)]
@@ -93,6 +105,10 @@ class Buildah:
     name: str = "buildah"
     is_buildkit: bool = False
 
+    def can(self, output: str) -> bool:
+        """It writes them all."""
+        return True
+
     def build(self, context: Path, output: str) -> measure.Sample:
         """Builds once."""
         return measure.run(self._commands(context, output), peers.write_buildah_settings(self.settings))
@@ -105,7 +121,7 @@ class Buildah:
         tag = "localhost/bench:result"
         build = peers.buildah(self.settings, "build", "-q", "--layers", "--isolation", "chroot", "-t", tag, str(context))
         archive = self.work / "buildah.tar"
-        places = {"archive": f"oci-archive:{archive}", "push": f"docker://{self.settings.registry}/{REPOSITORY}:buildah"}
+        places = {"archive": f"docker-archive:{archive}", "oci": f"oci-archive:{archive}", "push": f"docker://{self.settings.registry}/{REPOSITORY}:buildah"}
         if output == "store":
             return [build]
         archive.unlink(missing_ok=True)
