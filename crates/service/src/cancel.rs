@@ -1,7 +1,7 @@
 //! Stops builds.
 
 use ashlar_core::BuildId;
-use ashlar_core::journal::{Event, Mode, Record, Refusal};
+use ashlar_core::journal::{BuildKind, Event, Mode, Record, Refusal};
 use ashlar_core::state::State;
 use ashlar_records::{Error as StoreError, Stamped, Writer, now};
 
@@ -38,6 +38,10 @@ impl Service {
             other => other?,
         };
         self.workers().cancel(build);
+        if row.submission.kind == BuildKind::Workflow && row.state.is_terminal() {
+            // It waited to go on after a restart: nobody drives it who would stop its builds.
+            Box::pin(self.cancel_children(actor, build)).await?;
+        }
         self.audit(actor, "build.cancel", build, serde_json::Value::Null).await?;
         Ok(row)
     }

@@ -121,7 +121,9 @@ pub enum Recipe {
         /// The plan.
         plan: Box<Plan>,
     },
-    /// Nothing that this service runs: an external build's, or a workflow's own description.
+    /// Builds in an order, for builds of kind `workflow`.
+    Workflow(crate::Workflow),
+    /// Nothing that this service runs: an external build's.
     Other {
         /// What the dialect wants to keep.
         value: serde_json::Value,
@@ -137,6 +139,7 @@ impl Recipe {
             Self::OnBuild { .. } => "build",
             Self::Image { .. } => "image",
             Self::Graph { .. } => "graph",
+            Self::Workflow(_) => "workflow",
             Self::Other { .. } => "other",
         }
     }

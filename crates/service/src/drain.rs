@@ -22,6 +22,11 @@ impl Service {
                 tracing::warn!("some builds did not stop; they run again when their leases end");
             }
         }
+        if timeout(STOP_MAX, self.runs().idle()).await.is_err() {
+            tracing::warn!(
+                "some runs were not handed over; others take them when their leases end"
+            );
+        }
         self.workers().stop();
     }
 

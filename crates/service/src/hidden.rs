@@ -35,19 +35,27 @@ pub(crate) fn hide(
         let hash = engine.hidden(&tenant, name, value);
         values.insert(hash.clone(), std::mem::replace(value, hash));
     };
-    match &mut definition.recipe {
+    each(&mut definition.recipe, &mut hide);
+    if values.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Secret::new(serde_json::to_vec(&values).map_err(Error::internal)?)))
+}
+
+/// Calls `hide` with the name and value of each variable; for a run with those of its nodes.
+fn each(recipe: &mut Recipe, hide: &mut dyn FnMut(&str, &mut String)) {
+    match recipe {
         Recipe::Declarative(steps) | Recipe::OnBuild { steps, .. } => {
             steps.build_envs.iter_mut().for_each(|(name, value)| hide(name, value));
         }
         Recipe::Dockerfile(request) => {
             request.build_envs.iter_mut().for_each(|(name, value)| hide(name, value));
         }
+        Recipe::Workflow(workflow) => {
+            workflow.definitions_mut().for_each(|d| each(&mut d.recipe, hide));
+        }
         Recipe::Image { .. } | Recipe::Graph { .. } | Recipe::Other { .. } => {}
     }
-    if values.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Secret::new(serde_json::to_vec(&values).map_err(Error::internal)?)))
 }
 
 /// Takes the values out of a build's secrets, by what stands in their place.

@@ -16,6 +16,7 @@
 //! | builds driven from outside | [`Service::report`] on a build submitted with [`Mode::External`] |
 //! | a dialect's own objects | [`Service::dialect`]: names, counters and documents ([`DialectStore`]) |
 //! | tenants, tokens, secrets | [`Service::add_tenant`], [`Service::make_token`], [`Service::hold_secret`] |
+//! | runs of builds | [`Service::submit`] with [`BuildKind::Workflow`] and [`Recipe::Workflow`], [`Service::run_progress`]; a dialect's own nodes [`Service::set_node_driver`] |
 //! | queues | [`Service::set_scope_policy`] |
 //! | retention | [`Service::set_retention`], [`Service::retention`], [`Service::expiry`], a dialect's own default [`Service::set_dialect_retention`] |
 //!
@@ -72,6 +73,7 @@ mod token_file;
 mod tokens;
 mod upload;
 mod worker;
+mod workflow;
 
 pub use access::Actor;
 pub use artifacts::{Archive, Packaged};
@@ -100,6 +102,10 @@ pub use retry::RetryRequest;
 pub use service::Service;
 pub use submit::{Accepted, SubmitRequest};
 pub use upload::{BlobUpload, MissingBlobs};
+pub use workflow::{
+    Begun, BoxFuture, NODES_MAX, Node, NodeBuild, NodeDriver, NodeState, NodeStatus, NodeWork,
+    Progress, Run, When, Workflow,
+};
 
 /// What dialects need of the frontends: to read and check definitions before they submit them.
 pub mod frontends {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::Timestamp;
 use ashlar_records::now;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::Service;
 use crate::error::chain;
@@ -52,15 +52,12 @@ impl Service {
                     RETENTION_EVERY
                 }
             };
-            sleep(pause).await;
+            self.pause(pause).await;
         }
     }
 
     async fn sweep(self: Arc<Self>) {
-        let mut every = interval(SWEEP_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.workers().is_draining() {
-            every.tick().await;
             let images = self.sweep_images().await;
             let grants = self.sweep_grants().await;
             match images.and_then(|images| grants.map(|grants| (images, grants))) {
@@ -68,7 +65,13 @@ impl Service {
                 Ok((images, grants)) => tracing::info!(images, grants, "swept what is not needed"),
                 Err(error) => tracing::warn!(error = error.internal_text(), "cannot sweep"),
             }
+            self.pause(SWEEP_EVERY).await;
         }
+    }
+
+    /// Waits for a time, or until the server ends.
+    async fn pause(&self, time: Duration) {
+        let _ = timeout(time, self.stopped()).await;
     }
 
     async fn expire_leases(self: Arc<Self>) {
@@ -103,25 +106,28 @@ impl Service {
 
     async fn relay(self: Arc<Self>) {
         while !self.workers().is_draining() {
-            match self.store().relay_wakeups().await {
+            let relayed = tokio::select! {
+                relayed = self.store().relay_wakeups() => relayed,
+                () = self.stopped() => return,
+            };
+            match relayed {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "not woken by other servers");
-                    sleep(RELAY_PAUSE).await;
+                    self.pause(RELAY_PAUSE).await;
                 }
             }
         }
     }
 
     async fn forget_old(self: Arc<Self>) {
-        let mut every = interval(FORGET_EVERY);
         while !self.workers().is_draining() {
-            every.tick().await;
             let keys = self.store().forget_keys(ago(KEYS_KEPT)).await;
             let audit = self.store().forget_audit(ago(AUDIT_KEPT)).await;
             if let Err(error) = keys.and(audit) {
                 tracing::warn!(error = chain(&error), "cannot remove what is too old");
             }
+            self.pause(FORGET_EVERY).await;
         }
     }
 }

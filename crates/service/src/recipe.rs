@@ -67,7 +67,7 @@ impl Guarded {
                 Box::new(Declarative(steps))
             }
             Recipe::Graph { plan } => Box::new(Ready((**plan).clone())),
-            Recipe::Other { .. } => {
+            Recipe::Workflow(_) | Recipe::Other { .. } => {
                 return Err(Error::Conflict("this build is nothing that a worker can run".into()));
             }
         };

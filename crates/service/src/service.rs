@@ -22,6 +22,7 @@ use crate::retention::RetentionState;
 use crate::segments::Segments;
 use crate::token_file;
 use crate::worker::Workers;
+use crate::workflow::Runs;
 use crate::{Actor, Error, Executor, ServiceConfig};
 
 /// The tenant that the admin belongs to.
@@ -41,6 +42,7 @@ pub struct Service {
     workers: Workers,
     counters: Counters,
     retention: RetentionState,
+    runs: Runs,
     admin: Actor,
     admin_hash: Digest,
     /// Held as long as the process lives: two servers in one data directory would take each
@@ -92,6 +94,7 @@ impl Service {
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,
             retention: RetentionState::default(),
+            runs: Runs::default(),
             admin,
             admin_hash: Digest::of(disk.token.expose()),
             _lock: disk.lock,
@@ -154,6 +157,10 @@ impl Service {
 
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
     }
 
     pub(crate) fn retention_state(&self) -> &RetentionState {

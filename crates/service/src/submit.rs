@@ -136,8 +136,14 @@ impl Service {
             return Err(Error::Unavailable("the server is shutting down; try again".into()));
         }
         check(&request)?;
+        crate::workflow::check(&mut request)?;
         self.check_definition(actor, &request.definition).await?;
         self.freeze_base(actor, &mut request).await?;
+        if let Recipe::Workflow(workflow) = &request.definition.recipe {
+            for definition in workflow.definitions() {
+                self.check_definition(actor, definition).await?;
+            }
+        }
         if let Some(parent) = request.parent {
             self.own(actor, parent).await?;
         }
@@ -148,12 +154,31 @@ impl Service {
         let Submitted { record, repeated, numbers, replaced } = submitted;
         if !repeated {
             replaced.iter().for_each(|b| self.workers().cancel(*b));
-            self.workers().wake();
+            self.wake(record.submission.kind);
+            self.stop_replaced_runs(actor, &replaced).await?;
             let detail = json!({ "name": record.name, "dialect": record.submission.dialect });
             self.audit(actor, "build.submit", build, detail).await?;
             self.note_trace(build).await?;
         }
         Ok(Accepted { record, repeated, numbers, replaced })
+    }
+
+    fn wake(&self, kind: BuildKind) {
+        match kind {
+            BuildKind::Build => self.workers().wake(),
+            BuildKind::Workflow => self.runs().wake(),
+        }
+    }
+
+    /// A run that waited to go on when its scope's policy ended it has builds that go on still.
+    async fn stop_replaced_runs(&self, actor: &Actor, replaced: &[BuildId]) -> Result<(), Error> {
+        for build in replaced {
+            let row = self.store().row(*build).await?;
+            if row.submission.kind == BuildKind::Workflow && row.state.is_terminal() {
+                self.cancel_children(actor, *build).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes what the store takes: secrets sealed, the definition frozen.
@@ -174,7 +199,10 @@ impl Service {
         let all = request.secrets.iter().chain(&logins).chain(&hidden);
         let secrets = all.map(seal).collect::<Result<Vec<_>, _>>()?;
         definition.secrets = request.secrets.iter().map(|(id, _)| id.clone()).collect();
-        let contexts = definition.contexts.values().copied().collect();
+        let mut contexts: Vec<Digest> = definition.contexts.values().copied().collect();
+        if let Recipe::Workflow(workflow) = &definition.recipe {
+            contexts.extend(workflow.contexts());
+        }
         let blobs = definition.answers.into_iter().collect();
         definition.credentials = credentials::hosts(&logins);
         let source = request.source.unwrap_or_else(|| definition.recipe.source().to_owned());

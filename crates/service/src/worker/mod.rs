@@ -36,6 +36,7 @@ impl Service {
         if self.config().slots > 0 {
             tokio::spawn(Arc::clone(self).dispatch());
         }
+        tokio::spawn(Arc::clone(self).drive_runs());
         self.start_upkeep();
     }
 

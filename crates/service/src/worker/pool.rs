@@ -45,6 +45,11 @@ impl Workers {
         }
     }
 
+    /// Returns who claims builds for this process.
+    pub(crate) const fn id(&self) -> WorkerId {
+        self.id
+    }
+
     /// Lets an idle worker look at the queue.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();

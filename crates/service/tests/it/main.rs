@@ -1,0 +1,10 @@
+//! The service with an executor that does what tests say, on both databases.
+//!
+//! Needs root and Debian's package `postgresql-15` (any version from 14 on).
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../../../store/records/tests/suite/postgres.rs"]
+mod postgres;
+mod retention;
+mod workflow;
+mod world;

@@ -1,0 +1,105 @@
+//! Retention as the service applies and shows it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::Timestamp;
+use ashlar_core::state::State;
+use ashlar_service::{
+    Due, ErrorKind, Exempt, Record, Retention, Role, Service, SubmitRequest, Why, now,
+};
+
+use crate::world::{World, role};
+
+crate::on_both! {
+    what_goes_is_shown_ahead_and_then_goes;
+    levels_hold_and_only_owners_set_them;
+}
+
+async fn built(world: &World, service: &Arc<Service>, name: &str, what: &str) -> Record {
+    let request = SubmitRequest::new("native", "web", name, role(what));
+    let accepted = service.submit(service.admin(), request).await.unwrap();
+    world.ended(service, accepted.record.submission.build).await
+}
+
+fn retention(text: &str) -> Retention {
+    text.parse().unwrap()
+}
+
+fn later(time: Timestamp, by: Duration) -> Timestamp {
+    Timestamp::from_nanos(time.nanos() + i64::try_from(by.as_nanos()).unwrap())
+}
+
+async fn what_goes_is_shown_ahead_and_then_goes(world: World) {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let server = retention("records.age=30d,artifacts.age=10d");
+    let service = world.open_with(|config| config.retention = server).await;
+    service.start();
+    let old = built(&world, &service, "a", "ok").await;
+    let good = built(&world, &service, "a", "ok").await;
+    let failed = built(&world, &service, "a", "fail").await;
+    assert_eq!((good.state, failed.state), (State::Succeeded, State::Failed));
+    let due = |record: &Record, days| {
+        Some(Due { at: later(record.finished_at.unwrap(), DAY * days), why: Why::Age })
+    };
+    let expiry = service.expiry(&old).await.unwrap();
+    assert_eq!((expiry.record, expiry.artifacts), (due(&old, 30), due(&old, 10)));
+    assert_eq!((expiry.log, expiry.exempt), (expiry.record, None));
+    let expiry = service.expiry(&good).await.unwrap();
+    assert_eq!((expiry.exempt, expiry.record), (Some(Exempt::LastGood), None));
+    let expiry = service.expiry(&failed).await.unwrap();
+    assert_eq!((expiry.record, expiry.artifacts), (due(&failed, 30), None));
+
+    let id = old.submission.build;
+    assert_eq!(service.apply_retention(now()).await.unwrap(), 0);
+    assert_eq!(service.apply_retention(later(now(), DAY * 11)).await.unwrap(), 1);
+    assert!(service.row(service.admin(), id).await.unwrap().artifacts.is_empty());
+    let kept = service.row(service.admin(), good.submission.build).await.unwrap();
+    assert_eq!(kept.artifacts.len(), 1);
+    let mut gone = 0;
+    for _ in 0..3 {
+        gone += service.apply_retention(later(now(), DAY * 31)).await.unwrap();
+    }
+    assert_eq!(gone, 2);
+    let error = service.row(service.admin(), id).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(service.row(service.admin(), good.submission.build).await.is_ok());
+    let audit = service.audit_log(service.admin(), None, 100).await.unwrap();
+    assert_eq!(audit.iter().filter(|(_, e)| e.action == "retention.record").count(), 2);
+    service.drain().await;
+}
+
+async fn levels_hold_and_only_owners_set_them(world: World) {
+    let service = world.open_with(|c| c.retention = retention("records.age=30d")).await;
+    service.start();
+    let admin = service.admin().clone();
+    service.set_dialect_retention("native", retention("records.count=5,artifacts.count=1"));
+    let holds = |scope: &'static str| {
+        let (service, admin) = (Arc::clone(&service), admin.clone());
+        async move { service.retention(&admin, scope, "native").await.unwrap().to_string() }
+    };
+    assert_eq!(holds("web").await, "records.age=2592000s,records.count=5,artifacts.count=1");
+    service.set_retention(&admin, None, retention("records.count=2")).await.unwrap();
+    let web = retention("records.age=unlimited,artifacts.count=unlimited");
+    service.set_retention(&admin, Some("web"), web).await.unwrap();
+    assert_eq!(holds("web").await, web_holds());
+    assert_eq!(holds("api").await, "records.age=2592000s,records.count=2,artifacts.count=1");
+    let said = service.retentions(&admin, None, 10).await.unwrap();
+    assert_eq!(said.iter().map(|(s, _)| s.as_deref()).collect::<Vec<_>>(), [None, Some("web")]);
+    let small = ashlar_service::Actor { role: Role::Developer, ..admin.clone() };
+    let refused = service.set_retention(&small, None, Retention::default()).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Forbidden);
+    let mut builds = Vec::new();
+    for _ in 0..4 {
+        builds.push(built(&world, &service, "same", "fail").await);
+    }
+    let expiry = service.expiry(&builds[0]).await.unwrap();
+    assert_eq!(expiry.record.map(|d| d.why), Some(Why::Count));
+    assert_eq!(service.expiry(&builds[3]).await.unwrap().record, None);
+    assert_eq!(service.apply_retention(now()).await.unwrap(), 2);
+    service.drain().await;
+}
+
+fn web_holds() -> String {
+    "records.age=unlimited,records.count=2,artifacts.count=unlimited".to_owned()
+}
