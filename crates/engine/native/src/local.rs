@@ -94,23 +94,27 @@ impl Engine {
         let names = self.images().store().names().map_err(internal)?;
         image.names =
             names.into_iter().filter(|n| n.images.contains(&id)).map(|n| n.name).collect();
-        let named = image.names.first().cloned().map_or_else(|| "image".parse(), Ok);
-        let resolved = ResolvedImage {
-            reference: named.map_err(internal)?,
-            platform: image.platform.clone(),
-            index: None,
-            manifest: image.manifest.as_ref().map(|m| m.digest),
-            config: image.config.to_string().into_bytes(),
-            layers: image.layers.clone(),
-            repository: image.repository.clone(),
-            stale: None,
-        };
+        let resolved = resolved(&image)?;
         let tree =
             self.shared.image_layers().learn(&Arc::new(resolved)).map_err(|failure| Failure {
                 message: format!("the image '{text}' cannot be used: {}", failure.message),
                 ..failure
             })?;
         Ok(Local { id, image, config, tree })
+    }
+
+    /// Returns an image whose blobs are in the store as what a build came to: the way to outputs for
+    /// what another executor made.
+    ///
+    /// # Errors
+    /// When its config cannot be read, or its layers do not fit it.
+    pub fn built_elsewhere(&self, image: &LocalImage) -> Result<Built, Failure> {
+        let config = serde_json::from_value(image.config.clone()).map_err(internal)?;
+        let resolved = resolved(image)?;
+        let (key, layers) = (resolved.id(), image.layers.clone());
+        let tree = self.shared.image_layers().learn(&Arc::new(resolved))?;
+        let returned = BTreeMap::new();
+        Ok(Built { tree, layers, config, key, from_cache: false, returned })
     }
 
     /// Runs an image in the sandbox; what it writes is thrown away.
@@ -229,6 +233,21 @@ impl Engine {
             .copied()
             .ok_or_else(|| Failure::new(FailureKind::Internal, "the image store gave no id"))
     }
+}
+
+/// Returns a local image as one that a reference led to.
+fn resolved(image: &LocalImage) -> Result<ResolvedImage, Failure> {
+    let named = image.names.first().cloned().map_or_else(|| "image".parse(), Ok);
+    Ok(ResolvedImage {
+        reference: named.map_err(internal)?,
+        platform: image.platform.clone(),
+        index: None,
+        manifest: image.manifest.as_ref().map(|m| m.digest),
+        config: image.config.to_string().into_bytes(),
+        layers: image.layers.clone(),
+        repository: image.repository.clone(),
+        stale: None,
+    })
 }
 
 fn unpack(input: impl Read + Send, upper: &File) -> Result<KnownFiles, Failure> {
