@@ -1,5 +1,5 @@
 # The two commands of the README, and the ones that make them up.
-.PHONY: demo test bench setup-demo setup-test lint unit schema conformance fuzz
+.PHONY: demo test crash bench setup-demo setup-test lint unit schema conformance fuzz
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -48,6 +48,10 @@ fuzz:
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	cd crates/fuzz && for target in $(TARGETS); do \
 	  $(CARGO) fuzz run --fuzz-dir . --features libfuzzer $$target -- -max_total_time=$(SECONDS_EACH) -rss_limit_mb=4096 || exit 1; done
+
+# Kills a server a hundred times under fifty builds; `make test` does it twenty-five times.
+crash: setup-test
+	ASHLAR_CRASH_ROUNDS=100 $(CARGO) test --locked -p ashlar-api --test it crash:: -- --nocapture
 
 # Prints the table of numbers beside BuildKit and buildah; starts them when they do not run.
 bench: setup-test

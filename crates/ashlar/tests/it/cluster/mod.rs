@@ -31,8 +31,6 @@ fn dockerfile(number: usize, with_context: bool) -> String {
 async fn nothing_is_lost_doubled_or_stuck_when_nodes_die() {
     let cluster = Cluster::start().await;
     let (one, two) = (cluster.server("server-1"), cluster.server("server-2"));
-    let workers = ["worker-1", "worker-2", "worker-3"].map(|name| cluster.worker(name));
-    let [first, second, third] = workers;
     let (shown, mut followers, mut builds) = (Shown::default(), Vec::new(), Vec::new());
     for number in 0..BUILDS {
         let server = if number % 2 == 0 { &one.client } else { &two.client };
@@ -52,18 +50,20 @@ async fn nothing_is_lost_doubled_or_stuck_when_nodes_die() {
         }
         builds.push((build, number));
     }
-    first.busy(1).await;
+    // All builds wait by now, so that the workers are busy when they are struck.
+    let workers = ["worker-1", "worker-2", "worker-3"].map(|name| cluster.worker(name));
+    let [first, second, third] = workers;
+    first.busy(2).await;
     first.kill();
     // Cut off: it knows nothing of the end of its leases until it goes on.
-    second.busy(1).await;
+    second.busy(2).await;
     second.signal(Signal::STOP);
-    let first = cluster.worker("worker-1");
-    tokio::time::sleep(LEASE / 2).await;
     one.kill();
-    tokio::time::sleep(LEASE).await;
-    second.signal(Signal::CONT);
-    third.busy(1).await;
+    third.busy(2).await;
     third.kill();
+    let first = cluster.worker("worker-1");
+    tokio::time::sleep(LEASE * 2).await;
+    second.signal(Signal::CONT);
     let mut succeeded = Vec::new();
     let mut again = 0;
     for (build, number) in &builds {
@@ -119,7 +119,7 @@ async fn an_image_of_one_worker_is_the_base_on_another() {
     let name = format!("build.ashlar.internal/{}/{base}:latest", tenant.as_str().unwrap());
     let by_name =
         json!({"dockerfile": format!("FROM {name}\nRUN cat /first\n"), "network": "none"});
-    let steps = json!([{"action": "run", "command": "cat /first"}]);
+    let steps = json!([{"action": "run", "command": "cat /first; true"}]);
     let by_build = json!({ "base_build": base, "steps": steps, "network": "none" });
     for ask in [by_name, by_build] {
         let build = server.client.submit(&ask).await;
