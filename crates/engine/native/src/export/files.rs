@@ -21,7 +21,7 @@ use crate::watch::Watch;
 const BUFFER_BYTES: usize = 1 << 20;
 
 impl Shared {
-    pub(super) fn mounted(&self, tree: &Tree, sink: &dyn Sink) -> Result<Mounted, Failure> {
+    fn mounted(&self, tree: &Tree, sink: &dyn Sink) -> Result<Mounted, Failure> {
         self.materialise(&tree.0, Watch { sink, stop: &NEVER })?;
         self.snapshots.mount(tree, None).map_err(internal)
     }
