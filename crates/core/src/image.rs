@@ -52,6 +52,13 @@ impl ImageConfig {
             ..Self::default()
         }
     }
+
+    /// Makes the history have an entry for each layer: images made by other tools may lack them.
+    pub fn pad_history(&mut self) {
+        let layers = self.history.iter().filter(|h| !h.empty_layer).count();
+        let missing = self.rootfs.diff_ids.len().saturating_sub(layers);
+        self.history.extend(std::iter::repeat_n(History::default(), missing));
+    }
 }
 
 /// The `config` object of an image config.

@@ -7,7 +7,7 @@ use ashlar_core::frontend::{
     Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question, Step as PlanStep,
 };
 use ashlar_core::graph::{Graph, GraphError, NodeId, NodeMeta, Op};
-use ashlar_core::image::{History, ImageConfig, RunConfig};
+use ashlar_core::image::{ImageConfig, RunConfig};
 
 use crate::definition::{Base, Definition};
 use crate::fields::{Parse, check_text, error};
@@ -97,7 +97,7 @@ fn base(definition: &Definition, answers: &Answers) -> Parse<Found> {
     let image = |reference: &str, manifest: Digest, config: &ImageConfig| {
         let mut config = config.clone();
         config.created = None;
-        pad_history(&mut config);
+        config.pad_history();
         let op = if config.history.iter().all(|h| h.empty_layer) {
             Op::Scratch
         } else {
@@ -126,13 +126,6 @@ fn base(definition: &Definition, answers: &Answers) -> Parse<Found> {
         Some(Answer::Failed { message }) => Err(error("base_image", message)),
         Some(_) => Err(error("base_image", "got an answer that speaks of no image")),
     }
-}
-
-/// Makes the history have an entry for each layer: images made by other tools may lack them.
-fn pad_history(config: &mut ImageConfig) {
-    let layers = config.history.iter().filter(|h| !h.empty_layer).count();
-    let missing = config.rootfs.diff_ids.len().saturating_sub(layers);
-    config.history.extend(std::iter::repeat_n(History::default(), missing));
 }
 
 fn plan(definition: &Definition, base: Box<BaseImage>) -> Parse<Plan> {

@@ -2,7 +2,6 @@
 
 use ashlar_core::Platform;
 use ashlar_core::frontend::{Answer, Question};
-use ashlar_core::image::{History, ImageConfig};
 
 use super::git::GitRef;
 use super::reference::Reference;
@@ -114,7 +113,7 @@ impl Lowering<'_> {
             Some(Answer::Image { reference, manifest, config }) => {
                 let mut config = config.clone();
                 config.created = None;
-                pad_history(&mut config);
+                config.pad_history();
                 if !config.history.iter().any(|h| !h.empty_layer) {
                     return Ok(Some(Resolved::Scratch(Some(config))));
                 }
@@ -184,11 +183,4 @@ impl Lowering<'_> {
             _ => Some(Vec::new()),
         }
     }
-}
-
-/// Makes the history have an entry for each layer: images made by other tools may lack them.
-fn pad_history(config: &mut ImageConfig) {
-    let layers = config.history.iter().filter(|h| !h.empty_layer).count();
-    let missing = config.rootfs.diff_ids.len().saturating_sub(layers);
-    config.history.extend(std::iter::repeat_n(History::default(), missing));
 }
