@@ -61,6 +61,7 @@ mod retention;
 mod retry;
 mod rootfs;
 mod secrets;
+mod segments;
 mod service;
 mod share;
 mod show;
@@ -86,7 +87,7 @@ pub use ashlar_records::{
     RetentionError, ScopeEntry, Secret, TimeRange, Token, TokenText, What, Why, new_build_id, now,
 };
 pub use client::ClientInfo;
-pub use config::{SLOTS_DEFAULT, ServiceConfig};
+pub use config::{LOG_CAP_DEFAULT, SLOTS_DEFAULT, ServiceConfig};
 pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use credentials::{RegistryCredential, registry_host, registry_of};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
@@ -99,6 +100,7 @@ pub use promote::BUILDS;
 pub use query::{Query, QueryError};
 pub use retention::{Due, Expiry};
 pub use retry::RetryRequest;
+pub use segments::log_segments;
 pub use service::Service;
 pub use submit::{Accepted, SubmitRequest};
 pub use upload::{BlobUpload, MissingBlobs};

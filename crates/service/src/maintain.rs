@@ -93,7 +93,7 @@ impl Service {
     /// Moves logs of ended builds into the blob store.
     async fn move_logs(self: Arc<Self>) {
         while !self.workers().is_draining() {
-            sleep(LOGS_EVERY).await;
+            self.pause(LOGS_EVERY).await;
             let mut from = Some(0);
             while let Some(place) = from {
                 from = self.store().move_logs(place).await.unwrap_or_else(|error| {

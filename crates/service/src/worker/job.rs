@@ -158,10 +158,6 @@ impl Sink for AnswersSink {
     }
 
     fn text(&self, text: LogText) {
-        self.job_sink.text(text);
-    }
-
-    fn text(&self, text: LogText) {
         self.service.counters().wrote(text.bytes.len());
         self.job_sink.text(text);
     }
