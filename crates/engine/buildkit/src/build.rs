@@ -229,7 +229,8 @@ impl Work<'_> {
                          is taken"
                     ));
                 }
-                _ if failure::is_lost(&status) => {
+                // A registry that is out of reach says so in the same words as a daemon.
+                _ if failure::is_lost(&status) && !failure::is_unresolved(&status) => {
                     return Err(Trouble::Lost(chain(&status)));
                 }
                 _ => return Err(Trouble::Said(status)),
