@@ -14,6 +14,7 @@ use super::{supervisor, usage};
 use crate::cli::worker::WorkerArgs;
 use crate::output::note;
 use crate::settings::Settings;
+use crate::telemetry::Traces;
 
 /// Works until SIGTERM or SIGINT, then drains.
 pub(crate) fn run(settings: &Settings, args: WorkerArgs) -> Result<ExitCode> {
@@ -46,7 +47,9 @@ pub(super) fn is_postgres(database: &str) -> bool {
     database.starts_with("postgres://") || database.starts_with("postgresql://")
 }
 
-async fn run_until_signal(config: ServiceConfig, args: WorkerArgs) -> Result<ExitCode> {
+async fn run_until_signal(mut config: ServiceConfig, args: WorkerArgs) -> Result<ExitCode> {
+    let traces = Traces::start()?;
+    config.observer = traces.observer();
     let slots = config.slots;
     let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
     let (stop, stopped) = watch::channel(false);
@@ -70,5 +73,6 @@ async fn run_until_signal(config: ServiceConfig, args: WorkerArgs) -> Result<Exi
         listener.await??;
     }
     service.close().await;
+    traces.flush().await;
     Ok(ExitCode::SUCCESS)
 }
