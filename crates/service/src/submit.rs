@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ashlar_core::identity::Role;
 use ashlar_core::journal::{BuildKind, Mode, OnLost, Record, Submission};
 use ashlar_core::{BuildId, Digest, Hasher};
+use ashlar_oci::Reference;
 use ashlar_records::{
     Idempotency, NewAlias, NewDocument, NumberedAlias, Sealed, Secret, Submit, Submitted,
     new_build_id, now,
@@ -254,6 +255,9 @@ impl Service {
         }
         for tag in &definition.tags {
             crate::promote::check_tag(tag)?;
+        }
+        if let Recipe::Image { reference, .. } = &definition.recipe {
+            reference.parse::<Reference>().map_err(|e| Error::invalid("image", e))?;
         }
         Ok(())
     }

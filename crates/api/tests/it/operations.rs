@@ -24,6 +24,8 @@ async fn every_number_is_there_and_moves() {
     world.admin.built(&second).await;
     world.client(None).get("/api/v1/whoami").await.is(401);
     world.client(None).get("/no/such/place").await.is(404);
+    let refused = world.admin.post("/api/v1/builds", &json!({"image": ""})).await.is(400);
+    assert_eq!(refused.json()["field"], "image");
     let metrics = world.client(None).get("/metrics").await.is(200);
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
     let text = metrics.text();

@@ -157,3 +157,31 @@ fn a_follower_does_not_hold_up_the_end_and_the_log_is_json_with_request_ids() {
     assert_eq!(access["fields"]["client"], "127.0.0.1");
     assert_eq!(access["span"]["id"], "my-request", "{access:#}");
 }
+
+#[test]
+fn a_dialects_links_follow_a_trusted_proxy() {
+    let world = World::empty();
+    let server = Server::start(&world, &["--slots", "0", "--trusted-proxy", "127.0.0.1"], &[]);
+    let plain = "x-nothing: 1";
+    let made = server.post("/polyaxon/api/v1/projects/", plain, r#"{"name": "p"}"#);
+    assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    let builds = "/polyaxon/api/v1/admin/p/builds/";
+    for _ in 0..2 {
+        let content = r#"{"content": "version: 1\nkind: build\nbuild:\n  image: busybox\n"}"#;
+        let made = server.post(builds, plain, content);
+        assert!(made.starts_with("HTTP/1.1 201"), "{made}");
+    }
+    let list = |headers: &str| {
+        let mut connection =
+            server.send(&format!("GET {builds}?limit=1"), &format!("{headers}\r\n"));
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let proxied = "x-forwarded-proto: https\r\nx-forwarded-host: ci.example.com\r\n\
+                   x-forwarded-prefix: /ashlar\r\nx-forwarded-for: 203.0.113.7\r\n";
+    let link = format!("\"https://ci.example.com/ashlar{builds}?limit=1&offset=1\"");
+    assert!(list(proxied).contains(&link), "{}", list(proxied));
+    let link = format!("\"http://{}{builds}?limit=1&offset=1\"", server.address);
+    assert!(list("").contains(&link), "{}", list(""));
+}
