@@ -144,4 +144,61 @@ mod tests {
         assert_eq!(to_html("x\u{1b}["), "x");
         assert_eq!(to_html("x\u{1b}"), "x");
     }
+
+    /// Says whether all markup is spans with classes of ours, each closed at once.
+    fn is_safe(html: &str) -> bool {
+        let mut rest = html;
+        while let Some(at) = rest.find(['<', '>', '"', '\'', '\u{1b}']) {
+            let Some(inner) = rest[at..].strip_prefix("<span class=\"") else { return false };
+            let Some((classes, inner)) = inner.split_once("\">") else { return false };
+            if !classes.bytes().all(|b| b.is_ascii_alphanumeric() || b == b' ') {
+                return false;
+            }
+            let Some((text, after)) = inner.split_once("</span>") else { return false };
+            if text.contains(['<', '>', '"', '\'']) {
+                return false;
+            }
+            rest = after;
+        }
+        true
+    }
+
+    #[test]
+    fn hostile_lines_make_no_markup() {
+        assert!(!is_safe("<b>") && !is_safe("<span class=\"a\"><script></span>"));
+        let parts = [
+            "<script>",
+            "\"",
+            "'",
+            "&",
+            "\u{1b}[",
+            "\u{1b}]8;;javascript:x\u{7}",
+            "31m",
+            "1;",
+            ";;m",
+            "\u{1b}]",
+            "</span>",
+            "\u{9b}31m",
+            "38;2;1;m",
+            "\u{1b}\\",
+            "9999999999m",
+            "text",
+            "\u{202e}",
+            "\0",
+            "<!--",
+            "\u{1b}P",
+            "38;5m",
+            "\u{1b}[31m",
+        ];
+        // Every three parts after each other, in every order.
+        for a in parts {
+            for b in parts {
+                for c in parts {
+                    let line = [a, b, c, "<i>"].concat();
+                    let html = to_html(&line);
+                    assert!(is_safe(&html), "{line:?} became {html:?}");
+                }
+            }
+        }
+    }
 }

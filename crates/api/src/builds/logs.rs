@@ -23,6 +23,8 @@ use crate::{Problem, params};
 
 /// Lines of one JSON answer when the client does not say.
 const LIMIT_DEFAULT: usize = 1000;
+/// Lines that are sent in one piece at most.
+const LINES_AT_ONCE: usize = 256;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,9 +113,14 @@ pub(crate) async fn logs(
     };
     let format = asked.format.unwrap_or_else(|| accepted(&headers));
     let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
-    if let (Some(text), Format::Json) = (&asked.search, format) {
+    if let Some(text) = &asked.search {
+        if format != Format::Json {
+            let why = "goes with the format 'json' alone, since it may end before the log does";
+            return Err(Problem::invalid("search", why));
+        }
         let found = service.search_log(&actor, build, text, from, limit).await?;
-        let lines = found.lines.into_iter().map(Line::from).collect();
+        let lines = found.lines.into_iter().filter(|l| asked.wants(&l.line));
+        let lines = lines.map(Line::from).collect();
         return Ok(Json(Lines { lines, next: found.next }).into_response());
     }
     if format == Format::Json {
@@ -172,7 +179,8 @@ fn streamed(
         Format::Raw => "application/octet-stream",
         _ => "text/plain; charset=utf-8",
     };
-    let bytes = lines.map(move |line| Ok::<_, Infallible>(written(format, line.line)));
+    let bytes = lines.map(move |line| written(format, line.line)).ready_chunks(LINES_AT_ONCE);
+    let bytes = bytes.map(|lines| Ok::<_, Infallible>(lines.concat()));
     ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response()
 }
 

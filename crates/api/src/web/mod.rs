@@ -1,5 +1,6 @@
 //! The web UI: pages made on the server, no scripts, a strict content security policy.
 
+mod log;
 mod pages;
 mod session;
 
@@ -24,6 +25,7 @@ pub(crate) fn router() -> Router<Shared> {
     Router::new()
         .route("/", get(pages::builds))
         .route("/builds/{build}", get(pages::build))
+        .route("/builds/{build}/log", get(log::page))
         .route("/login", get(session::form).post(session::login))
         .route("/logout", post(session::logout))
         .layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, policy))

@@ -13,15 +13,17 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 
+use super::log::shown;
 use super::session::{Visitor, failed, page};
 use crate::app::Shared;
-use crate::builds::to_html;
 use crate::params;
 
 /// Builds on one page.
 const PAGE_SIZE: u32 = 50;
-/// Entries of a build that its page shows; the rest is for the API.
-const ENTRIES_MAX: usize = 10_000;
+/// Events of a build that its page looks at; the rest is for the API.
+const EVENTS_MAX: usize = 10_000;
+/// Entries at the end of a journal whose log lines the page shows; all of them are one link away.
+const LOG_ENTRIES: u64 = 2_000;
 /// Seconds after which the page of a running build is loaded again.
 const REFRESH_SECONDS: &str = "2";
 
@@ -142,11 +144,14 @@ pub(super) async fn build(
     let look = async {
         let build: BuildId = build.parse().map_err(|_| Error::not_found("build", &build))?;
         let record = shared.service.row(&actor, build).await?;
-        let entries = shared.service.journal(&actor, build, 0, ENTRIES_MAX).await?;
+        let events = shared.service.events(&actor, build, 0, EVENTS_MAX).await?;
+        let from = record.next_number.saturating_sub(LOG_ENTRIES);
+        let most = usize::try_from(LOG_ENTRIES).unwrap_or(usize::MAX);
+        let entries = shared.service.journal(&actor, build, from, most).await?;
         let tags = shared.service.tags_of(&actor, build).await?;
-        Ok::<_, Error>((record, entries, tags))
+        Ok::<_, Error>((record, events, entries, tags))
     };
-    let (record, entries, tags) = match look.await {
+    let (record, events, entries, tags) = match look.await {
         Ok(found) => found,
         Err(error) => return failed(&origin, error),
     };
@@ -159,8 +164,8 @@ pub(super) async fn build(
         hint: record.failure.as_ref().and_then(|f| f.hint.clone()),
         artifacts: record.artifacts.iter().map(|a| format!("{} {}", a.name, a.digest)).collect(),
         tags,
-        steps: steps(&entries),
-        cut: (entries.len() as u64) < record.next_number,
+        steps: steps(&events),
+        cut: record.next_number > LOG_ENTRIES,
         log: log(entries),
         row: Row::of(&record),
     };
@@ -226,13 +231,5 @@ const fn word(outcome: StepOutcome) -> &'static str {
 
 /// Returns the log as HTML: each line escaped, with its step's number.
 fn log(entries: Vec<Entry>) -> String {
-    let mut out = String::new();
-    for at in entries.into_iter().filter_map(LogLineAt::of) {
-        let step = at.line.step.map(|s| format!("#{} ", s.0)).unwrap_or_default();
-        out += &format!("<span class=\"n\">{step}</span>{}", to_html(&at.line.text));
-        if !at.line.partial {
-            out.push('\n');
-        }
-    }
-    out
+    entries.into_iter().filter_map(LogLineAt::of).map(|at| shown(&at)).collect()
 }

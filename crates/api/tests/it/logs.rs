@@ -78,6 +78,13 @@ async fn a_log_is_served_as_text_html_raw_and_json() {
     let json = log("search=RED").await.json();
     let lines = json["lines"].as_array().unwrap();
     assert_eq!((lines.len(), &lines[0]["stream"]), (1, &json!("stdout")));
+    let none = log("search=RED&step=99").await.json();
+    assert_eq!(none["lines"], json!([]));
+    for bad in ["search=", "search=red&format=text", &format!("search={}", "x".repeat(2000))] {
+        let path = format!("/api/v1/builds/{build}/logs?{bad}");
+        let problem = send(client.request(Method::GET, &path)).await.is(400).text();
+        assert!(problem.contains("search"), "{problem}");
+    }
     let all = log("").await.json();
     assert_eq!(all["lines"].as_array().unwrap().len(), 2);
     let next = all["next"].as_u64().unwrap();
@@ -108,4 +115,47 @@ async fn a_log_without_follow_ends_while_the_build_runs() {
         client.get(&format!("/api/v1/builds/{}/logs", id(&ended))).await.json()["lines"][0]["text"],
         "begun"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_log_moves_to_the_blob_store_and_reads_the_same() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN seq 1 2000 | busybox sha256sum; \
+                busybox head -c 200000 /dev/urandom | busybox base64; echo needle\n";
+    let build = client.dockerfile(text).await;
+    client.wait(&build).await;
+    let path = format!("/api/v1/builds/{build}/logs");
+    let log = async |query: &str| client.get(&format!("{path}?{query}")).await.is(200);
+    let before = (log("format=text").await.text(), log("limit=9999").await.json());
+    assert!(before.0.len() > 200_000);
+    // Blobs that nobody but the log needs are granted to nobody.
+    let grants = world.data.path().join("grants/00000000-0000-0000-0000-000000000000");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !grants.exists() {
+        assert!(std::time::Instant::now() < until, "the log stays in the database");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(log("format=text").await.text(), before.0);
+        assert_eq!(log("limit=9999").await.json(), before.1);
+    }
+    let found = log("search=NEEDLE").await.json();
+    assert_eq!(found["lines"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_over_its_cap_keeps_head_and_tail_and_says_so() {
+    let world = World::with(|config| config.log_cap = 40_000).await;
+    let client = &world.admin;
+    let build = client.dockerfile("FROM base\nRUN seq 1 50000; exit 3\n").await;
+    client.wait(&build).await;
+    let log = client.get(&format!("/api/v1/builds/{build}/logs?format=text")).await.is(200).text();
+    assert!(log.len() < 45_000, "{}", log.len());
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!((lines[0], lines[lines.len() - 1]), ("1", "50000"));
+    assert!(lines.iter().any(|l| l.contains("limit of 40000 bytes")), "{log}");
+    let left_out = lines.iter().find(|l| l.contains("are left out here")).unwrap();
+    let missing: usize = left_out.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(lines.len() - 2 + missing, 50_000);
 }

@@ -37,6 +37,16 @@ async fn pages_need_a_login_show_builds_and_run_nothing() {
     assert!(one.text().contains("no earlier build has this step"), "{}", one.text());
     assert!(page("/?q=state:done").await.is(400).text().contains("state"));
     page("/builds/none").await.is(404);
+    let log = page(&format!("/builds/{build}/log")).await.is(200);
+    assert!(log.header("content-security-policy").starts_with("default-src 'none'"));
+    let html = log.text();
+    assert!(html.contains("&lt;script&gt;alert(1)&lt;/script&gt;\n"), "{html}");
+    assert!(html.ends_with("</pre></body></html>\n") && !html.contains("<script"), "{html}");
+    page("/builds/none/log").await.is(404);
+    assert_eq!(
+        nobody.get(&format!("/builds/{build}/log")).await.is(303).header("location"),
+        "/login"
+    );
     page("/assets/style.css").await.is(200);
     // The API takes no cookies: other sites cannot make a browser change anything.
     page("/api/v1/whoami").await.is(401);
@@ -48,6 +58,8 @@ async fn pages_need_a_login_show_builds_and_run_nothing() {
     let cookie = format!("ashlar_token={}", made["token"].as_str().unwrap());
     let path = format!("/builds/{}", id(&theirs));
     send(nobody.request(Method::GET, &path).header("cookie", &cookie)).await.is(404);
+    let log = format!("{path}/log");
+    send(nobody.request(Method::GET, &log).header("cookie", &cookie)).await.is(404);
     let list = send(nobody.request(Method::GET, "/").header("cookie", &cookie)).await;
     assert!(!list.text().contains("theirs"));
 }

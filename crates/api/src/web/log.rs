@@ -1,0 +1,57 @@
+//! A build's whole log as one page, sent while it is read: a log may be larger than memory.
+
+use std::convert::Infallible;
+
+use ashlar_core::BuildId;
+use ashlar_http::Origin;
+use ashlar_service::{Error, LogLineAt};
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt as _, future, stream};
+
+use super::session::{Visitor, failed};
+use crate::app::Shared;
+use crate::builds::{entries, to_html};
+
+const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log</title>\
+                    <link rel=\"stylesheet\" href=\"../../assets/style.css\"></head><body><pre>";
+const FOOT: &str = "</pre></body></html>\n";
+/// Lines that are sent in one piece at most.
+const PIECE: usize = 256;
+
+pub(super) async fn page(
+    State(shared): State<Shared>,
+    Visitor(actor): Visitor,
+    origin: Origin,
+    Path(build): Path<String>,
+) -> Response {
+    let look = async {
+        let build: BuildId = build.parse().map_err(|_| Error::not_found("build", &build))?;
+        let record = shared.service.row(&actor, build).await?;
+        Ok::<_, Error>((record, shared.service.follow(&actor, build, 0).await?))
+    };
+    let (record, follower) = match look.await {
+        Ok(found) => found,
+        Err(error) => return failed(&origin, error),
+    };
+    // Numbers have no gaps: what there is now is known, without a wait for more.
+    let count = usize::try_from(record.next_number).unwrap_or(usize::MAX);
+    let lines = entries(follower, shared.service.clone())
+        .take(count)
+        .filter_map(|entry| future::ready(LogLineAt::of(entry)))
+        .map(|at| shown(&at))
+        .ready_chunks(PIECE)
+        .map(|lines| lines.concat());
+    let all = stream::iter([HEAD.to_owned()]).chain(lines).chain(stream::iter([FOOT.to_owned()]));
+    let body = Body::from_stream(all.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], body).into_response()
+}
+
+/// Returns a line as HTML, escaped, with its step's number.
+pub(super) fn shown(at: &LogLineAt) -> String {
+    let step = at.line.step.map(|s| format!("#{} ", s.0)).unwrap_or_default();
+    let end = if at.line.partial { "" } else { "\n" };
+    format!("<span class=\"n\">{step}</span>{}{end}", to_html(&at.line.text))
+}
