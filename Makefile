@@ -41,7 +41,7 @@ conformance: setup-test
 	ASHLAR=$(abspath $(DEBUG)) conformance/consumers
 
 # Gives every parser a while of changed inputs; `make fuzz TARGETS=layer SECONDS_EACH=600` for one.
-TARGETS ?= dockerfile ignore declarative layer archive manifest reference context query
+TARGETS ?= dockerfile ignore declarative layer archive manifest reference context log query
 SECONDS_EACH ?= 30
 fuzz: export RUSTC_BOOTSTRAP = 1
 fuzz:

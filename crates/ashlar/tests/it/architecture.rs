@@ -74,6 +74,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ashlar-blobs",
             "ashlar-layers",
             "ashlar-oci",
+            "ashlar-records",
             "ashlar-service",
         ],
     ),
