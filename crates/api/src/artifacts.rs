@@ -1,10 +1,10 @@
 //! Artifacts of a build.
 
-use ashlar_service::{Archive, Error};
+use ashlar_service::{Archive, Error, ExportWish, Exported, LayerCompression};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,6 +13,9 @@ use crate::app::Shared;
 use crate::auth::Caller;
 use crate::view::{Artifact, BuildView, artifacts};
 use crate::{Problem, files, params};
+
+/// The digest of an image's manifest, as registries tell it.
+const MANIFEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 
 #[derive(Serialize)]
 pub(crate) struct Artifacts {
@@ -34,10 +37,37 @@ pub(crate) async fn list(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Form {
-    /// `oci` (the usual) or `docker`.
+    /// `oci` (the usual), `docker`, or `tar` for the files alone.
     format: Option<String>,
-    /// The name that the image has in the archive.
+    /// The names that the image has in the archive, with commas between them.
     name: Option<String>,
+    #[serde(default)]
+    compression: LayerCompression,
+    level: Option<u8>,
+    /// Annotations of the manifest, as a JSON object.
+    annotations: Option<String>,
+}
+
+impl Form {
+    fn wish(self) -> Result<ExportWish, Problem> {
+        let archive = match self.format.as_deref() {
+            None | Some("oci") => Archive::Oci,
+            Some("docker") => Archive::Docker,
+            Some("tar") => Archive::Files,
+            Some(_) => return Err(Problem::invalid("format", "must be 'oci', 'docker' or 'tar'")),
+        };
+        let annotations = self.annotations.as_deref().map(serde_json::from_str).transpose();
+        let names = self.name.iter().flat_map(|n| n.split(','));
+        Ok(ExportWish {
+            archive,
+            names: names.map(str::to_owned).collect(),
+            compression: self.compression,
+            level: self.level,
+            annotations: annotations
+                .map_err(|e| Problem::invalid("annotations", e))?
+                .unwrap_or_default(),
+        })
+    }
 }
 
 pub(crate) async fn download(
@@ -55,16 +85,13 @@ pub(crate) async fn download(
         let (file, size) = shared.service.open_blob(&actor, artifact.digest).await?;
         return files::answer(file, size, "application/octet-stream", &headers, true);
     }
-    let archive = match form.format.as_deref() {
-        None | Some("oci") => Archive::Oci,
-        Some("docker") => Archive::Docker,
-        Some(_) => return Err(Problem::invalid("format", "must be 'oci' or 'docker'")),
-    };
-    let out = tempfile::tempfile().map_err(Error::internal)?;
-    let names = form.name.into_iter().collect();
-    let file = shared.service.export(&actor, build, archive, names, out).await?;
+    let Exported { file, manifest } = shared.service.export(&actor, build, form.wish()?).await?;
     let size = file.metadata().map_err(Error::internal)?.len();
     let mut response = files::answer(file, size, "application/x-tar", &headers, true)?;
+    let digest = manifest.and_then(|d| HeaderValue::from_str(&d.to_string()).ok());
+    if let Some(digest) = digest {
+        response.headers_mut().insert(MANIFEST_HEADER, digest);
+    }
     let shown = format!("attachment; filename=\"{build}.tar\"");
     if let Ok(shown) = HeaderValue::from_str(&shown) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, shown);

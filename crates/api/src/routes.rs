@@ -130,7 +130,13 @@ pub const ROUTES: &[Route] = &[
         200,
         "Downloads an artifact; an image as an archive.",
     )
-    .query(&[("format", "string"), ("name", "string")])
+    .query(&[
+        ("format", "string"),
+        ("name", "string"),
+        ("compression", "string"),
+        ("level", "integer"),
+        ("annotations", "string"),
+    ])
     .also(&["application/octet-stream", "application/x-tar"])
     .or(&[(206, "A part of it.")]),
     route(

@@ -72,6 +72,9 @@ pub(crate) struct Artifact {
     pub(crate) digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes: Option<u64>,
+    /// Names under which it is elsewhere: where an image was pushed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) references: Vec<String>,
 }
 
 /// A wish to stop.
@@ -152,6 +155,7 @@ pub(crate) fn artifacts(record: &Record) -> Vec<Artifact> {
         kind: a.kind.clone(),
         digest: a.digest.to_string(),
         bytes: a.bytes,
+        references: a.references.clone(),
     };
     record.artifacts.iter().map(view).collect()
 }

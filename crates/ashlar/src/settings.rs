@@ -78,7 +78,7 @@ impl Settings {
         let dir = self.dir()?;
         ashlar_native::DataDir::open(&dir)
             .with_context(|| format!("cannot use the data directory {}", dir.display()))?;
-        Ok(LocalHistory::open(&dir.join("history.db"))?)
+        Ok(LocalHistory::open(&ashlar_records::records_file(&dir)?)?)
     }
 }
 

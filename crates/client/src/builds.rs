@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::client::add_query;
-use crate::submission::SecretValue;
+use crate::submission::{RegistryAccess, SecretValue};
 use crate::{Build, Client, Error, Listing, Page, Stop, Submission};
 
 /// How often a submission whose answer was lost is sent again. All carry the same key, so the
@@ -43,6 +43,9 @@ pub struct RetryAsk {
     /// Values of all secrets that the build had.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretValue>,
+    /// Logins at all registries that the build had some for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, RegistryAccess>,
     /// Makes a repetition of the request safe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,

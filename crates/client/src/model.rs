@@ -77,8 +77,17 @@ pub struct Build {
 impl Build {
     /// Returns the ids of the secrets that its definition names: a retry needs their values.
     pub fn secret_ids(&self) -> Vec<&str> {
-        let ids = self.definition["secrets"].as_array().into_iter().flatten();
-        ids.filter_map(serde_json::Value::as_str).collect()
+        self.texts("secrets")
+    }
+
+    /// Returns the hosts of the registries that it had logins for; a retry needs them too.
+    pub fn login_hosts(&self) -> Vec<&str> {
+        self.texts("credentials")
+    }
+
+    fn texts(&self, field: &str) -> Vec<&str> {
+        let all = self.definition[field].as_array().into_iter().flatten();
+        all.filter_map(serde_json::Value::as_str).collect()
     }
 }
 

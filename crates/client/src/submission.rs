@@ -78,9 +78,9 @@ pub struct Submission {
     /// Values of secrets.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretValue>,
-    /// Credentials of registries by host.
+    /// Logins at registries by host.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub registry_auth: BTreeMap<String, RegistryAccess>,
+    pub credentials: BTreeMap<String, RegistryAccess>,
     /// What shall run it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
@@ -138,26 +138,16 @@ impl fmt::Debug for SecretValue {
     }
 }
 
-/// Proves to a registry who we are.
+/// A login at a registry.
 #[derive(Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RegistryAccess {
-    /// A user.
+    /// A user name and a password, or a token in its place.
     Basic {
         /// User name.
         username: String,
         /// Password.
         password: String,
-    },
-    /// A refresh token for the token service.
-    Identity {
-        /// The token.
-        identity_token: String,
-    },
-    /// A token that goes to the registry as it is.
-    Bearer {
-        /// The token.
-        registry_token: String,
     },
 }
 

@@ -8,7 +8,7 @@ use ashlar_core::journal::{Event, Record, Sink};
 use ashlar_core::{BuildId, Digest};
 use ashlar_layers::Compression;
 use ashlar_native::export::{Image, Output, OutputKind};
-use ashlar_oci::{ArchiveKind, Descriptor, Entry, LocalImage, Transfer, write_archive};
+use ashlar_oci::{Descriptor, LocalImage, Transfer};
 use serde_json::json;
 
 use crate::recipe::image_name;
@@ -16,15 +16,6 @@ use crate::{Actor, Error, Service};
 
 /// The largest manifest or config that is read into memory, in bytes.
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
-
-/// Forms in which an image can be downloaded as one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Archive {
-    /// An OCI layout.
-    Oci,
-    /// What `docker load` takes.
-    Docker,
-}
 
 /// An image that has a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,37 +72,6 @@ impl Service {
         self.blocking(move |service| service.make_package(&record)).await
     }
 
-    /// Writes a build's image as one file, under the names given.
-    ///
-    /// # Errors
-    /// As [`Service::package`]; [`Error::Invalid`] when a name is none.
-    pub async fn export(
-        self: &Arc<Self>,
-        actor: &Actor,
-        build: BuildId,
-        archive: Archive,
-        names: Vec<String>,
-        mut out: File,
-    ) -> Result<File, Error> {
-        let record = self.row(actor, build).await?;
-        let name = |n: &String| n.parse().map_err(|e| Error::invalid("name", e));
-        let names = names.iter().map(name).collect::<Result<Vec<_>, Error>>()?;
-        self.blocking(move |service| {
-            let packaged = service.make_package(&record)?;
-            let size = packaged.manifest.len() as u64;
-            let root = ashlar_oci::Descriptor::new(packaged.media_type, packaged.digest, size);
-            let kind = match archive {
-                Archive::Oci => ArchiveKind::Oci,
-                Archive::Docker => ArchiveKind::Docker,
-            };
-            let blobs = service.engine().images().blobs();
-            write_archive(&mut out, kind, &[Entry { root, names }], blobs)
-                .map_err(Error::internal)?;
-            Ok(out)
-        })
-        .await
-    }
-
     /// Opens a blob that the actor's tenant may read; returns it with its size.
     ///
     /// # Errors
@@ -166,7 +126,7 @@ impl Service {
         Ok(row)
     }
 
-    fn make_package(&self, record: &Record) -> Result<Packaged, Error> {
+    pub(crate) fn make_package(&self, record: &Record) -> Result<Packaged, Error> {
         let local = self.local_image(record)?;
         let manifest = match local.manifest.clone() {
             Some(manifest) => manifest,

@@ -12,7 +12,7 @@ use ashlar_native::BuildLimits;
 use ashlar_records::{Namespace, NewAlias};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{BuildOutput, Error};
 
 /// All that a build is made from. Values of secrets are never in it, only their ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Definition {
     /// answers. Filled in by a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answers: Option<Digest>,
+    /// Where the result goes besides the server's own images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<BuildOutput>,
     /// Native tags that lead to the build once it has succeeded, each `name:tag`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
@@ -71,6 +74,7 @@ impl Definition {
             start: None,
             epoch: None,
             answers: None,
+            outputs: Vec::new(),
             tags: Vec::new(),
             names: Vec::new(),
         }
@@ -131,6 +135,20 @@ pub enum Recipe {
 }
 
 impl Recipe {
+    /// Lets every step run again; results are still kept.
+    pub(crate) fn skip_cache(&mut self) {
+        match self {
+            Self::Dockerfile(request) => request.no_cache = dockerfile::NoCache::All,
+            Self::Declarative(steps) | Self::OnBuild { steps, .. } => {
+                steps.cache = declarative::CacheUse::Skip;
+            }
+            Self::Image { .. }
+            | Self::Graph { .. }
+            | Self::Workflow(_)
+            | Self::Other { .. } => {}
+        }
+    }
+
     /// Returns the source word that lists show when the caller gives none.
     pub const fn source(&self) -> &'static str {
         match self {

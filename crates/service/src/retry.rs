@@ -15,6 +15,8 @@ use crate::{
 pub struct RetryRequest {
     /// Resolve images, branches and addresses anew; else what they led to then is taken again.
     pub newest: bool,
+    /// Run every step again; results are still kept.
+    pub no_cache: bool,
     /// The new build's id.
     pub build: Option<BuildId>,
     /// Another definition of success: tags.
@@ -68,6 +70,9 @@ impl Service {
         }
         definition.tags = retry.tags.unwrap_or(definition.tags);
         definition.names = retry.names.unwrap_or(definition.names);
+        if retry.no_cache {
+            definition.recipe.skip_cache();
+        }
         definition.answers = match retry.newest {
             true => None,
             false => self.answers_of(build).await?.or(definition.answers),

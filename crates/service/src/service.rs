@@ -9,7 +9,7 @@ use ashlar_buildkit::Buildkit;
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::{Engine, EngineConfig};
-use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now};
+use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 use tokio::runtime::Handle;
 
@@ -68,7 +68,11 @@ impl Service {
         let disk = parts.await.map_err(Error::internal)??;
         let database = match &config.database {
             Some(url) => url.clone(),
-            None => disk.root.join("records.db").display().to_string(),
+            None => {
+                let root = disk.root.clone();
+                let found = tokio::task::spawn_blocking(move || records_file(&root)).await;
+                found.map_err(Error::internal)??.display().to_string()
+            }
         };
         let store = Store::open(&database).await?.with_lease(config.lease);
         if config.database.is_some() {

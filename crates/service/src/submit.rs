@@ -253,6 +253,7 @@ impl Service {
                 return Err(Error::invalid(format!("contexts.{name}"), why));
             }
         }
+        crate::push::check(&definition.outputs)?;
         for tag in &definition.tags {
             crate::promote::check_tag(tag)?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ashlar_service::{RetryRequest, Secret};
+use ashlar_service::{RegistryCredential, RetryRequest};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 
 use crate::app::Shared;
+use super::secret::{self, SecretValue};
 use crate::auth::Caller;
 use crate::view::BuildView;
 use crate::{Problem, params};
@@ -19,7 +20,9 @@ pub(crate) async fn show(
     Caller(actor): Caller,
     Path(build): Path<String>,
 ) -> Result<Json<BuildView>, Problem> {
-    let record = shared.service.show(&actor, params::build(&build)?).await?;
+    // The beginning of an id is enough where a person types it.
+    let build = shared.service.find(&actor, &build).await?;
+    let record = shared.service.show(&actor, build).await?;
     Ok(Json(BuildView::whole(&record)))
 }
 
@@ -48,9 +51,13 @@ pub(crate) async fn cancel(
 pub(crate) struct Retry {
     #[serde(default)]
     newest: bool,
+    #[serde(default)]
+    no_cache: bool,
     tags: Option<Vec<String>>,
     #[serde(default)]
-    secrets: BTreeMap<String, String>,
+    secrets: BTreeMap<String, SecretValue>,
+    #[serde(default)]
+    credentials: BTreeMap<String, RegistryCredential>,
     idempotency_key: Option<String>,
 }
 
@@ -62,11 +69,12 @@ pub(crate) async fn retry(
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
     let build = params::build(&build)?;
     let asked: Retry = optional(&body)?;
-    let secret = |(id, value): (String, String)| (id, Secret::new(value.into_bytes()));
     let request = RetryRequest {
         newest: asked.newest,
+        no_cache: asked.no_cache,
         tags: asked.tags,
-        secrets: asked.secrets.into_iter().map(secret).collect(),
+        secrets: secret::values(asked.secrets)?,
+        credentials: asked.credentials.into_iter().collect(),
         idempotency_key: asked.idempotency_key,
         ..RetryRequest::default()
     };

@@ -5,6 +5,7 @@ mod events;
 mod html;
 mod list;
 mod logs;
+mod secret;
 mod submit;
 
 pub(crate) use actions::{cancel, change, delete, promote, retry, show};

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ashlar_core::graph::Network;
+use ashlar_core::graph::{ExtraHost, Network, Ulimit};
 use ashlar_core::{BuildId, Digest, Platform};
 use ashlar_http::Origin;
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
-use ashlar_service::frontends::dockerfile::{self, NoCache, Source};
-use ashlar_service::{Actor, Definition, Limits, Recipe, Secret, StartCommand, SubmitRequest};
+use ashlar_service::frontends::dockerfile::{self, NamedContext, NoCache, Source};
+use ashlar_service::{
+    Actor, BuildOutput, Definition, Limits, Recipe, RegistryCredential, StartCommand, SubmitRequest,
+};
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,10 +17,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::secret::{self, SecretValue};
 use crate::app::{BODY_BYTES_MAX, Shared};
 use crate::auth::Caller;
 use crate::view::BuildView;
 use crate::{Problem, contexts};
+
+/// The name of the main context.
+const MAIN: &str = "context";
 
 /// What is asked for. Exactly one of `dockerfile`, `dockerfile_path`, `steps` and `image` says what
 /// is to be done; `steps` need a `base` or `base_build`.
@@ -37,6 +43,12 @@ pub(crate) struct Ask {
     context: Option<Digest>,
     #[serde(default)]
     contexts: BTreeMap<String, Digest>,
+    /// The context that the Dockerfile is in, when it is not the main one.
+    dockerfile_context: Option<String>,
+    /// What stands in for stages and images. A context that is in neither this nor
+    /// `dockerfile_context` stands in under its own name.
+    #[serde(default)]
+    named_contexts: BTreeMap<String, NamedContext>,
     target: Option<String>,
     #[serde(default)]
     build_args: BTreeMap<String, String>,
@@ -49,8 +61,16 @@ pub(crate) struct Ask {
     platform: Option<Platform>,
     #[serde(default)]
     no_cache: bool,
+    /// Stages whose steps run again.
+    #[serde(default)]
+    no_cache_stages: Vec<String>,
     #[serde(default)]
     network: Network,
+    #[serde(default)]
+    extra_hosts: Vec<ExtraHost>,
+    shm_bytes: Option<u64>,
+    #[serde(default)]
+    ulimits: Vec<Ulimit>,
     #[serde(default)]
     limits: Limits,
     start: Option<StartCommand>,
@@ -59,8 +79,14 @@ pub(crate) struct Ask {
     tags: Vec<String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Registries that the image is pushed to.
     #[serde(default)]
-    secrets: BTreeMap<String, String>,
+    outputs: Vec<BuildOutput>,
+    #[serde(default)]
+    secrets: BTreeMap<String, SecretValue>,
+    /// Credentials of registries by host, for this build's pulls and pushes.
+    #[serde(default)]
+    credentials: BTreeMap<String, RegistryCredential>,
     backend: Option<String>,
     #[serde(default)]
     priority: i32,
@@ -144,11 +170,12 @@ impl Ask {
         let recipe = self.recipe()?;
         let mut definition = Definition::new(recipe);
         definition.contexts = self.contexts;
-        definition.contexts.extend(self.context.map(|digest| ("context".to_owned(), digest)));
+        definition.contexts.extend(self.context.map(|digest| (MAIN.to_owned(), digest)));
         definition.limits = self.limits;
         definition.network = self.network;
         definition.start = self.start;
         definition.epoch = self.source_date_epoch;
+        definition.outputs = self.outputs;
         definition.tags = self.tags;
         let scope = self.scope.unwrap_or_else(|| "default".into());
         let name = self.name.unwrap_or_else(|| scope.clone());
@@ -157,8 +184,8 @@ impl Ask {
         request.backend = self.backend;
         request.priority = self.priority;
         request.idempotency_key = self.idempotency_key;
-        let secret = |(id, value): (String, String)| (id, Secret::new(value.into_bytes()));
-        request.secrets = self.secrets.into_iter().map(secret).collect();
+        request.secrets = secret::values(self.secrets)?;
+        request.credentials = self.credentials.into_iter().collect();
         Ok(request)
     }
 
@@ -168,11 +195,13 @@ impl Ask {
             (Some(text), path, None, None) => {
                 let mut request = dockerfile::Request::text(text.clone());
                 request.file_name = path.clone().unwrap_or(request.file_name);
-                Ok(Recipe::Dockerfile(self.dockerfile(request)))
+                Ok(Recipe::Dockerfile(self.dockerfile(request)?))
             }
             (None, Some(path), None, None) => {
-                let source = Source::Context { context: "context".into(), path: path.clone() };
-                Ok(Recipe::Dockerfile(self.dockerfile(dockerfile::Request::new(source))))
+                let context = self.dockerfile_context.as_deref().unwrap_or(MAIN);
+                self.has_context("dockerfile_context", context)?;
+                let source = Source::Context { context: context.into(), path: path.clone() };
+                Ok(Recipe::Dockerfile(self.dockerfile(dockerfile::Request::new(source))?))
             }
             (None, None, Some(steps), None) => self.steps(steps),
             (None, None, None, Some(reference)) => Ok(Recipe::Image {
@@ -183,7 +212,19 @@ impl Ask {
         }
     }
 
-    fn dockerfile(&self, mut request: dockerfile::Request) -> dockerfile::Request {
+    /// Refuses a name of a context that did not come with the request.
+    fn has_context(&self, field: &str, name: &str) -> Result<(), Problem> {
+        let main = name == MAIN && self.context.is_some();
+        if main || self.contexts.contains_key(name) {
+            return Ok(());
+        }
+        Err(Problem::invalid(field, format!("there is no context '{name}' in the request")))
+    }
+
+    fn dockerfile(
+        &self,
+        mut request: dockerfile::Request,
+    ) -> Result<dockerfile::Request, Problem> {
         request.target.clone_from(&self.target);
         request.build_args.clone_from(&self.build_args);
         request.build_envs = self.build_envs.clone().into_iter().collect();
@@ -191,13 +232,30 @@ impl Ask {
         request.platform.clone_from(&self.platform);
         request.network = self.network;
         request.source_date_epoch = self.source_date_epoch;
-        if self.no_cache {
-            request.no_cache = NoCache::All;
+        request.extra_hosts.clone_from(&self.extra_hosts);
+        request.shm_bytes = self.shm_bytes;
+        request.ulimits.clone_from(&self.ulimits);
+        request.no_cache = match (self.no_cache, self.no_cache_stages.as_slice()) {
+            (true, _) => NoCache::All,
+            (false, []) => NoCache::None,
+            (false, stages) => NoCache::Stages(stages.iter().cloned().collect()),
+        };
+        request.named_contexts = self.named_contexts()?;
+        Ok(request)
+    }
+
+    fn named_contexts(&self) -> Result<BTreeMap<String, NamedContext>, Problem> {
+        let mut used = vec![MAIN];
+        used.extend(self.dockerfile_context.as_deref());
+        for context in self.named_contexts.values() {
+            if let NamedContext::Directory(name) = context {
+                self.has_context("named_contexts", name)?;
+                used.push(name);
+            }
         }
-        let named = self.contexts.keys().filter(|n| *n != "context");
-        let directory = |n: &String| (n.clone(), dockerfile::NamedContext::Directory(n.clone()));
-        request.named_contexts = named.map(directory).collect();
-        request
+        let own = self.contexts.keys().filter(|n| !used.contains(&n.as_str()));
+        let own = own.map(|n| (n.clone(), NamedContext::Directory(n.clone())));
+        Ok(own.chain(self.named_contexts.clone()).collect())
     }
 
     fn steps(&self, steps: &Value) -> Result<Recipe, Problem> {

@@ -8,6 +8,7 @@ use ashlar_core::graph::{ExtraHost, Network, Ulimit};
 use ashlar_frontend_dockerfile::Entitlement;
 use clap::{Args, ValueEnum};
 
+use super::server::ServerArgs;
 use crate::progress::ProgressKind;
 use crate::values::{self, ContextSpec, OutputSpec, SecretSource};
 
@@ -20,10 +21,21 @@ pub(crate) enum Backend {
     Buildkit,
 }
 
+impl Backend {
+    /// Returns the word for it in records.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Buildkit => "buildkit",
+        }
+    }
+}
+
 /// Arguments of `ashlar build`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 built, 1 the build failed, 2 bad usage, 130 interrupted.\n\
-    Example: ashlar build -t app --output type=oci,dest=app.tar .")]
+    Example: ashlar build -t app --output type=oci,dest=app.tar .\n\
+    With --server the context goes to that server, as far as it lacks it, and is built there.")]
 pub(crate) struct BuildArgs {
     /// Directory, git address (URL#REF:DIR), or - for a Dockerfile or tar from standard input
     pub(crate) context: String,
@@ -60,6 +72,8 @@ pub(crate) struct BuildArgs {
     pub(crate) steps: StepArgs,
     #[command(flatten)]
     pub(crate) show: ShowArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// What becomes of the result.
@@ -148,12 +162,9 @@ pub(crate) struct ShowArgs {
     /// Write JSON lines to standard output, as --progress json
     #[arg(long)]
     pub(crate) json: bool,
-    /// What runs the build
-    #[arg(long, value_name = "NAME", env = "ASHLAR_BACKEND", default_value = "native")]
-    pub(crate) backend: Backend,
-    /// Ashlar server that builds
-    #[arg(long, value_name = "URL", env = "ASHLAR_SERVER")]
-    pub(crate) server: Option<String>,
+    /// What runs the build [default: native here, the server's choice there]
+    #[arg(long, value_name = "NAME", env = "ASHLAR_BACKEND")]
+    pub(crate) backend: Option<Backend>,
 }
 
 impl ShowArgs {

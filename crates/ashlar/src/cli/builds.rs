@@ -4,8 +4,9 @@ use ashlar_core::state::State;
 use clap::{Args, Subcommand};
 
 use super::JsonArgs;
+use super::server::ServerArgs;
 use crate::progress::ProgressKind;
-use crate::values;
+use crate::values::{self, SecretSource};
 
 /// How a build is named.
 const BUILD_HELP: &str =
@@ -44,11 +45,20 @@ pub(crate) struct OneArgs {
     pub(crate) build: String,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// Arguments of `builds list`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example: ashlar builds list state:failed label:team=web 'created:>=2026-01-31T00:00:00Z' words"
+)]
 pub(crate) struct ListArgs {
+    /// What to list: state:STATE, scope:NAME, dialect:NAME, label:NAME=VALUE and so on, and words
+    /// of the name or the labels [default: all]
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: Vec<String>,
     /// Only builds in this state
     #[arg(long, value_parser = state)]
     pub(crate) state: Option<State>,
@@ -69,6 +79,8 @@ pub(crate) struct ListArgs {
     pub(crate) cursor: Option<String>,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 fn state(text: &str) -> Result<State, String> {
@@ -94,6 +106,8 @@ pub(crate) struct LogsArgs {
     pub(crate) timestamps: bool,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// Arguments of `why`.
@@ -103,6 +117,8 @@ pub(crate) struct WhyArgs {
     pub(crate) build: String,
     #[command(flatten)]
     pub(crate) json: JsonArgs,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// Arguments of `builds retry`.
@@ -113,9 +129,17 @@ pub(crate) struct RetryArgs {
     /// Build every step anew
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// At a server: resolve images, branches and addresses anew
+    #[arg(long)]
+    pub(crate) newest: bool,
+    /// At a server: a secret that the build had, id=ID,src=FILE or id=ID,env=NAME (repeatable)
+    #[arg(long = "secret", value_name = "SECRET", value_parser = values::secret)]
+    pub(crate) secrets: Vec<(String, SecretSource)>,
     /// How progress is shown
     #[arg(long, value_name = "KIND", env = "ASHLAR_PROGRESS", default_value = "auto")]
     pub(crate) progress: ProgressKind,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
 }
 
 /// Arguments of `debug`.

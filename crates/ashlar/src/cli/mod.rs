@@ -6,10 +6,12 @@ pub(crate) mod builds;
 pub(crate) mod cache;
 pub(crate) mod config;
 pub(crate) mod disk;
+pub(crate) mod identity;
 pub(crate) mod images;
 #[cfg(test)]
 mod reference;
 pub(crate) mod serve;
+pub(crate) mod server;
 pub(crate) mod worker;
 
 use clap::{Args, Parser, Subcommand};
@@ -41,6 +43,12 @@ pub(crate) enum Command {
     /// Work with cache mounts (RUN --mount=type=cache)
     #[command(subcommand)]
     Cache(cache::CacheCommand),
+    /// Make, list and revoke tokens of a server
+    #[command(subcommand)]
+    Token(identity::TokenCommand),
+    /// List and make tenants of a server
+    #[command(subcommand)]
+    Tenants(identity::TenantsCommand),
     /// Say what each step of a build took from the cache, and why it did not
     Why(builds::WhyArgs),
     /// Open a shell in a failed step, or run a command there

@@ -181,10 +181,12 @@ fn print_json(usage: &Usage, plan: &Plan, dry_run: bool, builds: &[BuildId]) -> 
 fn forget(settings: &Settings, age: Duration, dry_run: bool) -> Result<Vec<BuildId>> {
     let history = settings.history()?;
     let now = ashlar_records::now();
+    // A server in the same place forgets its builds by rules of its own.
+    let filter = Filter { tenant: Some(history.tenant()), ..Filter::default() };
     let (mut at, mut seen, mut due) = (At::Start, 0, Vec::new());
     loop {
         let page = Page { size: 500, at, order: Order::NewestFirst };
-        let listed = history.list(&Filter::default(), &page)?;
+        let listed = history.list(&filter, &page)?;
         for record in &listed.records {
             seen += 1;
             let old = record.finished_at.is_some_and(|t| now.since(t) > age);

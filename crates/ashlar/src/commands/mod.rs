@@ -6,6 +6,7 @@ mod cache;
 pub(crate) mod console;
 mod disk;
 mod images;
+mod remote;
 pub(crate) mod running;
 mod serve;
 mod shell;
@@ -50,6 +51,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Cache(command) => cache::run(&settings, command),
         Command::Why(args) => builds::why(&settings, &args),
         Command::Debug(args) => builds::debug(&settings, &args),
+        Command::Token(command) => remote::token(&settings, command),
+        Command::Tenants(command) => remote::tenants(&settings, command),
         Command::Du(args) => disk::du(&settings, &args),
         Command::Gc(args) => disk::gc(&settings, &args),
         Command::Completions { shell } => shell::completions(shell),

@@ -114,15 +114,26 @@ impl Display {
         Self { view: Arc::new(Mutex::new(view)), stop: Arc::new(AtomicBool::new(false)) }
     }
 
-    /// Starts the thread that redraws.
-    pub(crate) fn start_ticking(&self) -> JoinHandle<()> {
+    /// Starts the thread that redraws, if there is something to redraw.
+    pub(crate) fn start_ticking_when(&self, wanted: bool) -> Option<JoinHandle<()>> {
         let display = self.clone();
-        std::thread::spawn(move || {
+        let ticking = move || {
             while !display.stop.load(Ordering::Relaxed) {
                 display.lock().tick();
                 std::thread::park_timeout(TICK);
             }
-        })
+        };
+        wanted.then(|| std::thread::spawn(ticking))
+    }
+
+    /// Ends that thread; what is drawn stays.
+    pub(crate) fn stop(&self, ticking: Option<JoinHandle<()>>) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(ticking) = ticking {
+            ticking.thread().unpark();
+            // A thread that draws has nothing to tell.
+            let _ = ticking.join();
+        }
     }
 
     /// Gives access to the view.

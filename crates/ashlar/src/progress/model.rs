@@ -73,6 +73,8 @@ impl Model {
                 self.bars.retain(|_, (_, total)| *total > 0);
             }
             Event::StepStarted { step } => drop(self.step(*step)),
+            // Another attempt begins with the first step.
+            Event::Requeued { .. } => self.steps.clear(),
             Event::StepEnded { step, outcome, .. } => {
                 let outcome = *outcome;
                 let step = self.step(*step);

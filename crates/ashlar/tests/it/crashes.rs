@@ -69,6 +69,31 @@ fn a_build_is_cancelled_from_elsewhere() {
 }
 
 #[test]
+fn ctrl_c_ends_an_export_and_leaves_nothing_half_written() {
+    let world = World::new();
+    // Large enough that it is still being written when it is stopped.
+    let noise = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+    let big: Vec<u8> = (0..160u32 << 20).map(noise).collect();
+    std::fs::write(world.context().join("big"), big).unwrap();
+    world.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    let output = "type=oci,dest=out/app.tar,compression=gzip,compression-level=9";
+    std::fs::create_dir(world.path("out")).unwrap();
+    let args = ["build", "context", "-q", "-o", output];
+    let mut child = world.command(&args).stderr(Stdio::piped()).spawn().unwrap();
+    loop {
+        let builds = world.run(&["builds", "list", "--json"]).ok().json();
+        if builds.first().is_some_and(|b| b["state"] == "exporting") {
+            break;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the build ended: {builds:?}");
+    }
+    signal(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let left: Vec<_> = std::fs::read_dir(world.path("out")).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn after_a_kill_the_next_build_works() {
     let world = World::new();
     let mut child = start(&world);

@@ -14,8 +14,12 @@ mod packaging;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
 mod progress;
+mod remote_build;
+mod remote_builds;
+mod remote_push;
 #[path = "../../../store/objects/tests/it/s3.rs"]
 mod s3;
 mod serve;
+mod server;
 mod usage;
 mod world;

@@ -74,6 +74,9 @@ fn completions_and_manual_pages_are_made() {
     world.run(&["man", "--dir", "pages"]).ok();
     let page = std::fs::read_to_string(world.path("pages/ashlar-build.1")).unwrap();
     assert!(page.contains("no\\-cache"), "{page}");
-    assert!(world.path("pages/ashlar-images-run.1").exists());
+    assert!(page.contains("\\-\\-server") && !page.contains("token-of-a-user"), "{page}");
+    for page in ["images-run", "token-create", "tenants-list", "builds-retry"] {
+        assert!(world.path(&format!("pages/ashlar-{page}.1")).exists(), "{page}");
+    }
     assert!(world.run(&["version"]).ok().out.starts_with("ashlar 0."));
 }

@@ -128,7 +128,7 @@ impl Bench {
         let kind = OutputKind::OciArchive(Destination::File(to));
         let compression = Compression::GZIP;
         let output = Output { kind, compression, annotations: Default::default() };
-        self.world.engine.export(built, &image, &output, &Quiet).unwrap();
+        self.world.engine.export(built, &image, &output, &Quiet, &Cancel::new().unwrap()).unwrap();
     }
 }
 

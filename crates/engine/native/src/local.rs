@@ -13,7 +13,7 @@ use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Sink;
 use ashlar_core::{Digest, Platform};
 use ashlar_layers::{
-    KnownFiles, ScanOptions, TarOptions, UnpackOptions, decompress, scan, unpack_tar, write_tar,
+    KnownFiles, ScanOptions, Stop, TarOptions, UnpackOptions, decompress, scan, unpack_tar, write_tar,
 };
 use ashlar_oci::compose::imported_config;
 use ashlar_oci::registry::BlobOrigins;
@@ -23,8 +23,7 @@ use ashlar_snapshots::Tree;
 
 use crate::Engine;
 use crate::error::{internal, source};
-use crate::export::NEVER;
-use crate::export::{Image, Output, OutputKind};
+use crate::export::{Image, Output, OutputKind, Way};
 use crate::request::{BuildLimits, Built};
 use crate::watch::Watch;
 
@@ -131,7 +130,7 @@ impl Engine {
     ) -> Result<Exit, Failure> {
         let exec = exec_of(&local.config, options)?;
         let snapshots = self.snapshots();
-        self.shared.materialise(&local.tree.0, Watch { sink, stop: &NEVER })?;
+        self.shared.materialise(&local.tree.0, Watch { sink, stop: Stop::default().flag() })?;
         let draft = snapshots.begin(&local.tree).map_err(internal)?;
         let lowers = snapshots.lowers(&local.tree).map_err(internal)?;
         let (upper, work) = (draft.upper().to_owned(), draft.work().to_owned());
@@ -170,7 +169,8 @@ impl Engine {
             && self.is_whole(manifest)?
         {
             let composed = Composed { manifest: manifest.clone(), config: manifest.clone() };
-            self.write_composed(&output.kind, &composed, &names, &BlobOrigins::new(), sink)?;
+            let way = Way { sink, stop: &Stop::default() };
+            self.write_composed(&output.kind, &composed, &names, &BlobOrigins::new(), way)?;
             return Ok(Some(composed));
         }
         let config = local.image.config.clone();
@@ -183,7 +183,7 @@ impl Engine {
             from_cache: true,
             returned: BTreeMap::new(),
         };
-        self.export(&built, &image, output, sink)
+        self.export(&built, &image, output, sink, &Cancel::new().map_err(internal)?)
     }
 
     /// Says whether all blobs below a manifest are here.

@@ -9,11 +9,12 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
 use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
-use ashlar_native::BuildRequest;
+use ashlar_native::{BuildRequest, RegistryLogin};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
 
 use crate::contexts::Held;
+use crate::push::Pusher;
 use crate::recipe::{Adopt, Guarded, answers_note, decode_answers, encode_answers};
 use crate::share::Images;
 use crate::{Definition, Error, Executor, Finished, Recipe, Service, Work, credentials, hidden};
@@ -63,6 +64,7 @@ impl Job {
         request.hidden = hidden::take(&mut request.secrets).map_err(broken)?;
         let registry = self.service.engine().images().registry();
         request.credentials = credentials::log_in(registry, found)?;
+        let logins = request.credentials.clone();
         let work = Work { definition: &self.definition, request };
         let mut finished = self.executor.build(work, &self.cancel)?;
         for (name, bytes) in std::mem::take(&mut finished.files) {
@@ -72,7 +74,27 @@ impl Job {
             finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
         }
         self.service.publish(tenant, &mut finished.artifacts, &self.cancel).map_err(broken)?;
+        match self.pusher(&logins).push(&self.definition.outputs, &finished.artifacts) {
+            Ok(pushed) => finished.artifacts.extend(pushed),
+            Err(failure) => {
+                // What was built is kept, and can be fetched and pushed by hand.
+                let made = finished.artifacts.into_iter().map(Event::Artifact);
+                made.for_each(|event| self.writer.event(event));
+                return Err(failure);
+            }
+        }
         Ok(finished)
+    }
+
+    fn pusher<'a>(&'a self, logins: &'a BTreeMap<String, RegistryLogin>) -> Pusher<'a> {
+        Pusher {
+            service: &self.service,
+            tenant: self.record.submission.tenant,
+            epoch: self.definition.epoch,
+            logins,
+            sink: &self.writer,
+            cancel: &self.cancel,
+        }
     }
 
     fn contexts(&self) -> Result<BTreeMap<String, Held>, Error> {

@@ -20,6 +20,11 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Returns the flag, for what watches a flag itself.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// Fails once the flag is set.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ use crate::list::{Filter, Listed, Page};
 use crate::writer::{JournalWriter, now};
 use crate::{Error, Store, random};
 
+/// The name of the tenant that local builds belong to.
+const LOCAL_TENANT: &str = "local";
 /// How long the end of a process waits for the history to take what was said last.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -135,6 +137,18 @@ impl LocalHistory {
             store.expire(now()).await?;
             store.get(build).await
         })
+    }
+
+    /// Returns the tenant of a name; that of builds made without a server is called `local`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, Error> {
+        if name == LOCAL_TENANT {
+            return Ok(Some(self.tenant()));
+        }
+        let (store, name) = (self.store.clone(), name.to_owned());
+        self.run(async move { Ok(store.tenant_named(&name).await?.map(|t| t.id)) })
     }
 
     /// Returns the builds whose ids begin with some digits, newest first, at most ten.

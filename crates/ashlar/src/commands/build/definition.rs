@@ -77,6 +77,22 @@ impl Limits {
         }
     }
 
+    /// Returns them by the names that a server's API has for them.
+    pub(crate) fn for_api(&self) -> BTreeMap<&'static str, serde_json::Value> {
+        // The API counts whole seconds, and no time at all is no limit.
+        let seconds = |t: Duration| t.as_secs() + u64::from(t.subsec_nanos() > 0);
+        [
+            ("memory_bytes", self.memory_bytes.map(Into::into)),
+            ("cpus", self.cpus.map(Into::into)),
+            ("pids", self.pids.map(Into::into)),
+            ("disk_bytes", self.disk_bytes.map(Into::into)),
+            ("step_seconds", self.timeout.map(seconds).map(Into::into)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
+
     /// Returns them as the engine's.
     pub(crate) fn engine(&self) -> BuildLimits {
         BuildLimits {
@@ -120,7 +136,7 @@ impl Definition {
 ///
 /// # Errors
 /// When a flag does not fit; when the context cannot be found.
-pub(super) fn read(settings: &Settings, args: &BuildArgs) -> Result<(Definition, Inputs)> {
+pub(crate) fn read(settings: &Settings, args: &BuildArgs) -> Result<(Definition, Inputs)> {
     check_network(&args.steps)?;
     let names = names(&args.tags)?;
     let found = context::find(settings, args)?;

@@ -7,45 +7,37 @@ mod context;
 mod definition;
 mod outputs;
 mod recorder;
-mod report;
+pub(crate) mod report;
 mod run;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::usage;
+use super::{remote, usage};
 use crate::cli::build::{Backend, BuildArgs};
 use crate::progress::ProgressKind;
 use crate::settings::Settings;
 
 pub(crate) use context::Inputs;
-pub(crate) use definition::Definition;
-pub(crate) use report::short;
-pub(crate) use run::{Job, LOCAL, build};
+pub(crate) use definition::{Definition, read};
+pub(crate) use report::{Subject, short};
+pub(crate) use run::{Job, LOCAL, build, exit_code, read_secrets};
 
 /// Runs `ashlar build`.
 pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
-    if let Some(server) = &args.show.server {
-        return usage(format!(
-            "--server {server}: this version builds on this machine only; leave --server (and \
-             ASHLAR_SERVER) away"
-        ));
+    if let Some(client) = remote::connect(settings, &args.server)? {
+        return remote::build(settings, &client, &args);
     }
-    if args.show.backend == Backend::Buildkit {
+    if args.show.backend == Some(Backend::Buildkit) {
         return usage(
             "--backend buildkit: BuildKit daemons are configured at a server (`--buildkit ADDR`); \
              leave --backend away to build natively",
         );
     }
-    let (definition, inputs) = definition::read(settings, &args)?;
+    let (definition, inputs) = read(settings, &args)?;
     let progress = args.show.kind();
-    if progress == ProgressKind::Json && definition.outputs.iter().any(|o| o.is_stdout()) {
-        return usage(
-            "--progress json and an output with dest=- both write to standard output; write one of \
-             them to a file",
-        );
-    }
+    check_stdout(&definition, progress)?;
     let job = Job {
         definition,
         inputs,
@@ -55,4 +47,18 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
         retry_of: None,
     };
     build(settings, job)
+}
+
+/// Refuses two writers of standard output.
+///
+/// # Errors
+/// Says what to do.
+pub(crate) fn check_stdout(definition: &Definition, progress: ProgressKind) -> Result<()> {
+    if progress == ProgressKind::Json && definition.outputs.iter().any(|o| o.is_stdout()) {
+        return usage(
+            "--progress json and an output with dest=- both write to standard output; write one of \
+             them to a file",
+        );
+    }
+    Ok(())
 }

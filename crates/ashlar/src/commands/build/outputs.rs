@@ -45,7 +45,7 @@ pub(super) fn write(
             let mut annotations = definition.annotations.clone();
             annotations.extend(spec.annotations.iter().cloned());
             let output = Output { kind, compression: compression(spec), annotations };
-            if let Some(done) = engine.export(built, &image, &output, sink)? {
+            if let Some(done) = engine.export(built, &image, &output, sink, cancel)? {
                 // Plain layers are for Docker to load, not for a registry that the image may go to later.
                 if !matches!(output.kind, OutputKind::DockerArchive(_)) {
                     kept = Some(done.clone());

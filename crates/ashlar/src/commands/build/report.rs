@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::Record;
+use ashlar_core::journal::StepCounts;
 use ashlar_core::state::State;
 use ashlar_frontend_dockerfile::Source;
 use serde_json::json;
 
-use super::{Definition, Job};
+use super::Definition;
 use crate::output::{JSON_VERSION, clean, note, span};
-use crate::progress::{Ended, Made, ProgressKind};
+use crate::progress::{Ended, ProgressKind};
 
 /// The longest line of a Dockerfile that a message quotes, in characters.
 const EXCERPT_CHARS: usize = 160;
@@ -21,25 +21,41 @@ const DOCKERFILE_BYTES_MAX: u64 = 4 << 20;
 /// Characters of a build's id that tell it from others: the time of its start, in milliseconds.
 const SHORT_ID_CHARS: usize = 13;
 
+/// Whose end is told.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    /// What was built, when it is known here.
+    pub(crate) definition: Option<&'a Definition>,
+    /// How it was shown.
+    pub(crate) progress: ProgressKind,
+    /// The server that built it.
+    pub(crate) server: Option<&'a str>,
+}
+
 /// Writes `--iidfile` and `--metadata-file`.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub(super) fn write_files(job: &Job, made: &Made, record: &Record) -> Result<()> {
+pub(crate) fn write_files(
+    (iidfile, metadata_file): (Option<&Path>, Option<&Path>),
+    end: &Ended<'_>,
+    steps: StepCounts,
+) -> Result<()> {
+    let made = end.made;
     let id = made.image.as_ref().or(made.manifest.as_ref());
-    if let (Some(path), Some(id)) = (&job.iidfile, id) {
+    if let (Some(path), Some(id)) = (iidfile, id) {
         write_file("--iidfile", path, id)?;
     }
-    if let Some(path) = &job.metadata_file {
+    if let Some(path) = metadata_file {
         let text = serde_json::to_string_pretty(&json!({
             "version": JSON_VERSION,
-            "build": record.submission.build,
+            "build": end.build,
             "image": made.image,
             "containerimage.digest": made.manifest,
             "image.name": made.names.join(","),
             "outputs": made.outputs,
             "from_cache": made.from_cache,
-            "steps": record.steps,
+            "steps": steps,
         }))?;
         write_file("--metadata-file", path, &text)?;
     }
@@ -51,28 +67,29 @@ fn write_file(flag: &str, path: &Path, text: &str) -> Result<()> {
 }
 
 /// Tells people how it ended; in the quiet form, only the image's id.
-pub(super) fn show(job: &Job, end: &Ended<'_>) {
-    match (end.state, job.progress) {
+pub(crate) fn show(subject: &Subject<'_>, end: &Ended<'_>) {
+    match (end.state, subject.progress) {
         (State::Succeeded, ProgressKind::Quiet) => {
             if let Some(id) = end.made.image.as_ref().or(end.made.manifest.as_ref()) {
                 // Nobody may be listening any more.
                 let _ = crate::output::line(id);
             }
         }
-        (State::Succeeded, _) => note(success(end)),
+        (State::Succeeded, _) => note(success(end, subject.server)),
         (State::Cancelled, _) => note(format!(
             "cancelled after {}; finished steps are kept\nhint: run the same command again to go on",
             span(end.took)
         )),
+        (State::Skipped, _) => note("error: the server's policy for the scope skipped the build"),
         _ => {
             if let Some(failure) = end.failure {
-                note(failed(&job.definition, failure, end.build));
+                note(failed(subject, failure, end.build));
             }
         }
     }
 }
 
-fn success(end: &Ended<'_>) -> String {
+fn success(end: &Ended<'_>, server: Option<&str>) -> String {
     let made = end.made;
     let mut text = String::new();
     let cached = if made.from_cache { ", all from cache" } else { "" };
@@ -83,6 +100,14 @@ fn success(end: &Ended<'_>) -> String {
     made.names.iter().for_each(|n| text += &format!("\nname   {n}"));
     made.outputs.iter().for_each(|o| text += &format!("\noutput {o}"));
     let short = short(end.build);
+    if let Some(server) = server {
+        let _ = write!(
+            text,
+            "\nbuild  {}\nnext   ashlar builds show {short} --server {server}",
+            end.build
+        );
+        return text;
+    }
     match (made.names.first(), &made.image) {
         (Some(name), Some(_)) => {
             let _ = write!(text, "\nnext   ashlar images run {name}");
@@ -104,14 +129,14 @@ pub(crate) fn short(build: &str) -> &str {
 }
 
 /// Returns the whole message about a failure.
-fn failed(definition: &Definition, failure: &Failure, build: &str) -> String {
+fn failed(subject: &Subject<'_>, failure: &Failure, build: &str) -> String {
     let mut text = String::from("error: ");
     match &failure.location {
         // A diagnostic of the frontend brings its place with it.
         Some(at) if failure.kind != FailureKind::Definition => {
             let _ =
                 write!(text, "{}:{}:{}: {}", at.file, at.line, at.column.max(1), failure.message);
-            if let Some(line) = source_line(definition, at.line) {
+            if let Some(line) = subject.definition.and_then(|d| source_line(d, at.line)) {
                 text += &excerpt(at.line, at.column, at.end_column, &line);
             }
         }
@@ -132,6 +157,10 @@ fn failed(definition: &Definition, failure: &Failure, build: &str) -> String {
         let _ = write!(text, "\nhint: {hint}");
     }
     let id = short(build);
+    if let Some(server) = subject.server {
+        let _ = write!(text, "\nread the whole log: ashlar builds logs {id} --server {server}");
+        return text;
+    }
     if failure.exit_code.is_some() || failure.limit.is_some() {
         let _ = write!(text, "\nlook into the failed step: ashlar debug {id}");
     }

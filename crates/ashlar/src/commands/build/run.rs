@@ -20,7 +20,8 @@ use ashlar_sandbox::Cancel;
 
 use super::context::Inputs;
 use super::recorder::{Hub, Recorder};
-use super::{Definition, outputs, report};
+use super::report::{self, Subject};
+use super::{Definition, outputs};
 use crate::commands::{FAILED, usage};
 use crate::progress::{self, Display, Ended, Made, ProgressKind};
 use crate::settings::Settings;
@@ -57,7 +58,7 @@ pub(crate) struct Job {
 pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let began = Instant::now();
     let cancel = signals::cancel_on_signals()?;
-    let secrets = read_secrets(&job.definition)?;
+    let secrets = read_secrets(&job.definition.secrets)?;
     let pull = if job.definition.pull { PullPolicy::Pull } else { PullPolicy::Default };
     let mut settings = settings.clone();
     settings.plain_http.extend(outputs::insecure_hosts(&job.definition));
@@ -70,9 +71,9 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let _running = super::super::running::Running::register(&dir, &build)?;
     let submission = submission(id, &job)?;
     let recorder =
-        Recorder::begin(dir.join("history.db"), submission, display.clone(), cancel.clone());
+        Recorder::begin(ashlar_records::records_file(&dir)?, submission, display.clone(), cancel.clone());
     display.lock().started(&build, &job.definition.name());
-    let ticking = (job.progress == ProgressKind::Auto).then(|| display.start_ticking());
+    let ticking = display.start_ticking_when(job.progress == ProgressKind::Auto);
     let hub = recorder.sink();
     let work = Work { job: &job, engine: &engine, hub, cancel: &cancel, build: &build };
     let mut made = Made::default();
@@ -87,21 +88,24 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
         took: began.elapsed(),
     };
     display.end(&end);
-    if let Some(ticking) = ticking {
-        ticking.thread().unpark();
-        // A thread that draws has nothing to tell.
-        let _ = ticking.join();
-    }
+    display.stop(ticking);
     let record = ended.context("the history could not be written")?;
     if state == State::Succeeded {
-        report::write_files(&job, &made, &record)?;
+        let files = (job.iidfile.as_deref(), job.metadata_file.as_deref());
+        report::write_files(files, &end, record.steps)?;
     }
-    report::show(&job, &end);
-    Ok(match state {
+    let (definition, progress) = (Some(&job.definition), job.progress);
+    report::show(&Subject { definition, progress, server: None }, &end);
+    Ok(exit_code(state))
+}
+
+/// Returns the exit code for how a build ended.
+pub(crate) fn exit_code(state: State) -> ExitCode {
+    match state {
         State::Succeeded => ExitCode::SUCCESS,
         State::Cancelled => ExitCode::from(signals::INTERRUPTED),
         _ => ExitCode::from(FAILED),
-    })
+    }
 }
 
 fn end_of(failure: Option<Failure>, cancel: &Cancel) -> (State, Option<Failure>) {
@@ -142,9 +146,14 @@ fn submission(
 }
 
 /// Reads the values of secrets, which are kept nowhere.
-fn read_secrets(definition: &Definition) -> Result<Vec<(String, Vec<u8>)>> {
+///
+/// # Errors
+/// When one is not there or too long.
+pub(crate) fn read_secrets(
+    sources: &BTreeMap<String, SecretSource>,
+) -> Result<Vec<(String, Vec<u8>)>> {
     let mut secrets = Vec::new();
-    for (id, source) in &definition.secrets {
+    for (id, source) in sources {
         let value = match source {
             SecretSource::Env(name) => match std::env::var_os(name) {
                 Some(value) => std::os::unix::ffi::OsStringExt::into_vec(value),

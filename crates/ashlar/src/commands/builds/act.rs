@@ -3,46 +3,84 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use ashlar_core::BuildId;
 use ashlar_core::journal::Event;
 use ashlar_frontend_dockerfile::NoCache;
+use ashlar_records::blocking::LocalHistory;
 
+use super::origin::Origin;
+use super::usage;
 use super::view::BuildView;
-use super::{record, usage};
 use crate::cli::builds::{OneArgs, RetryArgs};
 use crate::commands::build::{self, Definition, Job};
+use crate::commands::remote::{self, told};
 use crate::commands::running;
 use crate::output::{json, note};
 use crate::settings::Settings;
 
 /// Asks a build to stop.
 pub(super) fn cancel(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let found = record(&history, &args.build)?;
-    let build = found.submission.build;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
+    let (view, said) = match &origin {
+        Origin::Here(history) => cancel_here(settings, history, build)?,
+        Origin::There(client) => {
+            let view = BuildView::from(client.cancel(build, None).map_err(told)?);
+            (view, format!("asked {build} to stop"))
+        }
+    };
+    if args.json.json {
+        json(&view)?;
+    }
+    note(said);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cancel_here(
+    settings: &Settings,
+    history: &LocalHistory,
+    build: BuildId,
+) -> Result<(BuildView, String)> {
+    let Some(found) = history.get(build)? else { bail!("the build {build} has been removed") };
     if found.state.is_terminal() {
         bail!("the build {build} has ended already: {}", found.state);
     }
     let by = "user".to_owned();
     let record = history.note(build, Event::CancelRequested { by, reason: None })?;
     let told = running::stop(&settings.dir()?, &build.to_string())?;
-    if args.json.json {
-        json(&BuildView::of(&record))?;
-    }
-    match told {
-        true => note(format!("asked {build} to stop")),
-        false => {
-            note(format!("the process that made {build} is gone; it will be listed as failed"))
+    let said = match (told, found.submission.tenant == history.tenant()) {
+        // A server sees the wish in the record.
+        (true, _) | (false, false) => format!("asked {build} to stop"),
+        (false, true) => {
+            format!("the process that made {build} is gone; it will be listed as failed")
         }
-    }
-    Ok(ExitCode::SUCCESS)
+    };
+    Ok((BuildView::from(&record), said))
 }
 
 /// Builds the same definition again.
 pub(super) fn retry(settings: &Settings, args: &RetryArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let record = record(&history, &args.build)?;
-    let build = record.submission.build;
-    let definition = record.submission.definition;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
+    match origin {
+        Origin::There(client) => remote::retry(&client, build, args),
+        Origin::Here(history) => retry_here(settings, history, build, args),
+    }
+}
+
+fn retry_here(
+    settings: &Settings,
+    history: LocalHistory,
+    build: BuildId,
+    args: &RetryArgs,
+) -> Result<ExitCode> {
+    let Some(record) = history.get(build)? else { bail!("the build {build} has been removed") };
+    let (tenant, definition) = (record.submission.tenant, record.submission.definition);
+    if tenant != history.tenant() {
+        return usage(format!(
+            "the build {build} is a server's; repeat it there with --server URL"
+        ));
+    }
     let Ok(mut definition) = serde_json::from_value::<Definition>(definition) else {
         bail!("the build {build} was made by another version of ashlar; build it anew");
     };
@@ -54,6 +92,7 @@ pub(super) fn retry(settings: &Settings, args: &RetryArgs) -> Result<ExitCode> {
     if args.no_cache {
         definition.request.no_cache = NoCache::All;
     }
+    definition.secrets.extend(args.secrets.iter().cloned());
     let job = Job {
         definition,
         inputs: build::Inputs::default(),
@@ -68,11 +107,14 @@ pub(super) fn retry(settings: &Settings, args: &RetryArgs) -> Result<ExitCode> {
 
 /// Keeps a build from being forgotten, or lets it be.
 pub(super) fn pin(settings: &Settings, args: &OneArgs, pinned: bool) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let build = record(&history, &args.build)?.submission.build;
-    let record = history.note(build, Event::Pinned { pinned })?;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
+    let view = match &origin {
+        Origin::Here(history) => BuildView::from(&history.note(build, Event::Pinned { pinned })?),
+        Origin::There(client) => BuildView::from(client.pin(build, pinned).map_err(told)?),
+    };
     if args.json.json {
-        json(&BuildView::of(&record))?;
+        json(&view)?;
     } else {
         note(format!("{build} is {}", if pinned { "pinned" } else { "no longer pinned" }));
     }

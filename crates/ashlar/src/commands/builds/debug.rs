@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use ashlar_core::graph::StepId;
 use ashlar_oci::PullPolicy;
 
-use super::find;
+use super::origin::Origin;
 use crate::cli::builds::DebugArgs;
 use crate::commands::console::Console;
 use crate::output::note;
@@ -17,8 +17,7 @@ use crate::signals;
 const SHELL: &str = "/bin/sh";
 
 pub(super) fn run(settings: &Settings, args: &DebugArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let build = find(&history, &args.build)?.to_string();
+    let build = Origin::Here(settings.history()?).find(&args.build)?.to_string();
     let engine = settings.engine(PullPolicy::Default)?;
     let wanted = args.step.map(StepId);
     let all = engine.failed_steps()?;

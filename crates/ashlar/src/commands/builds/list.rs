@@ -1,14 +1,12 @@
 //! `ashlar builds list` and `show`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use ashlar_core::Timestamp;
-use ashlar_core::cache::{CacheKind, CacheStatus};
-use ashlar_core::journal::Record;
-use ashlar_records::{At, Filter, Order, Page};
 
-use super::record;
+use super::origin::{Asked, Origin};
 use super::view::BuildView;
 use crate::cli::builds::{ListArgs, OneArgs};
 use crate::commands::build::short;
@@ -18,36 +16,48 @@ use crate::settings::Settings;
 use crate::values;
 
 pub(super) fn list(settings: &Settings, args: &ListArgs) -> Result<ExitCode> {
-    let at = match args.cursor.as_deref().map(str::parse) {
-        None => At::Start,
-        Some(Ok(cursor)) => At::After(cursor),
-        Some(Err(e)) => return usage(format!("--cursor: {e}")),
+    let asked = Asked {
+        parts: parts(args)?,
+        limit: args.limit,
+        cursor: args.cursor.clone(),
+        tenant: args.server.tenant.clone(),
     };
-    let history = settings.history()?;
-    let filter = Filter {
-        tenant: Some(history.tenant()),
-        state: args.state,
-        labels: args.labels.iter().cloned().collect(),
-        text: args.text.clone(),
-        created_from: args.since.as_deref().map(since).transpose()?,
-        ..Filter::default()
-    };
-    let page = Page { size: args.limit, at, order: Order::NewestFirst };
-    let listed = history.list(&filter, &page)?;
+    let (builds, next) = Origin::open(settings, &args.server)?.list(&asked)?;
     if args.json.json {
-        for record in &listed.records {
-            output::json(&BuildView::of(record))?;
-        }
+        builds.iter().try_for_each(output::json)?;
     } else {
-        table(&listed.records).print()?;
-        if listed.records.is_empty() {
+        table(&builds).print()?;
+        if builds.is_empty() {
             note("no builds; start with: ashlar build CONTEXT");
         }
     }
-    if let Some(next) = listed.next {
+    if let Some(next) = next {
         note(format!("more: --cursor {next}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what is asked for, with flags beside the query as parts of it.
+fn parts(args: &ListArgs) -> Result<Vec<(String, String)>> {
+    let mut words = args.query.join(" ");
+    if let Some(text) = &args.text {
+        words = format!("{words} {text}");
+    }
+    let mut parts = Vec::new();
+    if !words.trim().is_empty() {
+        // Said in the same words here as by a server.
+        if let Err(error) = ashlar_service::Query::parse(&words) {
+            return usage(format!("the query is wrong: {error}"));
+        }
+        parts.push(("q".to_owned(), words));
+    }
+    parts.extend(args.state.map(|s| ("state".to_owned(), s.to_string())));
+    let label = |(name, value): &(String, String)| ("label".to_owned(), format!("{name}={value}"));
+    parts.extend(args.labels.iter().map(label));
+    if let Some(text) = &args.since {
+        parts.push(("created".to_owned(), format!(">={}", since(text)?)));
+    }
+    Ok(parts)
 }
 
 /// Reads a time, or how long ago it was.
@@ -64,61 +74,61 @@ fn since(text: &str) -> Result<Timestamp> {
     }
 }
 
-fn table(records: &[Record]) -> Table {
+fn took(build: &BuildView) -> Option<String> {
+    let seconds = build.seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds.map(span)
+}
+
+fn table(builds: &[BuildView]) -> Table {
     let mut table = Table::new(["BUILD", "STATE", "CREATED", "TOOK", "CACHED", "NAME"]);
-    for record in records {
+    for build in builds {
         table.row([
-            short(&record.submission.build.to_string()).to_owned(),
-            record.state.to_string(),
-            ago(record.created_at),
-            record.duration().map(span).unwrap_or_default(),
-            format!("{}/{}", record.steps.cached, record.steps.total),
-            record.name.clone(),
+            short(&build.id.to_string()).to_owned(),
+            build.state.to_string(),
+            ago(build.created_at),
+            took(build).unwrap_or_default(),
+            format!("{}/{}", build.steps.cached, build.steps.total),
+            build.name.clone(),
         ]);
     }
     table
 }
 
 pub(super) fn show(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let record = record(&history, &args.build)?;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.get(origin.find(&args.build)?)?;
     if args.json.json {
-        output::json(&BuildView::of(&record))?;
+        output::json(&build)?;
         return Ok(ExitCode::SUCCESS);
     }
     let say = |name: &str, value: String| line(format!("{name:<10} {value}"));
-    say("build", record.submission.build.to_string())?;
-    say("name", output::clean(&record.name))?;
-    say("state", record.state.to_string())?;
-    say("created", format!("{} ({})", record.created_at, ago(record.created_at)))?;
-    if let Some(took) = record.duration() {
-        say("took", span(took))?;
+    say("build", build.id.to_string())?;
+    say("name", output::clean(&build.name))?;
+    say("state", build.state.to_string())?;
+    say("created", format!("{} ({})", build.created_at, ago(build.created_at)))?;
+    if let Some(took) = took(&build) {
+        say("took", took)?;
     }
-    let steps = record.steps;
+    let steps = build.steps;
     say("steps", format!("{} of {} ended, {} cached", steps.ended, steps.total, steps.cached))?;
-    say("cache", cache_line(&record))?;
-    for artifact in &record.artifacts {
+    say("cache", cache_line(&build))?;
+    for artifact in &build.artifacts {
         say(&artifact.kind, format!("{} {}", artifact.digest, artifact.references.join(" ")))?;
     }
-    for (name, value) in &record.labels {
+    for (name, value) in &build.labels {
         say("label", output::clean(&format!("{name}={value}")))?;
     }
-    if let Some(failure) = &record.failure {
-        say("failure", format!("{}: {}", failure.kind.as_str(), failure.message))?;
+    if let Some(failure) = &build.failure {
+        let text = output::clean(&failure.message);
+        say("failure", format!("{}: {text}", failure.kind.as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn cache_line(record: &Record) -> String {
-    let get = |kind, status| record.cache.get(kind, status);
-    let one = |name, kind| {
-        let (hits, misses) = (get(kind, CacheStatus::Hit), get(kind, CacheStatus::Miss));
-        format!("{name} {hits} hit, {misses} miss")
+fn cache_line(build: &BuildView) -> String {
+    let one = |shown: &str, name: &str| {
+        let counts = build.cache.get(name).copied().unwrap_or_default();
+        format!("{shown} {} hit, {} miss", counts.hits, counts.misses)
     };
-    [
-        one("final", CacheKind::FinalArtifact),
-        one("layers", CacheKind::Layer),
-        one("files", CacheKind::FileBlob),
-    ]
-    .join("; ")
+    [one("final", "final_artifact"), one("layers", "layer"), one("files", "file_blob")].join("; ")
 }

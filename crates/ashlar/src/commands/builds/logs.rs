@@ -2,36 +2,30 @@
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use ashlar_core::graph::StepId;
 use ashlar_core::journal::{Entry, Event, LogLine, Stream};
 use serde_json::json;
 
-use super::{each_entry, find};
+use super::origin::Origin;
 use crate::cli::builds::LogsArgs;
 use crate::output::{JSON_VERSION, clean};
 use crate::settings::Settings;
 
-/// How often a running build's journal is read.
-const POLL: Duration = Duration::from_millis(200);
-
 pub(super) fn run(settings: &Settings, args: &LogsArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let build = find(&history, &args.build)?;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
     let mut printer = Printer { args, names: Vec::new(), out: BufWriter::new(io::stdout()) };
-    let mut next = 0;
-    loop {
-        // Asked before reading, so that what came just before the end is not missed.
-        let ended = history.get(build)?.is_none_or(|r| r.state.is_terminal());
-        next = each_entry(&history, build, next, |entry| printer.entry(entry))?;
-        printer.out.flush()?;
-        if ended || !args.follow {
-            return Ok(ExitCode::SUCCESS);
-        }
-        std::thread::sleep(POLL);
+    match args.follow {
+        true => origin.follow(build, |entry| {
+            printer.entry(entry)?;
+            Ok(printer.out.flush()?)
+        })?,
+        false => origin.each_entry(build, |entry| printer.entry(entry))?,
     }
+    printer.out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Printer<'a, W> {

@@ -11,7 +11,7 @@ use ashlar_core::journal::{Entry, Event, StepOutcome};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{each_entry, find};
+use super::origin::Origin;
 use crate::cli::builds::OneArgs;
 use crate::output::{clean, json as print_json, line, span};
 use crate::settings::Settings;
@@ -37,10 +37,10 @@ struct Bars {
 }
 
 pub(super) fn run(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let build = find(&history, &args.build)?;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
     let mut bars = Bars::default();
-    each_entry(&history, build, 0, |entry| {
+    origin.each_entry(build, |entry| {
         bars.take(entry);
         Ok(())
     })?;

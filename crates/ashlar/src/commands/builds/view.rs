@@ -1,4 +1,4 @@
-//! What is printed of a build: field names that stay.
+//! What is printed of a build, wherever its record is: field names that stay.
 
 use std::collections::BTreeMap;
 
@@ -9,43 +9,46 @@ use ashlar_core::state::State;
 use ashlar_core::{BuildId, Timestamp};
 use serde::Serialize;
 
-/// A build for programs.
+/// A build for people and for programs.
 #[derive(Debug, Serialize)]
-pub(super) struct BuildView<'a> {
-    id: BuildId,
-    name: &'a str,
-    state: State,
-    source: &'a str,
-    backend: Option<&'a str>,
-    executor: Option<&'a str>,
+pub(super) struct BuildView {
+    pub(super) id: BuildId,
+    pub(super) name: String,
+    pub(super) state: State,
+    source: String,
+    backend: Option<String>,
+    executor: Option<String>,
     retry_of: Option<BuildId>,
-    created_at: Timestamp,
+    pub(super) created_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    seconds: Option<f64>,
-    steps: StepCounts,
-    cache: BTreeMap<&'static str, CacheView>,
-    labels: &'a BTreeMap<String, String>,
-    artifacts: &'a [ArtifactRecord],
-    failure: Option<&'a Failure>,
+    pub(super) seconds: Option<f64>,
+    pub(super) steps: StepCounts,
+    pub(super) cache: BTreeMap<&'static str, CacheView>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) artifacts: Vec<ArtifactRecord>,
+    pub(super) failure: Option<Failure>,
     pinned: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct CacheView {
-    hits: u32,
-    misses: u32,
+/// Counters of one cache.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct CacheView {
+    pub(super) hits: u32,
+    pub(super) misses: u32,
     bypasses: u32,
     stores: u32,
 }
 
-impl<'a> BuildView<'a> {
-    pub(super) fn of(record: &'a Record) -> Self {
-        let kinds = [
-            ("layer", CacheKind::Layer),
-            ("file_blob", CacheKind::FileBlob),
-            ("final_artifact", CacheKind::FinalArtifact),
-        ];
+/// The caches, with the words for them.
+const CACHES: [(&str, CacheKind); 3] = [
+    ("layer", CacheKind::Layer),
+    ("file_blob", CacheKind::FileBlob),
+    ("final_artifact", CacheKind::FinalArtifact),
+];
+
+impl From<&Record> for BuildView {
+    fn from(record: &Record) -> Self {
         let counts = |kind| CacheView {
             hits: record.cache.get(kind, CacheStatus::Hit),
             misses: record.cache.get(kind, CacheStatus::Miss),
@@ -54,22 +57,65 @@ impl<'a> BuildView<'a> {
         };
         Self {
             id: record.submission.build,
-            name: &record.name,
+            name: record.name.clone(),
             state: record.state,
-            source: &record.submission.source,
-            backend: record.submission.backend.as_deref(),
-            executor: record.executor.as_deref(),
+            source: record.submission.source.clone(),
+            backend: record.submission.backend.clone(),
+            executor: record.executor.clone(),
             retry_of: record.submission.retry_of,
             created_at: record.created_at,
             started_at: record.started_at,
             finished_at: record.finished_at,
             seconds: record.duration().map(|d| d.as_secs_f64()),
             steps: record.steps,
-            cache: kinds.map(|(name, kind)| (name, counts(kind))).into(),
-            labels: &record.labels,
-            artifacts: &record.artifacts,
-            failure: record.failure.as_ref(),
+            cache: CACHES.map(|(name, kind)| (name, counts(kind))).into(),
+            labels: record.labels.clone(),
+            artifacts: record.artifacts.clone(),
+            failure: record.failure.clone(),
             pinned: record.pinned,
+        }
+    }
+}
+
+impl From<ashlar_client::Build> for BuildView {
+    fn from(build: ashlar_client::Build) -> Self {
+        let counts = |name: &str| {
+            let count = |status: &str| {
+                build.cache.get(name).and_then(|c| c.get(status)).copied().unwrap_or_default()
+            };
+            CacheView {
+                hits: count("hits"),
+                misses: count("misses"),
+                bypasses: count("bypasses"),
+                stores: count("stores"),
+            }
+        };
+        let cache = CACHES.map(|(name, _)| (name, counts(name))).into();
+        let artifact = |a: ashlar_client::Artifact| ArtifactRecord {
+            name: a.name,
+            kind: a.kind,
+            digest: a.digest,
+            bytes: a.bytes,
+            references: a.references,
+        };
+        Self {
+            id: build.id,
+            name: build.name,
+            state: build.state,
+            source: build.source,
+            backend: build.requested_backend,
+            executor: build.executor,
+            retry_of: build.retry_of,
+            created_at: build.created_at,
+            started_at: build.started_at,
+            finished_at: build.finished_at,
+            seconds: build.duration_ms.map(|ms| ms as f64 / 1000.0),
+            steps: build.steps,
+            cache,
+            labels: build.labels,
+            artifacts: build.artifacts.into_iter().map(artifact).collect(),
+            failure: build.failure,
+            pinned: build.pinned,
         }
     }
 }

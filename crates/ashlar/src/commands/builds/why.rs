@@ -10,7 +10,7 @@ use ashlar_core::journal::{CacheEvent, Event, StepOutcome};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{each_entry, find};
+use super::origin::Origin;
 use crate::cli::builds::WhyArgs;
 use crate::output::{clean, json as print_json, line};
 use crate::settings::Settings;
@@ -38,10 +38,10 @@ struct Findings {
 }
 
 pub(super) fn run(settings: &Settings, args: &WhyArgs) -> Result<ExitCode> {
-    let history = settings.history()?;
-    let build = find(&history, &args.build)?;
+    let origin = Origin::open(settings, &args.server)?;
+    let build = origin.find(&args.build)?;
     let mut found = Findings::default();
-    each_entry(&history, build, 0, |entry| {
+    origin.each_entry(build, |entry| {
         found.take(&entry.event);
         Ok(())
     })?;

@@ -1,7 +1,7 @@
 //! From a layer in whatever form to a blob.
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Progress, Sink};
+use ashlar_core::journal::Progress;
 use ashlar_core::{Digest, Hasher};
 use ashlar_layers::{Compression, LayerBlob, TarOptions};
 use ashlar_oci::{Descriptor, LayerRef, NewLayer, Repository, Transfer};
@@ -36,12 +36,12 @@ impl Shared {
         &self,
         layer: &LayerRef,
         wish: BlobWish,
-        sink: &dyn Sink,
+        way: super::Way<'_>,
     ) -> Result<(NewLayer, Option<Repository>), Failure> {
         if let (Some(blob), Some(diff_id)) = (&layer.blob, layer.diff_id) {
             let origin = self.origin_of(layer);
             if !wish.for_push || origin.is_none() {
-                self.fetch_blob(layer, sink)?;
+                self.fetch_blob(layer, way)?;
             }
             return Ok((NewLayer { blob: blob.clone(), diff_id }, origin));
         }
@@ -49,7 +49,7 @@ impl Shared {
             let text = "a layer of the image has neither files nor a blob";
             return Err(Failure::new(FailureKind::Internal, text));
         };
-        let made = self.make_blob(&id, wish, sink)?;
+        let made = self.make_blob(&id, wish, way)?;
         let media_type = made.compression.media_type();
         let blob = Descriptor::new(media_type, made.digest, made.bytes);
         Ok((NewLayer { blob, diff_id: made.diff_id }, None))
@@ -59,7 +59,7 @@ impl Shared {
         &self,
         id: &Digest,
         wish: BlobWish,
-        sink: &dyn Sink,
+        way: super::Way<'_>,
     ) -> Result<LayerBlob, Failure> {
         let records = RecordDir::new(self.dir.cache().join("layer-blobs"));
         let blobs = self.images.blobs();
@@ -74,10 +74,10 @@ impl Shared {
             }
         }
         let subject = format!("compress layer {}", id.short());
-        sink.progress(Progress { subject, done: 0, total: 0 });
+        way.sink.progress(Progress { subject, done: 0, total: 0 });
         let _lease = self.snapshots.hold(&Tree(vec![*id])).map_err(internal)?;
         let mut writer = blobs.writer().map_err(internal)?;
-        let options = TarOptions { source_date_epoch: wish.epoch, ..TarOptions::default() };
+        let options = TarOptions { source_date_epoch: wish.epoch, stop: way.stop.clone() };
         let made = self
             .snapshots
             .write_blob(id, wish.compression, &options, &mut writer)
@@ -87,7 +87,7 @@ impl Shared {
         Ok(made)
     }
 
-    fn fetch_blob(&self, layer: &LayerRef, sink: &dyn Sink) -> Result<(), Failure> {
+    fn fetch_blob(&self, layer: &LayerRef, way: super::Way<'_>) -> Result<(), Failure> {
         let Some(blob) = &layer.blob else { return Ok(()) };
         if self.images.blobs().has(&blob.digest).map_err(internal)? {
             return Ok(());
@@ -100,9 +100,9 @@ impl Shared {
         };
         let report = |p: ashlar_oci::Progress| {
             let subject = format!("pull {origin} {}", p.digest.short());
-            sink.progress(Progress { subject, done: p.done, total: p.total });
+            way.sink.progress(Progress { subject, done: p.done, total: p.total });
         };
-        let transfer = Transfer::quiet().with_progress(&report);
+        let transfer = Transfer::quiet().with_progress(&report).with_cancel(way.stop.flag());
         let registry = self.images.registry();
         registry.fetch_blob(&origin, blob, self.images.blobs(), &transfer).map_err(source)?;
         Ok(())

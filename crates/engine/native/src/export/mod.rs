@@ -11,26 +11,24 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use ashlar_core::Digest;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Progress, Sink};
-use ashlar_layers::Compression;
+use ashlar_layers::{Compression, Stop};
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{
     ArchiveKind, Composed, Entry, LayerRef, LocalImage, NewLayer, Origin, Reference, Transfer,
     compose, write_archive, write_layout,
 };
+use ashlar_sandbox::Cancel;
 
 use crate::Engine;
+use crate::cancel::while_waiting;
 use crate::error::{chain, internal};
 use crate::request::Built;
 
 pub use rootfs::ROOTFS_BYTES_MAX;
-
-/// Exports are not stopped half-way by a build's cancel: the build is done by then.
-pub(crate) static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Where a result goes.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,12 +136,22 @@ impl Engine {
         for_push: bool,
         sink: &dyn Sink,
     ) -> Result<(Composed, BlobOrigins), Failure> {
+        self.package_unless(image, output, for_push, Way { sink, stop: &Stop::default() })
+    }
+
+    fn package_unless(
+        &self,
+        image: &Image,
+        output: &Output,
+        for_push: bool,
+        way: Way<'_>,
+    ) -> Result<(Composed, BlobOrigins), Failure> {
         let mut layers = Vec::new();
         let mut origins = BlobOrigins::new();
         for layer in &image.layers {
             let options =
                 layers::BlobWish { compression: output.compression, epoch: image.epoch, for_push };
-            let (made, origin) = self.shared.layer_blob(layer, options, sink)?;
+            let (made, origin) = self.shared.layer_blob(layer, options, way)?;
             if let Some(origin) = origin {
                 origins.insert(made.blob.digest, origin);
             }
@@ -155,32 +163,46 @@ impl Engine {
         Ok((composed, origins))
     }
 
-    /// Writes one output. Returns the manifest's descriptor where there is a manifest.
+    /// Writes one output. Returns the manifest's descriptor where there is a manifest. When `cancel`
+    /// is called it ends soon, and a file that was being written does not appear.
     ///
     /// # Errors
-    /// When something cannot be read or written, or a registry refuses.
+    /// When something cannot be read or written, a registry refuses, or `cancel` was called.
     pub fn export(
         &self,
         built: &Built,
         image: &Image,
         output: &Output,
         sink: &dyn Sink,
+        cancel: &Cancel,
+    ) -> Result<Option<Composed>, Failure> {
+        let stop = Stop::default();
+        let way = Way { sink, stop: &stop };
+        while_waiting(cancel, || stop.stop(), || self.export_unless(built, image, output, way))?
+    }
+
+    fn export_unless(
+        &self,
+        built: &Built,
+        image: &Image,
+        output: &Output,
+        way: Way<'_>,
     ) -> Result<Option<Composed>, Failure> {
         match &output.kind {
             OutputKind::Directory(dir) => {
-                self.shared.write_files(&built.tree, dir, sink)?;
+                self.shared.write_files(&built.tree, dir, way)?;
                 return Ok(None);
             }
             OutputKind::Tar(to) => {
                 let tree = &built.tree;
-                write_to(to, |out| self.shared.write_tar(tree, image.epoch, out, sink))?;
+                write_to(to, |out| self.shared.write_tar(tree, image.epoch, out, way))?;
                 return Ok(None);
             }
             _ => {}
         }
         let for_push = matches!(output.kind, OutputKind::Registry(_));
-        let (composed, origins) = self.package(image, output, for_push, sink)?;
-        self.write_composed(&output.kind, &composed, &image.names, &origins, sink)?;
+        let (composed, origins) = self.package_unless(image, output, for_push, way)?;
+        self.write_composed(&output.kind, &composed, &image.names, &origins, way)?;
         Ok(Some(composed))
     }
 
@@ -191,18 +213,21 @@ impl Engine {
         composed: &Composed,
         names: &[Reference],
         origins: &BlobOrigins,
-        sink: &dyn Sink,
+        way: Way<'_>,
     ) -> Result<(), Failure> {
         let blobs = self.shared.images.blobs();
         let entry = || [Entry { root: composed.manifest.clone(), names: names.to_vec() }];
         let archive = |to: &Destination, kind| {
-            write_to(to, |out| write_archive(out, kind, &entry(), blobs).map_err(export))
+            write_to(to, |out| {
+                let out = Stoppable { out, stop: way.stop };
+                write_archive(out, kind, &entry(), blobs).map_err(export)
+            })
         };
         match kind {
             OutputKind::OciArchive(to) => archive(to, ArchiveKind::Oci),
             OutputKind::DockerArchive(to) => archive(to, ArchiveKind::Docker),
             OutputKind::OciLayout(dir) => write_layout(dir, &entry(), blobs).map_err(export),
-            OutputKind::Registry(names) => self.push(names, composed, origins, sink),
+            OutputKind::Registry(names) => self.push(names, composed, origins, way),
             OutputKind::Directory(_) | OutputKind::Tar(_) => Ok(()),
         }
     }
@@ -212,14 +237,14 @@ impl Engine {
         names: &[Reference],
         composed: &Composed,
         origins: &BlobOrigins,
-        sink: &dyn Sink,
+        way: Way<'_>,
     ) -> Result<(), Failure> {
         for name in names {
             let report = |p: ashlar_oci::Progress| {
                 let subject = format!("push {name} {}", p.digest.short());
-                sink.progress(Progress { subject, done: p.done, total: p.total });
+                way.sink.progress(Progress { subject, done: p.done, total: p.total });
             };
-            let transfer = Transfer::quiet().with_progress(&report);
+            let transfer = Transfer::quiet().with_progress(&report).with_cancel(way.stop.flag());
             let blobs = self.shared.images.blobs();
             let registry = self.shared.images.registry();
             registry.push(name, &composed.manifest, blobs, origins, &transfer).map_err(|e| {
@@ -228,6 +253,30 @@ impl Engine {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Whom an export tells, and what ends it early.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) sink: &'a dyn Sink,
+    pub(crate) stop: &'a Stop,
+}
+
+/// A writer that fails once it shall stop.
+struct Stoppable<'a, W> {
+    out: W,
+    stop: &'a Stop,
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stop.check().map_err(io::Error::other)?;
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 

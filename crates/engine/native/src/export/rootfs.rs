@@ -9,17 +9,15 @@ use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::Sink;
-use ashlar_layers::{Entries, KnownFiles, Node, ScanOptions, scan};
+use ashlar_layers::{Entries, KnownFiles, Node, ScanOptions, Stop, scan};
 use ashlar_snapshots::Tree;
 
-use super::export;
+use super::{Way, export};
 use crate::Engine;
 use crate::error::internal;
-use crate::watch::Watch;
 
 /// The largest file system that is made, in bytes.
 pub const ROOTFS_BYTES_MAX: u64 = 64 << 30;
@@ -60,9 +58,8 @@ impl Engine {
         out: &Path,
         sink: &dyn Sink,
     ) -> Result<u64, Failure> {
-        let never = AtomicBool::new(false);
-        self.shared.materialise(&tree.0, Watch { sink, stop: &never })?;
-        let mounted = self.shared.snapshots.mount(tree, None).map_err(internal)?;
+        let way = Way { sink, stop: &Stop::default() };
+        let mounted = self.shared.mounted(tree, way)?;
         // The mount's own descriptor names a place; listing needs one that is open for reading.
         let root = File::open(mounted.path()).map_err(internal)?;
         let found = scan(root.as_fd(), &KnownFiles::new(), &ScanOptions::default());

@@ -155,7 +155,7 @@ fn failed_steps(engine: &Engine) -> io::Result<Vec<Item>> {
 fn always(engine: &Engine) -> io::Result<Vec<Item>> {
     let root = engine.dir().root();
     let mut history = 0;
-    for name in ["history.db", "history.db-wal", "history.db-shm"] {
+    for name in ["records.db", "records.db-wal", "records.db-shm", "history.db"] {
         history += fs::symlink_metadata(root.join(name)).map_or(0, |m| m.blocks() * 512);
     }
     let records = measure(&engine.dir().cache())?.0 + measure(&root.join("images"))?.0;

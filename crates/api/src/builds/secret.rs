@@ -1,0 +1,60 @@
+//! Values of secrets as requests bring them.
+
+use std::collections::BTreeMap;
+
+use ashlar_service::Secret;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::Problem;
+
+/// A value: text, or bytes that are none.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum SecretValue {
+    /// Text.
+    Text(String),
+    /// Anything, in base64.
+    Bytes {
+        /// The bytes.
+        base64: String,
+    },
+}
+
+impl std::fmt::Debug for SecretValue {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretValue(hidden)")
+    }
+}
+
+/// Reads values by id.
+pub(super) fn values(
+    secrets: BTreeMap<String, SecretValue>,
+) -> Result<Vec<(String, Secret)>, Problem> {
+    let read = |(id, value): (String, SecretValue)| {
+        let bytes = match value {
+            SecretValue::Text(text) => text.into_bytes(),
+            SecretValue::Bytes { base64 } => STANDARD
+                .decode(base64.trim())
+                .map_err(|_| Problem::invalid("secrets", format!("'{id}' is not base64")))?,
+        };
+        Ok((id, Secret::new(bytes)))
+    };
+    secrets.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_text_or_base64() {
+        let read = |json: &str| values(serde_json::from_str(json).unwrap());
+        let made = read(r#"{"a":"text","b":{"base64":"/w=="}}"#).unwrap();
+        assert_eq!(made[0].1.expose(), b"text");
+        assert_eq!(made[1].1.expose(), [0xff]);
+        assert!(read(r#"{"b":{"base64":"%"}}"#).is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Pushes to a real registry (Debian's docker-registry) as outputs of a server's builds.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::server::Server;
+use crate::world::World;
+
+/// The user `ci` with the password `secret`, as `htpasswd -B` writes it.
+const USERS: &str = "ci:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+/// The same login in Docker's config.
+const LOGIN: &str = "Y2k6c2VjcmV0";
+
+struct Registry {
+    host: String,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Registry {
+    fn start(with_users: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let place = dir.path().display();
+        fs::write(dir.path().join("users"), USERS).unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {place}/users}}}}\n");
+        let auth = if with_users { auth } else { String::new() };
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {place}/data}}}}\n\
+             http: {{addr: '{host}'}}\n{auth}"
+        );
+        fs::write(dir.path().join("config.yml"), config).unwrap();
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(dir.path().join("config.yml"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.expect("install Debian's package docker-registry");
+        let registry = Self { host, child, dir };
+        let begun = Instant::now();
+        while TcpStream::connect(&registry.host).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "docker-registry does not listen");
+            thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+
+    fn holds(&self, repository: &str, tag: &str) -> bool {
+        let place =
+            format!("data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}");
+        self.dir.path().join(place).exists()
+    }
+}
+
+const DOCKERFILE: &str = "FROM base\nRUN echo pushed >/x\n";
+
+#[test]
+fn an_image_is_pushed_and_can_be_pulled() {
+    let world = World::empty();
+    let (server, registry) = (Server::start(&world), Registry::start(false));
+    let name = format!("{}/team/app:1", registry.host);
+    let output = format!("type=registry,name={}/team/other:2,compression=zstd", registry.host);
+    let args = ["-t", &name, "--push", "-o", &output, "--progress", "json"];
+    let lines = server.build(&world, DOCKERFILE, &args).ok().json();
+    let pushed =
+        |l: &&Value| l["event"] == "log" && l["text"].as_str().unwrap().starts_with("pushed ");
+    assert_eq!(lines.iter().filter(pushed).count(), 2, "{lines:?}");
+    let end = lines.last().unwrap();
+    assert_eq!(end["outputs"].as_array().unwrap().len(), 2, "{end}");
+    assert!(registry.holds("team/app", "1") && registry.holds("team/other", "2"));
+    world.run(&["images", "pull", &name]).ok();
+    assert_eq!(world.run(&["images", "run", &name, "cat", "/x"]).ok().out, "pushed\n");
+    let shown = server.run(&world, &["builds", "show"]).ok().out;
+    assert!(shown.contains("push ") && shown.contains(&name), "{shown}");
+}
+
+#[test]
+fn logins_come_from_the_user_and_a_refused_push_fails_the_build() {
+    let world = World::empty();
+    let (server, registry) = (Server::start(&world), Registry::start(true));
+    let name = format!("{}/team/app:1", registry.host);
+    let args = ["-t", &name, "--push"];
+    let failed = server.build(&world, DOCKERFILE, &args);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(
+        failed.err.contains("cannot push") && failed.err.contains("docker login"),
+        "{failed:?}"
+    );
+    let shown = server.run(&world, &["builds", "show", "--json"]).ok().json().remove(0);
+    assert_eq!((&shown["state"], &shown["failure"]["kind"]), (&"failed".into(), &"auth".into()));
+    assert_eq!(shown["artifacts"][0]["kind"], "image", "what was built is kept");
+
+    fs::create_dir(world.path("docker")).unwrap();
+    let config = format!(r#"{{"auths":{{"{}":{{"auth":"{LOGIN}"}}}}}}"#, registry.host);
+    fs::write(world.path("docker/config.json"), config).unwrap();
+    let mut command = server.command(&world, &["build", "context", "-t", &name, "--push"]);
+    let said = command.env("DOCKER_CONFIG", world.path("docker")).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert!(registry.holds("team/app", "1"));
+    // The password is in no file of the server.
+    let found = Command::new("grep").args(["-rl", "--", LOGIN]).arg(world.path("server")).output();
+    assert_eq!(String::from_utf8_lossy(&found.unwrap().stdout), "");
+}

@@ -1,0 +1,171 @@
+//! A build's image as one file, in the form that a client asks for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::{BuildId, Digest, Platform, TenantId};
+use ashlar_native::export::{Destination, Image, Output as Form, OutputKind};
+use ashlar_oci::{ArchiveKind, Composed, Descriptor, Entry, LocalImage, Reference, write_archive};
+
+use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of};
+use crate::push::LayerCompression;
+use crate::{Actor, Definition, Error, Service};
+
+/// Names that one archive may give to its image.
+const NAMES_MAX: usize = 20;
+
+/// Forms in which an image can be downloaded as one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Archive {
+    /// An OCI layout.
+    #[default]
+    Oci,
+    /// What `docker load` takes.
+    Docker,
+    /// The files alone.
+    Files,
+}
+
+/// How an image is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct ExportWish {
+    /// The form.
+    pub archive: Archive,
+    /// The names that it has in the archive.
+    pub names: Vec<String>,
+    /// How its own layers are compressed.
+    pub compression: LayerCompression,
+    /// How hard.
+    pub level: Option<u8>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An image as one file.
+#[derive(Debug)]
+pub struct Exported {
+    /// The file, open at its beginning; it has no name any more.
+    pub file: File,
+    /// The digest of the image's manifest, in forms that have one.
+    pub manifest: Option<Digest>,
+}
+
+/// Progress of packaging interests nobody.
+struct Quiet;
+
+impl Sink for Quiet {
+    fn event(&self, _: Event) {}
+}
+
+impl Service {
+    /// Writes a build's image as one file.
+    ///
+    /// # Errors
+    /// As [`Service::package`]; [`Error::Invalid`] when a part of the wish cannot be.
+    pub async fn export(
+        self: &Arc<Self>,
+        actor: &Actor,
+        build: BuildId,
+        wish: ExportWish,
+    ) -> Result<Exported, Error> {
+        if wish.names.len() > NAMES_MAX {
+            return Err(Error::invalid("name", format!("at most {NAMES_MAX} can be given")));
+        }
+        let name = |n: &String| n.parse().map_err(|e| Error::invalid("name", e));
+        let names = wish.names.iter().map(name).collect::<Result<Vec<Reference>, Error>>()?;
+        let record = self.show(actor, build).await?;
+        self.blocking(move |service| service.export_record(&record, &wish, names)).await
+    }
+
+    fn export_record(
+        &self,
+        record: &Record,
+        wish: &ExportWish,
+        names: Vec<Reference>,
+    ) -> Result<Exported, Error> {
+        let dir = tempfile::tempdir_in(self.engine().dir().scratch()).map_err(Error::internal)?;
+        let path = dir.path().join("archive");
+        if wish.archive == Archive::Files {
+            let local = self.local_image(record)?;
+            let kind = OutputKind::Tar(Destination::File(path.clone()));
+            let id = image_of(record).ok_or_else(|| Error::not_found("image", "image"))?;
+            self.export_files(id, &local, kind)?;
+            let file = File::open(&path).map_err(Error::internal)?;
+            return Ok(Exported { file, manifest: None });
+        }
+        let manifest = self.manifest_as(record, wish)?;
+        let kind = match wish.archive {
+            Archive::Docker => ArchiveKind::Docker,
+            Archive::Oci | Archive::Files => ArchiveKind::Oci,
+        };
+        let digest = manifest.digest;
+        let mut out = File::create_new(&path).map_err(Error::internal)?;
+        let entry = Entry { root: manifest, names };
+        let blobs = self.engine().images().blobs();
+        write_archive(&mut out, kind, &[entry], blobs).map_err(Error::internal)?;
+        let file = File::open(&path).map_err(Error::internal)?;
+        Ok(Exported { file, manifest: Some(digest) })
+    }
+
+    fn export_files(
+        &self,
+        id: Digest,
+        local: &LocalImage,
+        kind: OutputKind,
+    ) -> Result<(), Error> {
+        let found = self.engine().local(&id.to_string(), &Platform::host());
+        let found = found.map_err(Error::internal)?;
+        let form = Form {
+            kind,
+            compression: ashlar_layers::Compression::None,
+            annotations: BTreeMap::new(),
+        };
+        self.fetch_layers(local)?;
+        let done = self.engine().export_local(&found, Vec::new(), &form, &Quiet);
+        done.map(drop).map_err(Error::internal)
+    }
+
+    /// Makes the manifest that a wish asks for. The usual one is that of the registry endpoint.
+    fn manifest_as(&self, record: &Record, wish: &ExportWish) -> Result<Descriptor, Error> {
+        let epoch = Definition::of(record).ok().and_then(|d| d.epoch);
+        let usual = wish.annotations.is_empty()
+            && wish.compression == LayerCompression::default()
+            && wish.level.is_none()
+            && epoch.is_none();
+        if usual {
+            let made = self.make_package(record)?;
+            let size = made.manifest.len() as u64;
+            return Ok(Descriptor::new(made.media_type, made.digest, size));
+        }
+        let form = Form {
+            kind: OutputKind::Registry(Vec::new()),
+            compression: wish.compression.at(wish.level)?,
+            annotations: wish.annotations.clone(),
+        };
+        let local = self.local_image(record)?;
+        let tenant = record.submission.tenant;
+        Ok(self.compose_as(tenant, local, &form, epoch, &Quiet)?.manifest)
+    }
+
+    /// Makes manifest, config and layers of an image in a form, as blobs that last and that the
+    /// tenant may read.
+    pub(crate) fn compose_as(
+        &self,
+        tenant: TenantId,
+        local: LocalImage,
+        form: &Form,
+        epoch: Option<i64>,
+        sink: &dyn Sink,
+    ) -> Result<Composed, Error> {
+        self.fetch_layers(&local)?;
+        let image = Image { config: local.config, layers: local.layers, names: Vec::new(), epoch };
+        let made = self.engine().package(&image, form, false, sink).map_err(Error::internal)?.0;
+        let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
+        let blobs = blobs_of(&made.manifest.digest, &manifest)?;
+        self.blobs().keep(&blobs)?;
+        self.grants().add(tenant, &blobs)?;
+        Ok(made)
+    }
+}
