@@ -69,6 +69,27 @@ pub(crate) struct World {
     pub(crate) build: BuildRequest,
 }
 
+/// Returns a request for the context in a directory.
+fn request(dir: &Path, heard: Arc<Heard>) -> BuildRequest {
+    BuildRequest {
+        frontend: Arc::new(Never),
+        tenant: "t".into(),
+        scope: "s".into(),
+        name: fresh(),
+        build: "b".into(),
+        contexts: BTreeMap::from([("context".to_owned(), dir.join("context"))]),
+        secrets: BTreeMap::new(),
+        hidden: BTreeMap::new(),
+        credentials: BTreeMap::new(),
+        ssh: BTreeMap::new(),
+        limits: BuildLimits::default(),
+        network: Network::Isolated,
+        entitlements: BTreeSet::new(),
+        epoch: None,
+        sink: heard,
+    }
+}
+
 impl World {
     /// Uses one daemon of `scripts/peers`.
     pub(crate) fn on(name: &str) -> Self {
@@ -85,23 +106,7 @@ impl World {
         let blobs = BlobStore::open(dir.path().join("data")).unwrap();
         let store = ImageStore::open(dir.path().join("data")).unwrap();
         let heard = Arc::new(Heard::default());
-        let build = BuildRequest {
-            frontend: Arc::new(Never),
-            tenant: "t".into(),
-            scope: "s".into(),
-            name: fresh(),
-            build: "b".into(),
-            contexts: BTreeMap::from([("context".to_owned(), dir.path().join("context"))]),
-            secrets: BTreeMap::new(),
-            hidden: BTreeMap::new(),
-            credentials: BTreeMap::new(),
-            ssh: BTreeMap::new(),
-            limits: BuildLimits::default(),
-            network: Network::Isolated,
-            entitlements: BTreeSet::new(),
-            epoch: None,
-            sink: heard.clone(),
-        };
+        let build = request(dir.path(), heard.clone());
         Self {
             images: Images::new(blobs, store, Registry::new(settings)),
             buildkit: Buildkit::new(addresses).unwrap(),
@@ -110,6 +115,11 @@ impl World {
             build,
             dir,
         }
+    }
+
+    /// Returns a new request like the one of this world.
+    pub(crate) fn request(&self) -> BuildRequest {
+        request(self.dir.path(), self.heard.clone())
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
