@@ -16,3 +16,6 @@ CREATE TABLE ended_logs (
   build BIGINT PRIMARY KEY
 );
 INSERT INTO ended_logs (build) SELECT position FROM builds WHERE finished_at IS NOT NULL;
+
+-- Large bodies are compressed already: PostgreSQL need not try again.
+ALTER TABLE entries ALTER COLUMN body SET STORAGE EXTERNAL;
