@@ -8,6 +8,7 @@ use ashlar_core::graph::{ExtraHost, Network, Ulimit};
 use ashlar_frontend_dockerfile::Entitlement;
 use clap::{Args, ValueEnum};
 
+use super::buildkit::BuildkitArgs;
 use super::server::ServerArgs;
 use crate::progress::ProgressKind;
 use crate::values::{self, ContextSpec, OutputSpec, SecretSource};
@@ -17,7 +18,7 @@ use crate::values::{self, ContextSpec, OutputSpec, SecretSource};
 pub(crate) enum Backend {
     /// The executor of this program
     Native,
-    /// A BuildKit daemon, configured at an Ashlar server
+    /// A BuildKit daemon (--buildkit)
     Buildkit,
 }
 
@@ -162,9 +163,12 @@ pub(crate) struct ShowArgs {
     /// Write JSON lines to standard output, as --progress json
     #[arg(long)]
     pub(crate) json: bool,
-    /// What runs the build [default: native here, the server's choice there]
+    /// What runs the build [default: BuildKit when --buildkit names a daemon, else native; with
+    /// --server, the server's choice]
     #[arg(long, value_name = "NAME", env = "ASHLAR_BACKEND")]
     pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) buildkit: BuildkitArgs,
 }
 
 impl ShowArgs {

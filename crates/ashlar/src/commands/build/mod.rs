@@ -1,8 +1,9 @@
 //! `ashlar build`: from arguments to a [`Definition`], and from that to a result.
 //!
 //! `definition` is what is kept of a build to do it again, `context` finds the files, `run` drives
-//! the engine, `recorder` writes the history, `outputs` writes results, `report` tells people.
+//! the engine, `buildkit` hands it to a daemon, `recorder` writes the history, `outputs` writes results, `report` tells people.
 
+mod buildkit;
 mod context;
 mod definition;
 mod outputs;
@@ -15,10 +16,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{remote, usage};
-use crate::cli::build::{Backend, BuildArgs};
+use crate::cli::build::BuildArgs;
 use crate::progress::ProgressKind;
 use crate::settings::Settings;
 
+pub(crate) use buildkit::Chosen;
 pub(crate) use context::Inputs;
 pub(crate) use definition::{Definition, read};
 pub(crate) use report::{Subject, short};
@@ -29,13 +31,8 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
     if let Some(client) = remote::connect(settings, &args.server)? {
         return remote::build(settings, &client, &args);
     }
-    if args.show.backend == Some(Backend::Buildkit) {
-        return usage(
-            "--backend buildkit: BuildKit daemons are configured at a server (`--buildkit ADDR`); \
-             leave --backend away to build natively",
-        );
-    }
     let (definition, inputs) = read(settings, &args)?;
+    let executor = buildkit::choose(&args.show, &definition)?;
     let progress = args.show.kind();
     check_stdout(&definition, progress)?;
     let job = Job {
@@ -45,6 +42,7 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
         iidfile: args.result.iidfile,
         metadata_file: args.result.metadata_file,
         retry_of: None,
+        executor,
     };
     build(settings, job)
 }

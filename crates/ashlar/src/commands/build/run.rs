@@ -18,6 +18,7 @@ use ashlar_oci::PullPolicy;
 use ashlar_records::blocking::LocalHistory;
 use ashlar_sandbox::Cancel;
 
+use super::buildkit::Chosen;
 use super::context::Inputs;
 use super::recorder::{Hub, Recorder};
 use super::report::{self, Subject};
@@ -49,6 +50,8 @@ pub(crate) struct Job {
     pub(crate) metadata_file: Option<PathBuf>,
     /// The build that it repeats.
     pub(crate) retry_of: Option<BuildId>,
+    /// What runs it.
+    pub(crate) executor: Chosen,
 }
 
 /// Makes a build and shows it.
@@ -70,8 +73,12 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let dir = settings.dir()?;
     let _running = super::super::running::Running::register(&dir, &build)?;
     let submission = submission(id, &job)?;
-    let recorder =
-        Recorder::begin(ashlar_records::records_file(&dir)?, submission, display.clone(), cancel.clone());
+    let recorder = Recorder::begin(
+        ashlar_records::records_file(&dir)?,
+        submission,
+        display.clone(),
+        cancel.clone(),
+    );
     display.lock().started(&build, &job.definition.name());
     let ticking = display.start_ticking_when(job.progress == ProgressKind::Auto);
     let hub = recorder.sink();
@@ -123,6 +130,7 @@ fn submission(
 ) -> Result<impl FnOnce(&LocalHistory) -> Submission + Send + 'static> {
     let definition = serde_json::to_value(&job.definition)?;
     let (retry_of, name) = (job.retry_of, job.definition.name());
+    let backend = Some(job.executor.requested().to_owned());
     let labels = job.definition.request.labels.clone();
     Ok(move |history: &LocalHistory| Submission {
         build,
@@ -137,7 +145,7 @@ fn submission(
         source: "dockerfile".into(),
         definition_digest: Digest::of(definition.to_string()),
         definition,
-        backend: Some("native".into()),
+        backend,
         on_lost: OnLost::Fail,
         mode: Mode::Managed,
         priority: 0,
@@ -189,12 +197,7 @@ impl Work<'_> {
     /// Builds and writes all outputs.
     fn run(&self, secrets: Vec<(String, Vec<u8>)>, made: &mut Made) -> Result<(), Failure> {
         let definition = &self.job.definition;
-        let native = "native".to_owned();
-        self.hub.event(Event::Executor {
-            requested: Some(native.clone()),
-            ran: native,
-            reason: None,
-        });
+        self.hub.event(self.job.executor.event());
         let mut contexts = definition.contexts.clone();
         let checkout = match &definition.git {
             Some(git) => {
@@ -225,7 +228,8 @@ impl Work<'_> {
             epoch: definition.request.source_date_epoch,
             sink: self.hub.clone(),
         };
-        let built = self.engine.build(request, self.cancel)?;
+        let executor = &self.job.executor;
+        let built = executor.build(self.engine, definition, request, self.cancel)?;
         made.from_cache = built.from_cache;
         self.hub.event(Event::State { to: State::Exporting });
         let sink = &*self.hub;

@@ -100,6 +100,7 @@ fn retry_here(
         iidfile: None,
         metadata_file: None,
         retry_of: Some(build),
+        executor: build::Chosen::native(),
     };
     drop(history);
     build::build(settings, job)

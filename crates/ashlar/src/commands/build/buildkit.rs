@@ -1,0 +1,104 @@
+//! Which executor runs a local build, and the way to a BuildKit daemon.
+
+use anyhow::Result;
+use ashlar_buildkit::{Address, Buildkit, unfit};
+use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_core::journal::Event;
+use ashlar_native::{BuildRequest, Built, Engine};
+use ashlar_sandbox::Cancel;
+
+use super::Definition;
+use crate::cli::build::{Backend, ShowArgs};
+use crate::commands::usage;
+
+/// The registry host that stands for what servers built: no daemon knows it.
+const INTERNAL_HOST: &str = "build.ashlar.internal";
+
+/// What runs a build.
+pub(crate) struct Chosen {
+    /// Daemons; the native engine runs the build when there are none.
+    daemons: Vec<Address>,
+    requested: Backend,
+    /// Why another one runs it than was asked for.
+    reason: Option<String>,
+}
+
+/// Picks what runs a build: what was asked for, else BuildKit where daemons are named.
+///
+/// # Errors
+/// When BuildKit was asked for and there is no daemon, or it cannot run the build.
+pub(super) fn choose(args: &ShowArgs, definition: &Definition) -> Result<Chosen> {
+    let daemons = args.buildkit.addresses();
+    let asked = args.backend;
+    let buildkit = match asked {
+        Some(backend) => backend == Backend::Buildkit,
+        None => !daemons.is_empty(),
+    };
+    if !buildkit {
+        return Ok(Chosen::native());
+    }
+    if daemons.is_empty() {
+        return usage(
+            "--backend buildkit: no daemon is named; add --buildkit unix:///var/run/docker.sock (or \
+             another address, or ASHLAR_BUILDKIT), or leave --backend away to build natively",
+        );
+    }
+    let refused = unfit(&definition.request, &definition.limits.engine(), INTERNAL_HOST);
+    match (refused, asked) {
+        (Some(why), Some(_)) => {
+            usage(format!("--backend buildkit: {why}; leave --backend away to build natively"))
+        }
+        (Some(why), None) => {
+            let reason = Some(format!("{why}; native runs the build"));
+            Ok(Chosen { daemons: Vec::new(), requested: Backend::Buildkit, reason })
+        }
+        (None, _) => Ok(Chosen { daemons, requested: Backend::Buildkit, reason: None }),
+    }
+}
+
+impl Chosen {
+    /// The executor of this program.
+    pub(crate) const fn native() -> Self {
+        Self { daemons: Vec::new(), requested: Backend::Native, reason: None }
+    }
+
+    /// Returns the word for what was asked for.
+    pub(super) const fn requested(&self) -> &'static str {
+        self.requested.word()
+    }
+
+    /// Returns what the history is told.
+    pub(super) fn event(&self) -> Event {
+        let ran = if self.daemons.is_empty() { Backend::Native } else { Backend::Buildkit };
+        Event::Executor {
+            requested: Some(self.requested().to_owned()),
+            ran: ran.word().to_owned(),
+            reason: self.reason.clone(),
+        }
+    }
+
+    /// Runs a build. What a daemon made is as if it had been built here.
+    pub(super) fn build(
+        &self,
+        engine: &Engine,
+        definition: &Definition,
+        request: BuildRequest,
+        cancel: &Cancel,
+    ) -> Result<Built, Failure> {
+        if self.daemons.is_empty() {
+            return engine.build(request, cancel);
+        }
+        let daemons = Buildkit::new(self.daemons.clone()).map_err(|e| {
+            let text = format!("cannot start threads for BuildKit: {e}");
+            Failure::new(FailureKind::Internal, text)
+        })?;
+        let job = ashlar_buildkit::Job {
+            dockerfile: &definition.request,
+            build: &request,
+            images: engine.images(),
+            pull: definition.pull,
+        };
+        let made = daemons.build(&job, cancel)?;
+        engine.built_elsewhere(&made.image)
+    }
+}
