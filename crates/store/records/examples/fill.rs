@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p ashlar-records --example fill -- DIR COUNT`
 
+#![expect(clippy::print_stderr, reason = "a tool that runs for minutes says how far it is")]
+
 use ashlar_core::journal::{BuildKind, Event, Mode, OnLost, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{Digest, Timestamp};

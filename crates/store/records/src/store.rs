@@ -54,7 +54,7 @@ impl Store {
     /// Closes all connections; a SQLite file is left without a write-ahead log.
     pub async fn close(&self) {
         match &self.db {
-            Db::Sqlite { write, read } => {
+            Db::Sqlite { write, read, .. } => {
                 read.close().await;
                 write.close().await;
             }

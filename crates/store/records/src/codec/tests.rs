@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use ashlar_core::graph::StepId;
 use ashlar_core::journal::{Level, LogLine, LogText, Stream};
 use proptest::prelude::*;

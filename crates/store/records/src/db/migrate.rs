@@ -54,7 +54,7 @@ pub(super) async fn migrate(db: &Db) -> Result<(), Error> {
 
 async fn version(tx: &mut Tx) -> Result<i64, Error> {
     match tx {
-        Tx::Sqlite(tx) => {
+        Tx::Sqlite(tx, _) => {
             Ok(sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut **tx).await?)
         }
         Tx::Postgres(_) => {
@@ -70,7 +70,7 @@ async fn version(tx: &mut Tx) -> Result<i64, Error> {
 async fn step(tx: &mut Tx, version: i64) -> Result<(), sqlx::Error> {
     let index = usize::try_from(version - 1).unwrap_or(usize::MAX);
     match tx {
-        Tx::Sqlite(tx) => {
+        Tx::Sqlite(tx, _) => {
             tx.execute(SQLITE[index]).await?;
             let set = format!("PRAGMA user_version = {version}");
             tx.execute(sqlx::AssertSqlSafe(set)).await?;

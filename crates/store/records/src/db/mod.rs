@@ -3,6 +3,7 @@
 //! Integers are 64 bits wide, ids and digests bytes, everything else text; nothing in the schema
 //! needs another type, so no statement has to differ for a type's sake.
 
+mod flush;
 mod migrate;
 mod open;
 mod row;
@@ -10,6 +11,9 @@ mod row;
 pub use open::{Durability, Options};
 pub(crate) use row::{Arg, Row, args};
 
+use std::sync::Arc;
+
+use flush::Flusher;
 use sqlx::query::Query;
 use sqlx::{PgPool, Postgres, SqlSafeStr, SqlStr, Sqlite, SqlitePool, Transaction};
 
@@ -23,13 +27,15 @@ pub(crate) enum Db {
     Sqlite {
         write: SqlitePool,
         read: SqlitePool,
+        /// Makes commits last through a power cut, where that is wanted.
+        flusher: Option<Arc<Flusher>>,
     },
     Postgres(PgPool),
 }
 
 /// A transaction. Dropped without commit it is rolled back.
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Transaction<'static, Sqlite>, Option<Arc<Flusher>>),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -37,7 +43,9 @@ impl Db {
     /// Begins a transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
         Ok(match self {
-            Self::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { write, flusher, .. } => {
+                Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, flusher.clone())
+            }
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -45,7 +53,7 @@ impl Db {
     /// Begins a transaction that only reads, all of it at one point in time.
     pub(crate) async fn snapshot(&self) -> Result<Tx, Error> {
         Ok(match self {
-            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?),
+            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?, None),
             Self::Postgres(pool) => {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
                 Tx::Postgres(pool.begin_with(begin).await?)
@@ -103,7 +111,7 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, Error> {
         Ok(match self {
-            Self::Sqlite(tx) => {
+            Self::Sqlite(tx, _) => {
                 let rows = sqlite(sql, args).fetch_all(&mut **tx).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
@@ -138,14 +146,19 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<u64, Error> {
         Ok(match self {
-            Self::Sqlite(tx) => sqlite(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::Sqlite(tx, _) => sqlite(sql, args).execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => postgres(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {
         match self {
-            Self::Sqlite(tx) => tx.commit().await?,
+            Self::Sqlite(tx, flusher) => {
+                tx.commit().await?;
+                if let Some(flusher) = flusher {
+                    flusher.wait().await.map_err(sqlx::Error::Io)?;
+                }
+            }
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())

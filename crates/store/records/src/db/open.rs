@@ -8,6 +8,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
+use super::flush::Flusher;
 use super::{Db, migrate};
 use crate::Error;
 
@@ -26,7 +27,7 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 pub enum Durability {
     /// The death of the process. After a power cut the newest builds may be missing, never torn.
     Process,
-    /// A power cut too: each commit waits for the disk.
+    /// A power cut too: each commit waits for the disk, together with those beside it.
     #[default]
     Power,
 }
@@ -55,16 +56,16 @@ impl Db {
     }
 
     fn sqlite(path: &Path, options: Options) -> Self {
-        let synchronous = match options.durability {
-            Durability::Process => SqliteSynchronous::Normal,
-            Durability::Power => SqliteSynchronous::Full,
+        let flusher = match options.durability {
+            Durability::Process => None,
+            Durability::Power => Some(Flusher::new(path)),
         };
         let connect = SqliteConnectOptions::new()
             .filename(path)
             .busy_timeout(BUSY_MAX)
             .foreign_keys(false)
             .pragma("secure_delete", "FAST")
-            .synchronous(synchronous)
+            .synchronous(SqliteSynchronous::Normal)
             .statement_cache_capacity(200)
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
@@ -77,6 +78,7 @@ impl Db {
         Self::Sqlite {
             write: pool.clone().max_connections(1).connect_lazy_with(writer),
             read: pool.max_connections(SQLITE_READERS).connect_lazy_with(reader),
+            flusher,
         }
     }
 
