@@ -11,8 +11,8 @@ use axum::routing::{any, delete, get, post, put};
 use crate::around::Around;
 use crate::rate::Rates;
 use crate::{
-    artifacts, blobs, builds, contexts, health, openapi, problem, registry, tags, tenants, tokens,
-    web,
+    artifacts, blobs, builds, contexts, health, openapi, problem, registry, retention, tags,
+    tenants, tokens, web, workflows,
 };
 
 /// The largest body of a request that is read into memory, in bytes.
@@ -126,6 +126,10 @@ fn native() -> Router<Shared> {
         .route("/principals", get(tenants::principals))
         .route("/tenants", get(tenants::list).post(tenants::add))
         .route("/scopes/{scope}/policy", put(tenants::policy))
+        .route("/scopes/{scope}/retention", get(retention::of_scope).put(retention::set_scope))
+        .route("/retention", get(retention::list).put(retention::set))
+        .route("/workflows", post(workflows::submit))
+        .route("/builds/{build}/nodes", get(workflows::nodes))
         .route("/audit", get(tenants::audit))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .merge(uploads())

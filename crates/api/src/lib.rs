@@ -19,6 +19,7 @@ mod params;
 mod problem;
 mod rate;
 mod registry;
+mod retention;
 mod rootfs;
 pub mod routes;
 mod tags;
@@ -26,6 +27,7 @@ mod tenants;
 mod tokens;
 mod view;
 mod web;
+mod workflows;
 
 pub use app::{ApiOptions, Apps, app, apps, health_app};
 pub use ashlar_http::{PublicUrl, TrustedProxies, serve};

@@ -190,6 +190,27 @@ pub const ROUTES: &[Route] = &[
         .answers("Tenant"),
     route("put", "/api/v1/scopes/{scope}/policy", WRITE, 204, "Sets how builds of a scope queue.")
         .takes("NewPolicy"),
+    route("get", "/api/v1/scopes/{scope}/retention", READ, 200, "Shows how long builds are kept.")
+        .query(&[("dialect", "string")])
+        .answers("Retention"),
+    route(
+        "put",
+        "/api/v1/scopes/{scope}/retention",
+        MANAGE,
+        204,
+        "Sets how long builds of a scope are kept.",
+    )
+    .takes("Retention"),
+    route("get", "/api/v1/retention", READ, 200, "Lists what tenant and scopes say of retention.")
+        .query(&[("after", "string"), ("limit", "count")])
+        .answers("Retentions"),
+    route("put", "/api/v1/retention", MANAGE, 204, "Sets how long the tenant's builds are kept.")
+        .takes("Retention"),
+    route("post", "/api/v1/workflows", WRITE, 201, "Submits a run of builds.")
+        .takes("Workflow")
+        .answers("Build"),
+    route("get", "/api/v1/builds/{build}/nodes", READ, 200, "Shows where a run's nodes are.")
+        .answers("Nodes"),
     route("get", "/api/v1/audit", MANAGE, 200, "Reads the audit log, newest first.")
         .query(&[("before", "integer"), ("limit", "count")])
         .answers("Any"),

@@ -8,6 +8,8 @@ use ashlar_core::journal::{CacheCounters, Record};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::retention::ExpiryView;
+
 /// A build.
 #[derive(Debug, Serialize)]
 pub(crate) struct BuildView {
@@ -49,6 +51,8 @@ pub(crate) struct BuildView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cancellation: Option<Cancellation>,
     pub(crate) pinned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expiry: Option<ExpiryView>,
     pub(crate) definition_digest: String,
     /// Number of the journal's next entry.
     pub(crate) next: u64,
@@ -136,6 +140,7 @@ impl BuildView {
                 reason: c.reason.clone(),
             }),
             pinned: record.pinned,
+            expiry: None,
             definition_digest: s.definition_digest.to_string(),
             next: record.next_number,
             definition: None,

@@ -9,9 +9,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use crate::app::Shared;
 use super::secret::{self, SecretValue};
+use crate::app::Shared;
 use crate::auth::Caller;
+use crate::retention::ExpiryView;
 use crate::view::BuildView;
 use crate::{Problem, params};
 
@@ -23,7 +24,10 @@ pub(crate) async fn show(
     // The beginning of an id is enough where a person types it.
     let build = shared.service.find(&actor, &build).await?;
     let record = shared.service.show(&actor, build).await?;
-    Ok(Json(BuildView::whole(&record)))
+    let expiry = shared.service.expiry(&record).await?;
+    let mut view = BuildView::whole(&record);
+    view.expiry = Some(ExpiryView::new(&expiry));
+    Ok(Json(view))
 }
 
 /// Why a build is cancelled.

@@ -9,8 +9,8 @@ mod secret;
 mod submit;
 
 pub(crate) use actions::{cancel, change, delete, promote, retry, show};
-pub(crate) use events::events;
+pub(crate) use events::{entries, events};
 pub(crate) use html::to_html;
 pub(crate) use list::list;
 pub(crate) use logs::logs;
-pub(crate) use submit::submit;
+pub(crate) use submit::{Ask, submit};

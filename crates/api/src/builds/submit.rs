@@ -166,7 +166,24 @@ async fn form_of(shared: &Shared, actor: &Actor, mut form: Multipart) -> Result<
 }
 
 impl Ask {
-    fn request(self) -> Result<SubmitRequest, Problem> {
+    pub(crate) fn scope(&self) -> Option<&String> {
+        self.scope.as_ref()
+    }
+
+    pub(crate) fn name(&self) -> Option<&String> {
+        self.name.as_ref()
+    }
+
+    /// Makes it the build of a run's node; its base, if another node makes that, is filled in when
+    /// that node has ended.
+    pub(crate) fn for_node(mut self, on_another: bool) -> Self {
+        if on_another && self.base.is_none() {
+            self.base_build = Some(BuildId::from_parts(0, [0; 10]));
+        }
+        self
+    }
+
+    pub(crate) fn request(self) -> Result<SubmitRequest, Problem> {
         let recipe = self.recipe()?;
         let mut definition = Definition::new(recipe);
         definition.contexts = self.contexts;

@@ -10,6 +10,7 @@ use crate::support::{Answer, Client, World, id, send};
 /// Things of one tenant that others must not see.
 struct Things {
     build: String,
+    run: String,
     token: String,
     blob: String,
 }
@@ -19,16 +20,24 @@ async fn things(owner: &Client) -> Things {
     let ask = json!({"name": "the-owners-name", "scope": "the-owners-scope",
         "dockerfile": text, "tags": ["the-owners-tag:1"]});
     let built = owner.built(&ask).await;
+    let ask = json!({"name": "the-owners-run", "nodes": [{"id": "the-owners-node"}]});
+    let run = owner.post("/api/v1/workflows", &ask).await.is(201).json();
     let new = json!({"principal": "the-owners-friend", "role": "reader"});
     let token = owner.post("/api/v1/tokens", &new).await.is(201).json();
     let blob = ashlar_core::Digest::of("the-owners-blob").to_string();
     let put = owner.request(Method::PUT, &format!("/api/v1/blobs/{blob}"));
     send(put.body("the-owners-blob")).await.is(201);
-    Things { build: id(&built).into(), token: token["id"].as_str().unwrap().into(), blob }
+    Things {
+        build: id(&built).into(),
+        run: id(&run).into(),
+        token: token["id"].as_str().unwrap().into(),
+        blob,
+    }
 }
 
 fn path(route: &Route, things: &Things) -> String {
-    let path = route.path.replace("{build}", &things.build).replace("{token}", &things.token);
+    let build = if route.path.ends_with("/nodes") { &things.run } else { &things.build };
+    let path = route.path.replace("{build}", build).replace("{token}", &things.token);
     let path = path.replace("{digest}", &things.blob).replace("{tag}", "the-owners-tag:1");
     path.replace("{name}", "image").replace("{scope}", "some-scope")
 }
@@ -43,6 +52,8 @@ fn body(route: &Route) -> Option<Value> {
         "NewToken" => json!({"principal": "p", "role": "reader"}),
         "NewTenant" => json!({"name": "new-tenant"}),
         "NewPolicy" => json!({"policy": "allow"}),
+        "Retention" => json!({"records": {"age_seconds": 86400}}),
+        "Workflow" => json!({"nodes": [{"id": "a"}]}),
         "Bytes" => return None,
         _ => json!({}),
     })
