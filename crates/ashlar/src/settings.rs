@@ -78,7 +78,8 @@ impl Settings {
         let dir = self.dir()?;
         ashlar_native::DataDir::open(&dir)
             .with_context(|| format!("cannot use the data directory {}", dir.display()))?;
-        Ok(LocalHistory::open(&ashlar_records::records_file(&dir)?)?)
+        let history = LocalHistory::open(&ashlar_records::records_file(&dir)?)?;
+        Ok(history.with_segments(ashlar_service::log_segments(&dir)))
     }
 }
 

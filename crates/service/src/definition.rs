@@ -142,10 +142,7 @@ impl Recipe {
             Self::Declarative(steps) | Self::OnBuild { steps, .. } => {
                 steps.cache = declarative::CacheUse::Skip;
             }
-            Self::Image { .. }
-            | Self::Graph { .. }
-            | Self::Workflow(_)
-            | Self::Other { .. } => {}
+            Self::Image { .. } | Self::Graph { .. } | Self::Workflow(_) | Self::Other { .. } => {}
         }
     }
 

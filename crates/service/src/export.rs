@@ -109,12 +109,7 @@ impl Service {
         Ok(Exported { file, manifest: Some(digest) })
     }
 
-    fn export_files(
-        &self,
-        id: Digest,
-        local: &LocalImage,
-        kind: OutputKind,
-    ) -> Result<(), Error> {
+    fn export_files(&self, id: Digest, local: &LocalImage, kind: OutputKind) -> Result<(), Error> {
         let found = self.engine().local(&id.to_string(), &Platform::host());
         let found = found.map_err(Error::internal)?;
         let form = Form {

@@ -155,13 +155,11 @@ impl Pusher<'_> {
                 annotations: annotations.clone(),
             };
             let (tenant, epoch) = (self.tenant, self.epoch);
-            let composed =
-                self.service.compose_as(tenant, local.clone(), &form, epoch, self.sink);
+            let composed = self.service.compose_as(tenant, local.clone(), &form, epoch, self.sink);
             let composed = composed.map_err(failed)?;
             for name in names {
                 let reference = reference(name);
-                let reference =
-                    reference.map_err(|why| Failure::new(FailureKind::Export, why))?;
+                let reference = reference.map_err(|why| Failure::new(FailureKind::Export, why))?;
                 self.push_one(&reference, &composed)?;
                 let digest = composed.manifest.digest;
                 let text = format!("pushed {}@{digest}", reference.familiar());
@@ -229,7 +227,7 @@ impl Pusher<'_> {
     fn failure(&self, name: &Reference, error: &RegistryError) -> Failure {
         let refused = error.is_refused();
         let kind = if refused { FailureKind::Auth } else { FailureKind::Export };
-        
+
         let text = format!("cannot push {}: {}", name.familiar(), chain(error));
         let hint = match (refused, error.hint()) {
             (true, _) => Some("log in to the registry (docker login), and build again".to_owned()),

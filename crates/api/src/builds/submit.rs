@@ -238,10 +238,7 @@ impl Ask {
         Err(Problem::invalid(field, format!("there is no context '{name}' in the request")))
     }
 
-    fn dockerfile(
-        &self,
-        mut request: dockerfile::Request,
-    ) -> Result<dockerfile::Request, Problem> {
+    fn dockerfile(&self, mut request: dockerfile::Request) -> Result<dockerfile::Request, Problem> {
         request.target.clone_from(&self.target);
         request.build_args.clone_from(&self.build_args);
         request.build_envs = self.build_envs.clone().into_iter().collect();

@@ -89,6 +89,7 @@ async fn follow(client: Client, build: String, shown: Shown) {
 struct Moments(u64);
 
 impl Moments {
+    #[expect(clippy::print_stderr, reason = "a failed test names the seed that repeats it")]
     fn new() -> Self {
         let said = std::env::var(SEED).ok().and_then(|n| n.parse().ok());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

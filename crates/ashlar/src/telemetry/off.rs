@@ -25,6 +25,6 @@ impl Traces {
         None
     }
 
-    #[expect(clippy::unused_async, clippy::unused_self, reason = "with the feature it waits")]
+    #[expect(clippy::unused_async, reason = "with the feature it waits")]
     pub(crate) async fn flush(&self) {}
 }

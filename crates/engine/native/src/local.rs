@@ -13,7 +13,8 @@ use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Sink;
 use ashlar_core::{Digest, Platform};
 use ashlar_layers::{
-    KnownFiles, ScanOptions, Stop, TarOptions, UnpackOptions, decompress, scan, unpack_tar, write_tar,
+    KnownFiles, ScanOptions, Stop, TarOptions, UnpackOptions, decompress, scan, unpack_tar,
+    write_tar,
 };
 use ashlar_oci::compose::imported_config;
 use ashlar_oci::registry::BlobOrigins;

@@ -50,7 +50,7 @@ fn a_step_that_changes_nothing_has_an_empty_layer_as_with_buildkit() {
     let nothing = world.build("FROM base\nRUN true\n").unwrap();
     let entries = world.engine.snapshots().entries(nothing.built.tree.0.last().unwrap()).unwrap();
     let paths: Vec<_> =
-        entries.iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect();
+        entries.as_slice().iter().map(|e| String::from_utf8_lossy(&e.path).into_owned()).collect();
     assert!(paths.iter().all(String::is_empty), "{paths:?}");
 }
 

@@ -114,7 +114,16 @@ fn results_leave_in_every_form() {
             if matches!(kind, OutputKind::Directory(_)) && path("files").exists() {
                 std::fs::remove_dir_all(path("files")).unwrap();
             }
-            world.engine.export(&done.built, &image, &output, &Quiet, &ashlar_sandbox::Cancel::new().unwrap()).unwrap();
+            world
+                .engine
+                .export(
+                    &done.built,
+                    &image,
+                    &output,
+                    &Quiet,
+                    &ashlar_sandbox::Cancel::new().unwrap(),
+                )
+                .unwrap();
         }
     }
     assert_eq!(std::fs::read_to_string(path("files/hi")).unwrap(), "hi\n");

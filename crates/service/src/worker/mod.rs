@@ -99,8 +99,7 @@ impl Service {
         self.workers().register(build, record.fence, &cancel);
         self.counters().started(&record);
         let cap = Some(self.log_cap(&record));
-        let writer =
-            JournalWriter::spawn_capped(self.store().clone(), build, record.fence, cap);
+        let writer = JournalWriter::spawn_capped(self.store().clone(), build, record.fence, cap);
         let failures = self.blobs().remote_failures();
         let result = {
             let run = self.run(&record, &writer, &cancel);

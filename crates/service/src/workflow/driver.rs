@@ -138,7 +138,7 @@ impl Service {
         let run = record.submission.build;
         let writer = JournalWriter::spawn(self.store().clone(), run, record.fence);
         match self.prepare_drive(record, &writer).await {
-            Ok(drive) => drive.to_end().await,
+            Ok(drive) => drive.run_to_end().await,
             Err(error) => self.fail_run(&writer, &error).await,
         }
         drop(permit);
@@ -197,7 +197,7 @@ const CHILDREN_AT_ONCE: u32 = 100;
 
 impl Drive {
     /// Drives the run to its end, or until it is another process's.
-    async fn to_end(mut self) {
+    async fn run_to_end(mut self) {
         let run = self.record.submission.build;
         self.announce();
         loop {

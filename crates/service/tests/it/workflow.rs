@@ -136,7 +136,7 @@ async fn a_node_builds_on_what_another_one_made(world: World) {
     );
     let base = BuildId::from_parts(0, [0; 10]);
     let NodeWork::Build(mut on) = build("ok") else { unreachable!() };
-    on.definition.recipe = Recipe::OnBuild { base, steps };
+    on.definition.recipe = Recipe::OnBuild { base, owner: None, steps };
     on.definition.tags = vec!["app:${args.version}".into()];
     on.on = Some("base".into());
     let nodes = vec![node("base", &[], build("ok")), node("top", &["base"], NodeWork::Build(on))];

@@ -20,7 +20,7 @@ use crate::builds::FIRST_FENCE;
 use crate::db::{Durability, Options};
 use crate::list::{Filter, Listed, Page};
 use crate::writer::{JournalWriter, now};
-use crate::{Error, Store, random};
+use crate::{Error, SegmentBlobs, Store, random};
 
 /// The name of the tenant that local builds belong to.
 const LOCAL_TENANT: &str = "local";
@@ -62,6 +62,12 @@ impl LocalHistory {
     /// When the file cannot be opened, or a newer Ashlar has written it.
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::start_opening(path)?.wait()
+    }
+
+    /// Says where logs are that a server has moved out of the database.
+    #[must_use]
+    pub fn with_segments(self, blobs: Arc<dyn SegmentBlobs>) -> Self {
+        Self { store: self.store.with_segments(blobs), ..self }
     }
 
     /// Begins to open the history, for a caller that has something else to do in the meantime.

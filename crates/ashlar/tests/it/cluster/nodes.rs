@@ -159,6 +159,7 @@ impl Node {
 }
 
 impl Drop for Node {
+    #[expect(clippy::print_stderr, reason = "a failed test shows what its processes said")]
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

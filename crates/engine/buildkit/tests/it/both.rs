@@ -59,7 +59,8 @@ fn fill(world: &World) {
     let mut header = tar::Header::new_ustar();
     header.set_size(2);
     header.set_mode(0o604);
-    (header.set_uid(5), header.set_mtime(1_000_000));
+    header.set_uid(5);
+    header.set_mtime(1_000_000);
     archive.append_data(&mut header, "in/side", &b"ab"[..]).unwrap();
     archive.finish().unwrap();
 }
@@ -72,7 +73,7 @@ fn tree(engine: &Engine, world: &World, built: &Built) -> Tree {
     let path = world.path("flat.tar");
     let kind = OutputKind::Tar(Destination::File(path.clone()));
     let output = Output { kind, compression: Compression::None, annotations: BTreeMap::new() };
-    engine.export(built, &image, &output, &*world.heard).unwrap();
+    engine.export(built, &image, &output, &*world.heard, &world.cancel).unwrap();
     let mut tree = Tree::new();
     let mut archive = tar::Archive::new(std::fs::File::open(path).unwrap());
     for entry in archive.entries().unwrap() {

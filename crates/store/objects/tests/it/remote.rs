@@ -32,7 +32,12 @@ pub(crate) fn directory() -> Place {
 pub(crate) fn s3() -> Place {
     let s3 = S3::start();
     let remote = ashlar_objects::open(&s3.url("some/prefix"), s3.variables()).unwrap();
-    Place { remote, files: s3.dir.path().join(BUCKET).join("some/prefix"), s3: Some(s3), _dir: None }
+    Place {
+        remote,
+        files: s3.dir.path().join(BUCKET).join("some/prefix"),
+        s3: Some(s3),
+        _dir: None,
+    }
 }
 
 impl Place {
