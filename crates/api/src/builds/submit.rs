@@ -191,6 +191,10 @@ impl Ask {
         definition.limits = self.limits;
         definition.network = self.network;
         definition.start = self.start;
+        if self.steps.is_none() {
+            // Steps have it in their own definition.
+            definition.runtime = self.runtime;
+        }
         definition.epoch = self.source_date_epoch;
         definition.outputs = self.outputs;
         definition.tags = self.tags;
