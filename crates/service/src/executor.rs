@@ -17,8 +17,8 @@ use ashlar_native::{BuildRequest, Built, Engine};
 use ashlar_oci::Reference;
 use ashlar_sandbox::Cancel;
 
-use crate::Definition;
 use crate::recipe::image_name;
+use crate::{Definition, Recipe};
 
 /// The executor that is always there.
 const NATIVE: &str = "native";
@@ -89,11 +89,22 @@ impl Executors {
         }
     }
 
-    /// Says why the executor that was asked for does not run a build.
-    pub(crate) fn why_not(&self, requested: &str, definition: &Definition) -> String {
+    /// Says why a build is not run by the executor that was asked for, or by one that is taken
+    /// before the native one.
+    pub(crate) fn why_not(
+        &self,
+        requested: Option<&str>,
+        ran: &str,
+        definition: &Definition,
+    ) -> Option<String> {
+        let Some(requested) = requested else {
+            // Other kinds are native ones by themselves: there is nothing to tell.
+            let told = ran == NATIVE && matches!(definition.recipe, Recipe::Dockerfile(_));
+            return self.preferred.iter().filter(|_| told).find_map(|e| e.refusal(definition));
+        };
         let asked = self.preferred.iter().find(|e| e.name() == requested);
-        let said = asked.and_then(|e| e.refusal(definition));
-        said.unwrap_or_else(|| "no other backend is configured".into())
+        let why = || asked.and_then(|e| e.refusal(definition));
+        (requested != ran).then(|| why().unwrap_or_else(|| "no other backend is configured".into()))
     }
 }
 

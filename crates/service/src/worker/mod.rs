@@ -156,10 +156,9 @@ impl Service {
     ) -> Result<Finished, Failure> {
         let failed = |e: Error| Failure::new(FailureKind::Internal, e.internal_text());
         let definition = Definition::of(record).map_err(failed)?;
-        let executor = self.executors().choose(record.submission.backend.as_deref(), &definition);
         let requested = record.submission.backend.as_deref();
-        let other = requested.filter(|r| *r != executor.name());
-        let why = other.map(|r| self.executors().why_not(r, &definition));
+        let executor = self.executors().choose(requested, &definition);
+        let why = self.executors().why_not(requested, executor.name(), &definition);
         announce(record, writer, executor.name(), why);
         if let Some(seconds) = definition.limits.build_seconds {
             let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ashlar_buildkit::{Address, Buildkit, unfit};
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::Event;
+use ashlar_core::journal::{Event, Level, LogLine, Sink};
 use ashlar_native::{BuildRequest, Built, Engine};
 use ashlar_sandbox::Cancel;
 
@@ -67,14 +67,17 @@ impl Chosen {
         self.requested.word()
     }
 
-    /// Returns what the history is told.
-    pub(super) fn event(&self) -> Event {
+    /// Tells the history and whoever looks on what runs the build.
+    pub(super) fn announce(&self, sink: &dyn Sink) {
         let ran = if self.daemons.is_empty() { Backend::Native } else { Backend::Buildkit };
-        Event::Executor {
+        if let Some(reason) = &self.reason {
+            sink.event(Event::Log(LogLine::service(Level::Info, reason.clone())));
+        }
+        sink.event(Event::Executor {
             requested: Some(self.requested().to_owned()),
             ran: ran.word().to_owned(),
             reason: self.reason.clone(),
-        }
+        });
     }
 
     /// Runs a build. What a daemon made is as if it had been built here.

@@ -197,7 +197,7 @@ impl Work<'_> {
     /// Builds and writes all outputs.
     fn run(&self, secrets: Vec<(String, Vec<u8>)>, made: &mut Made) -> Result<(), Failure> {
         let definition = &self.job.definition;
-        self.hub.event(self.job.executor.event());
+        self.job.executor.announce(&*self.hub);
         let mut contexts = definition.contexts.clone();
         let checkout = match &definition.git {
             Some(git) => {
