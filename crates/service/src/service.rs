@@ -8,6 +8,7 @@ use ashlar_blobs::BlobStore;
 use ashlar_buildkit::Buildkit;
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
+use ashlar_native::gc::WorkLease;
 use ashlar_native::{Engine, EngineConfig};
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
@@ -48,6 +49,9 @@ pub struct Service {
     /// Held as long as the process lives: two servers in one data directory would take each
     /// other's builds for lost.
     _lock: File,
+    /// Held as long as the service lives: what has just been stored is granted a moment later, and
+    /// garbage may be collected in between.
+    _work: WorkLease,
 }
 
 impl std::fmt::Debug for Service {
@@ -102,6 +106,7 @@ impl Service {
             admin,
             admin_hash: Digest::of(disk.token.expose()),
             _lock: disk.lock,
+            _work: disk.work,
             store,
             config,
         }))
@@ -204,6 +209,7 @@ impl Service {
 struct Disk {
     root: PathBuf,
     lock: File,
+    work: WorkLease,
     worker: WorkerId,
     token: TokenText,
     keys: KeyRing,
@@ -223,6 +229,7 @@ fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
     let native = config.executor.clone();
     let native = native.unwrap_or_else(|| Arc::new(Native(engine.clone())));
     Ok(Disk {
+        work: engine.work_lease().map_err(Error::internal)?,
         worker: worker_id(&root)?,
         token: token_file::load(&root, config.admin_token.clone())?,
         keys,

@@ -63,6 +63,7 @@ fn id(kind: &ItemKind) -> String {
 fn holder(holder: &Holder) -> String {
     match holder {
         Holder::Image(name) => format!("image {name}"),
+        Holder::Server => "the server".to_owned(),
         Holder::Running => "a running step".to_owned(),
         Holder::Always => "the data directory".to_owned(),
     }

@@ -13,6 +13,7 @@ use ashlar_core::failure::Failure;
 use ashlar_layers::LayerBlob;
 use ashlar_oci::Reference;
 
+use super::grants::Grants;
 use super::{Holder, Item, ItemKind, Usage, Use};
 use crate::Engine;
 use crate::cache::RecordDir;
@@ -82,6 +83,7 @@ fn blobs(engine: &Engine, needed: &Needed) -> Result<Vec<Item>, Failure> {
             cached.insert(blob, format!("pulled {}", tag.reference.familiar()));
         }
     }
+    let granted = Grants::of(engine.dir().root()).all().map_err(internal)?;
     let made = RecordDir::new(engine.dir().cache().join("layer-blobs"));
     for (key, _) in made.list().map_err(internal)? {
         if let Some(blob) = made.get::<LayerBlob>(&key).map_err(internal)? {
@@ -91,12 +93,14 @@ fn blobs(engine: &Engine, needed: &Needed) -> Result<Vec<Item>, Failure> {
     let listed = images.blobs().list().map_err(internal)?;
     let item = |blob: BlobInfo| {
         let name = needed.blobs.get(&blob.digest).or_else(|| cached.get(&blob.digest));
+        let mut holders = held_by(needed.blobs.get(&blob.digest));
+        holders.extend(granted.contains(&blob.digest).then_some(Holder::Server));
         Item {
             kind: ItemKind::Blob(blob.digest),
             name: name.cloned().unwrap_or_default(),
             bytes: blob.size,
             last_used: blob.modified,
-            holders: held_by(needed.blobs.get(&blob.digest)),
+            holders,
             good_for: if cached.contains_key(&blob.digest) { Use::Cache } else { Use::None },
         }
     };

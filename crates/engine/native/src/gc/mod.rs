@@ -6,6 +6,7 @@
 //! removes what a tag or a running step needs.
 
 mod facts;
+mod grants;
 mod lease;
 mod policy;
 mod remove;
@@ -56,6 +57,8 @@ impl ItemKind {
 pub enum Holder {
     /// An image, by its name or id.
     Image(String),
+    /// A server: a tenant's context or result, or a piece of a log.
+    Server,
     /// A running build or command.
     Running,
     /// It is not a cache at all.

@@ -8,6 +8,7 @@ use ashlar_core::failure::Failure;
 use ashlar_layers::LayerBlob;
 use ashlar_snapshots::Removal;
 
+use super::grants::Grants;
 use super::{ItemKind, Plan, Usage};
 use crate::Engine;
 use crate::cache::{FinalRecord, LayerRecord, RecordDir};
@@ -34,6 +35,8 @@ pub(super) fn apply(engine: &Engine, usage: &Usage, plan: &mut Plan) -> Result<(
 
 fn remove(engine: &Engine, kind: &ItemKind) -> Result<bool, Failure> {
     match kind {
+        // A server may have come to need it since it was looked at.
+        ItemKind::Blob(digest) if is_granted(engine, digest)? => Ok(false),
         ItemKind::Blob(digest) => engine.images().blobs().remove(digest).map_err(internal),
         ItemKind::Layer(id) => {
             let removal = engine.snapshots().remove(id).map_err(internal)?;
@@ -43,6 +46,10 @@ fn remove(engine: &Engine, kind: &ItemKind) -> Result<bool, Failure> {
         ItemKind::FailedStep(place) => fs::remove_dir_all(place).map(|()| true).map_err(internal),
         ItemKind::Records | ItemKind::History => Ok(false),
     }
+}
+
+fn is_granted(engine: &Engine, digest: &Digest) -> Result<bool, Failure> {
+    Grants::of(engine.dir().root()).holds(digest).map_err(internal)
 }
 
 /// Forgets results whose layers or blobs are gone. The keys of steps stay, so that the next miss
