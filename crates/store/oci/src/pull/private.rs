@@ -6,6 +6,9 @@
 //! become a reader one has to fetch the bytes from a registry that gives them; whoever can do that
 //! has them already. Once they came with no credentials at all, the mark goes: they are public.
 //!
+//! What builds make is marked too, once it has a digest that others could name: manifest, config and
+//! the layers that are theirs. It is its tenant's until a registry gives it to somebody.
+//!
 //! A mark is set before the bytes are stored and looked at after a fetch, so that no order of two
 //! builds lets bytes through.
 
@@ -93,6 +96,26 @@ impl Images {
         }
         let mut mark = known.unwrap_or_default();
         if mark.readers.insert(viewer.tenant.clone()) {
+            files::write_json(&path, &mark)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a tenant's build made content: the tenant is a reader from now on. Where nobody is
+    /// marked yet, everybody reads it; with `new` it becomes the tenant's alone. To be called before
+    /// anybody is told the digest.
+    ///
+    /// # Errors
+    /// When the mark can not be written.
+    pub fn note_made(&self, tenant: &str, digest: &Digest, new: bool) -> Result<()> {
+        let path = self.mark_path(digest);
+        let _lock = self.store.lock()?;
+        let known: Option<Mark> = files::read_json(&path)?;
+        if known.is_none() && !new {
+            return Ok(());
+        }
+        let mut mark = known.unwrap_or_default();
+        if mark.readers.insert(tenant.to_owned()) {
             files::write_json(&path, &mark)?;
         }
         Ok(())

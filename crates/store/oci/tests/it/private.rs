@@ -125,3 +125,34 @@ fn who_has_the_bytes_may_have_them_and_what_is_public_stays_so() {
     pull(&owner(&local, &fake), &tag).unwrap();
     assert!(view("third").may_read(&layer).unwrap());
 }
+
+#[test]
+fn what_a_build_made_is_its_tenants_until_a_registry_gives_it() {
+    let mut content = Content::default();
+    let (manifest, layers) = content.image("1", "linux/amd64", &[LAYER]);
+    let local = Local::new();
+    // What packaging leaves: all blobs in the store, from no registry.
+    for bytes in content.blobs.values().chain(content.manifests.values().map(|m| &m.1)) {
+        local.images.blobs().put_bytes(bytes).unwrap();
+    }
+    for digest in [manifest, layers[0].digest] {
+        local.images.note_made("owner", &digest, true).unwrap();
+    }
+    let view = |tenant: &str| local.images.for_tenant(tenant, BTreeMap::new());
+    let nothing = Fake::start(|_| Reply::new(404));
+    let pinned = format!("{}/app@{manifest}", nothing.host);
+    let error = pull(&view("stranger"), &pinned).unwrap_err();
+    assert!(matches!(&error, PullError::Registry(_)), "{error}");
+    pull(&view("owner"), &pinned).unwrap();
+    // Somebody makes the same: both have it.
+    local.images.note_made("second", &manifest, false).unwrap();
+    assert!(view("second").may_read(&manifest).unwrap());
+    assert!(!view("stranger").may_read(&manifest).unwrap());
+    // Pushed where everybody may pull it, it is everybody's.
+    let public = Fake::start(move |r| content.answer(r));
+    pull(&view("stranger"), &format!("{}/app@{manifest}", public.host)).unwrap();
+    assert!(view("third").may_read(&manifest).unwrap());
+    // What nobody is marked for stays so when somebody makes it as well.
+    local.images.note_made("owner", &manifest, false).unwrap();
+    assert!(view("third").may_read(&manifest).unwrap());
+}
