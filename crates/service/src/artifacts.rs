@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Record, Sink};
-use ashlar_core::{BuildId, Digest};
+use ashlar_core::{BuildId, Digest, TenantId};
 use ashlar_layers::Compression;
 use ashlar_native::export::{Image, Output, OutputKind};
 use ashlar_oci::{Descriptor, LocalImage, Transfer};
@@ -130,17 +130,20 @@ impl Service {
         let local = self.local_image(record)?;
         let manifest = match local.manifest.clone() {
             Some(manifest) => manifest,
-            None => self.compose(local)?,
+            None => self.compose(record.submission.tenant, local)?,
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
-        self.grants().add(record.submission.tenant, &blobs_of(&manifest.digest, &bytes)?)?;
+        let blobs = blobs_of(&manifest.digest, &bytes)?;
+        self.join_readers(record.submission.tenant, &blobs)?;
+        self.grants().add(record.submission.tenant, &blobs)?;
         let (digest, media_type) = (manifest.digest, manifest.media_type);
         Ok(Packaged { digest, media_type, manifest: bytes })
     }
 
     /// Makes manifest, config and layers of a local image as blobs that last.
-    pub(crate) fn compose(&self, local: LocalImage) -> Result<Descriptor, Error> {
+    pub(crate) fn compose(&self, tenant: TenantId, local: LocalImage) -> Result<Descriptor, Error> {
         self.fetch_layers(&local)?;
+        let own = own_layers(&local);
         let image =
             Image { config: local.config, layers: local.layers, names: Vec::new(), epoch: None };
         let output = Output {
@@ -151,8 +154,38 @@ impl Service {
         let made = self.engine().package(&image, &output, false, &Quiet);
         let (made, _) = made.map_err(Error::internal)?;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
+        self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
         self.blobs().keep(&blobs_of(&made.manifest.digest, &manifest)?)?;
         Ok(made.manifest)
+    }
+
+    /// Marks what a tenant's build made as the tenant's own: the manifest, its config, and the
+    /// layers that no registry gave. To know their digests is not enough for others then.
+    pub(crate) fn mark_made(
+        &self,
+        tenant: TenantId,
+        digest: &Digest,
+        manifest: &[u8],
+        own: &[bool],
+    ) -> Result<(), Error> {
+        let (images, tenant) = (self.engine().images(), tenant.to_string());
+        // The manifest first, its layers in their order, the config last.
+        let blobs = blobs_of(digest, manifest)?;
+        let is_own = |place: usize| match place.checked_sub(1) {
+            Some(layer) => own.get(layer).copied().unwrap_or(true),
+            None => true,
+        };
+        for (place, blob) in blobs.iter().enumerate() {
+            images.note_made(&tenant, blob, is_own(place)).map_err(Error::internal)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a tenant whose build came to the same as another's read what is marked as theirs.
+    pub(crate) fn join_readers(&self, tenant: TenantId, blobs: &[Digest]) -> Result<(), Error> {
+        let (images, tenant) = (self.engine().images(), tenant.to_string());
+        let join = |blob| images.note_made(&tenant, blob, false).map_err(Error::internal);
+        blobs.iter().try_for_each(join)
     }
 
     /// Fetches the layers of the base that were never needed: after a restart the engine no longer
@@ -175,7 +208,12 @@ impl Service {
     }
 }
 
-/// Returns the digests of a manifest and of all that it names.
+/// Says of each layer whether it is a build's own: what a registry gave has a blob.
+pub(crate) fn own_layers(local: &LocalImage) -> Vec<bool> {
+    local.layers.iter().map(|layer| layer.blob.is_none()).collect()
+}
+
+/// Returns the digests of a manifest, of its layers in their order, and of its config.
 pub(crate) fn blobs_of(digest: &Digest, manifest: &[u8]) -> Result<Vec<Digest>, Error> {
     let document: serde_json::Value = serde_json::from_slice(manifest).map_err(Error::internal)?;
     let layers = document["layers"].as_array().into_iter().flatten();

@@ -9,7 +9,7 @@ use ashlar_core::{BuildId, Digest, Platform, TenantId};
 use ashlar_native::export::{Destination, Image, Output as Form, OutputKind};
 use ashlar_oci::{ArchiveKind, Composed, Descriptor, Entry, LocalImage, Reference, write_archive};
 
-use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of};
+use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of, own_layers};
 use crate::push::LayerCompression;
 use crate::{Actor, Definition, Error, Service};
 
@@ -155,10 +155,12 @@ impl Service {
         sink: &dyn Sink,
     ) -> Result<Composed, Error> {
         self.fetch_layers(&local)?;
+        let own = own_layers(&local);
         let image = Image { config: local.config, layers: local.layers, names: Vec::new(), epoch };
         let made = self.engine().package(&image, form, false, sink).map_err(Error::internal)?.0;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&made.manifest.digest, &manifest)?;
+        self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
         self.blobs().keep(&blobs)?;
         self.grants().add(tenant, &blobs)?;
         Ok(made)

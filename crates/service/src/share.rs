@@ -72,7 +72,7 @@ impl Service {
         let manifest = match local.manifest.clone() {
             // An earlier build made the same image: its blobs may only be here.
             Some(manifest) => manifest,
-            None => self.compose(local.clone())?,
+            None => self.compose(tenant, local.clone())?,
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
         let mut needed = blobs_of(&manifest.digest, &bytes)?;
@@ -82,6 +82,7 @@ impl Service {
         let image = LocalImage { layers: self.plain_layers(&bytes)?, ..local };
         let record = serde_json::to_vec(&ImageRecord { version: VERSION, image });
         let record = self.blobs().put_bytes(&record.map_err(Error::internal)?)?.digest;
+        self.join_readers(tenant, &needed)?;
         self.grants().add(tenant, &needed)?;
         needed.push(record);
         self.blobs().keep(&needed)?;
