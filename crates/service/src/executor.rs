@@ -144,7 +144,16 @@ pub(crate) fn keep(
     let image = Image::of(&built, vec![name], epoch)?;
     let not_stored = |failure| Failure { kind: FailureKind::Export, ..failure };
     let digest = engine.keep_image(&image, None).map_err(not_stored)?;
-    Ok(Finished { artifacts: vec![image_artifact(digest)], files: built.returned })
+    let artifact = ArtifactRecord { bytes: own_bytes(engine, &image), ..image_artifact(digest) };
+    Ok(Finished { artifacts: vec![artifact], files: built.returned })
+}
+
+/// Returns the bytes of the files in an image's layers that no registry gave: what it holds beyond
+/// its base. Unknown when a layer is not on the disk.
+fn own_bytes(engine: &Engine, image: &Image) -> Option<u64> {
+    let own = image.layers.iter().filter(|layer| layer.blob.is_none());
+    let bytes = own.map(|layer| Some(engine.snapshots().layer(&layer.tree?).ok()?.content_bytes));
+    bytes.sum()
 }
 
 /// Returns the record of an image by its id among the local images.
