@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use ashlar_api::{PublicUrl, TrustedProxies};
+use ashlar_service::Retention;
 use clap::Args;
 
 use super::worker::NodeArgs;
@@ -31,6 +32,11 @@ pub(crate) struct ServeArgs {
     /// Requests per second and tenant, and per address without a good token; no bound when absent
     #[arg(long, env = "ASHLAR_REQUESTS_PER_SECOND", value_name = "N")]
     pub(crate) requests_per_second: Option<u32>,
+    /// How long builds are kept where neither dialect, tenant nor scope says otherwise: bounds on the
+    /// age, count and bytes of records, logs and artifacts of a scope, e.g.
+    /// records.age=90d,records.count=1000,logs.age=30d,artifacts.count=20; no bound when absent
+    #[arg(long, env = "ASHLAR_RETENTION", value_name = "BOUNDS")]
+    pub(crate) retention: Option<Retention>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

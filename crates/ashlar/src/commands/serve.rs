@@ -142,6 +142,7 @@ fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
         );
     }
     config.database.clone_from(&args.database);
+    config.retention = args.retention.unwrap_or_default();
     let public = args.public_url.as_ref().map(ToString::to_string);
     config.public_url = Some(public.unwrap_or_else(|| format!("http://{}", args.listen)));
     config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
