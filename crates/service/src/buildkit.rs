@@ -49,7 +49,8 @@ impl Executor for OnBuildkit {
     fn refusal(&self, definition: &Definition) -> Option<String> {
         match &definition.recipe {
             Recipe::Dockerfile(request) => {
-                unfit(request, &definition.limits.within(&self.limits), INTERNAL_HOST)
+                let limits = definition.limits.binding().within(&self.limits);
+                unfit(request, &limits, INTERNAL_HOST)
             }
             _ => Some("BuildKit runs Dockerfiles only".into()),
         }

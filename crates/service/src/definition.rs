@@ -203,9 +203,18 @@ pub struct Limits {
     /// Bytes of log of one attempt at the build; of more the first and the last are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_bytes: Option<u64>,
+    /// Whether these are the size of machine that is wished for, which an executor that has its
+    /// own machines may pass over. The server's own limits are never passed over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub advisory: bool,
 }
 
 impl Limits {
+    /// Returns what an executor must hold.
+    pub(crate) fn binding(&self) -> Self {
+        if self.advisory { Self::default() } else { self.clone() }
+    }
+
     fn is_none(&self) -> bool {
         *self == Self::default()
     }

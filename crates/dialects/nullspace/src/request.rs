@@ -109,6 +109,8 @@ impl BuildConfig {
             memory_bytes: Some(self.memory_mib << 20),
             cpus: Some(self.vcpus as f64),
             disk_bytes: self.disk_mb.map(|mb| mb << 20),
+            // Every request has a size; a BuildKit daemon has its own.
+            advisory: true,
             ..Limits::default()
         }
     }
