@@ -6,7 +6,7 @@ use ashlar_core::failure::Failure;
 use ashlar_core::journal::StepCounts;
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest, TenantId, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A build.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,12 +66,41 @@ pub struct Build {
     /// Whether it is kept from being forgotten.
     #[serde(default)]
     pub pinned: bool,
+    /// When what belongs to it goes; only when one build is asked for.
+    #[serde(default)]
+    pub expiry: Option<Expiry>,
     /// Number of the journal's next entry.
     #[serde(default)]
     pub next: u64,
     /// What it was made from, when a single build was asked for.
     #[serde(default)]
     pub definition: serde_json::Value,
+}
+
+/// When the things of a build go, as far as is known.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Expiry {
+    /// Why it stays in any case: `pinned`, `promoted` or `last_good`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exempt: Option<String>,
+    /// The record, and all else with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Due>,
+    /// The log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Due>,
+    /// The artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Due>,
+}
+
+/// When something goes, and which bound lets it go.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Due {
+    /// The first moment.
+    pub at: Timestamp,
+    /// Which bound: `age`, `count` or `bytes`.
+    pub why: String,
 }
 
 impl Build {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use ashlar_client::{Due, Expiry};
 use ashlar_core::Timestamp;
 
 use super::origin::{Asked, Origin};
@@ -118,11 +119,27 @@ pub(super) fn show(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
     for (name, value) in &build.labels {
         say("label", output::clean(&format!("{name}={value}")))?;
     }
+    for text in build.expiry.iter().flat_map(kept) {
+        say("kept", output::clean(&text))?;
+    }
     if let Some(failure) = &build.failure {
         let text = output::clean(&failure.message);
         say("failure", format!("{}: {text}", failure.kind.as_str()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how long what belongs to a build is kept; nothing when nothing bounds it.
+fn kept(expiry: &Expiry) -> Vec<String> {
+    if let Some(why) = &expiry.exempt {
+        return vec![format!("in any case ({})", why.replace('_', " "))];
+    }
+    let things =
+        [("record", &expiry.record), ("log", &expiry.log), ("artifacts", &expiry.artifacts)];
+    let line = |(what, due): (&str, &Option<Due>)| {
+        due.as_ref().map(|due| format!("{what} until {} ({})", due.at, due.why))
+    };
+    things.into_iter().filter_map(line).collect()
 }
 
 fn cache_line(build: &BuildView) -> String {

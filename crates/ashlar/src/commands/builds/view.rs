@@ -29,6 +29,8 @@ pub(super) struct BuildView {
     pub(super) artifacts: Vec<ArtifactRecord>,
     pub(super) failure: Option<Failure>,
     pinned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expiry: Option<ashlar_client::Expiry>,
 }
 
 /// Counters of one cache.
@@ -73,6 +75,7 @@ impl From<&Record> for BuildView {
             artifacts: record.artifacts.clone(),
             failure: record.failure.clone(),
             pinned: record.pinned,
+            expiry: None,
         }
     }
 }
@@ -116,6 +119,7 @@ impl From<ashlar_client::Build> for BuildView {
             artifacts: build.artifacts.into_iter().map(artifact).collect(),
             failure: build.failure,
             pinned: build.pinned,
+            expiry: build.expiry,
         }
     }
 }
