@@ -148,8 +148,8 @@ pub(crate) fn keep(
     Ok(Finished { artifacts: vec![artifact], files: built.returned })
 }
 
-/// Returns the bytes of the files in an image's layers that no registry gave: what it holds beyond
-/// its base. Unknown when a layer is not on the disk.
+/// Returns the bytes of the files in an image's layers that no registry gave: its own, and those of
+/// a base that was built or imported here. Unknown when a layer is not on the disk.
 fn own_bytes(engine: &Engine, image: &Image) -> Option<u64> {
     let own = image.layers.iter().filter(|layer| layer.blob.is_none());
     let bytes = own.map(|layer| Some(engine.snapshots().layer(&layer.tree?).ok()?.content_bytes));
