@@ -17,6 +17,7 @@ mod progress;
 mod remote_build;
 mod remote_builds;
 mod remote_push;
+mod retention;
 #[path = "../../../store/objects/tests/it/s3.rs"]
 mod s3;
 mod serve;

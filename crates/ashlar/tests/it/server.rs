@@ -56,9 +56,16 @@ impl Server {
 
     /// Kills the process and starts another on the same address.
     pub(crate) fn restart(&mut self, world: &World) {
+        self.restart_with(world, &[]);
+    }
+
+    /// Does so with more settings.
+    pub(crate) fn restart_with(&mut self, world: &World, args: &[&str]) {
         self.kill();
         let listen = self.url.trim_start_matches("http://").to_owned();
-        self.spawn(serve(world, &listen));
+        let mut command = serve(world, &listen);
+        command.args(args);
+        self.spawn(command);
     }
 
     pub(crate) fn kill(&mut self) {
