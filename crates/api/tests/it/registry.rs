@@ -1,5 +1,7 @@
 //! The registry with real clients.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::Command;
 
 use reqwest::Method;
@@ -95,4 +97,51 @@ async fn docker_archives_can_be_downloaded() {
     let shown = skopeo(&["inspect", &format!("docker-archive:{}:app:1", file.display())]);
     assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
     world.admin.get(&path.replace("app:1", "APP")).await.is(400);
+}
+
+/// Starts a registry that has nothing; returns its host.
+fn empty_registry() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            // A request without a body ends with its headers.
+            let lines = BufReader::new(connection.try_clone().unwrap()).lines();
+            lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = connection.write_all(answer.as_bytes());
+        }
+    });
+    host
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_of_another_tenants_image_is_no_way_to_it() {
+    let world = World::new().await;
+    let (owner, stranger) =
+        (world.tenant("acme", "developer").await, world.tenant("spies", "developer").await);
+    let built = owner.built(&json!({"dockerfile": "FROM base\nRUN echo mine >/mine\n"})).await;
+    let path = format!("/v2/acme/builds/manifests/{}", id(&built));
+    let manifest = owner.get(&path).await.is(200);
+    let digest = ashlar_core::Digest::of(&manifest.body);
+    let text = format!("FROM {}/x@{digest}\nRUN cat /mine\n", empty_registry());
+    let failed = stranger.wait(&stranger.dockerfile(&text).await).await;
+    assert_eq!(failed["state"], "failed", "{failed}");
+    let why = failed["failure"]["message"].as_str().unwrap();
+    assert!(why.contains("not found") || why.contains("404"), "{why}");
+    // The tenant itself has the image.
+    owner.built(&json!({"dockerfile": text})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_has_the_size_of_what_it_holds() {
+    let world = World::new().await;
+    let size = async |step: &str| {
+        let ask = json!({"dockerfile": format!("FROM base\nRUN {step} >/file\n")});
+        world.admin.built(&ask).await["artifacts"][0]["bytes"].as_u64().unwrap()
+    };
+    let (small, large) = (size("echo 8 bytes").await, size("seq 10000").await);
+    // The numbers up to 10000, one a line.
+    assert_eq!(large - small, 48_894 - "8 bytes\n".len() as u64);
 }
