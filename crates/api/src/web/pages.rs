@@ -6,7 +6,7 @@ use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::journal::{Entry, Event, Record, StepOutcome};
 use ashlar_core::{BuildId, Timestamp};
 use ashlar_http::Origin;
-use ashlar_service::{Error, LogLineAt, Page, Query as ListQuery};
+use ashlar_service::{Due, Error, Exempt, Expiry, LogLineAt, Page, Query as ListQuery};
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -121,6 +121,7 @@ struct Build {
     hint: Option<String>,
     artifacts: Vec<String>,
     tags: Vec<String>,
+    kept: Vec<String>,
     steps: Vec<Step>,
     log: String,
     cut: bool,
@@ -149,9 +150,10 @@ pub(super) async fn build(
         let most = usize::try_from(LOG_ENTRIES).unwrap_or(usize::MAX);
         let entries = shared.service.journal(&actor, build, from, most).await?;
         let tags = shared.service.tags_of(&actor, build).await?;
-        Ok::<_, Error>((record, events, entries, tags))
+        let expiry = shared.service.expiry(&record).await?;
+        Ok::<_, Error>((record, events, entries, tags, expiry))
     };
-    let (record, events, entries, tags) = match look.await {
+    let (record, events, entries, tags, expiry) = match look.await {
         Ok(found) => found,
         Err(error) => return failed(&origin, error),
     };
@@ -164,6 +166,7 @@ pub(super) async fn build(
         hint: record.failure.as_ref().and_then(|f| f.hint.clone()),
         artifacts: record.artifacts.iter().map(|a| format!("{} {}", a.name, a.digest)).collect(),
         tags,
+        kept: kept(&expiry),
         steps: steps(&events),
         cut: record.next_number > LOG_ENTRIES,
         log: log(entries),
@@ -175,6 +178,23 @@ pub(super) async fn build(
         response.headers_mut().insert(HeaderName::from_static("refresh"), after);
     }
     response
+}
+
+/// Says how long what belongs to a build is kept; nothing when nothing bounds it.
+fn kept(expiry: &Expiry) -> Vec<String> {
+    if let Some(exempt) = expiry.exempt {
+        let why = match exempt {
+            Exempt::Pinned => "it is pinned",
+            Exempt::Promoted => "a name was promoted to it",
+            Exempt::LastGood => "it is the newest success of its name",
+        };
+        return vec![format!("in any case: {why}")];
+    }
+    let things = [("record", expiry.record), ("log", expiry.log), ("artifacts", expiry.artifacts)];
+    let line = |(what, due): (&str, Option<Due>)| {
+        due.map(|due| format!("{what} until {} UTC ({})", time(due.at), due.why.as_str()))
+    };
+    things.into_iter().filter_map(line).collect()
 }
 
 /// Puts together what the journal says of the current attempt's steps.

@@ -35,6 +35,9 @@ async fn pages_need_a_login_show_builds_and_run_nothing() {
     }
     assert!(one.text().contains("&lt;script&gt;alert(1)&lt;/script&gt;\n"), "{}", one.text());
     assert!(one.text().contains("no earlier build has this step"), "{}", one.text());
+    let good = world.admin.built(&json!({"dockerfile": "FROM base\n"})).await;
+    let good = page(&format!("/builds/{}", id(&good))).await.is(200).text();
+    assert!(good.contains("in any case: it is the newest success of its name"), "{good}");
     assert!(page("/?q=state:done").await.is(400).text().contains("state"));
     page("/builds/none").await.is(404);
     let log = page(&format!("/builds/{build}/log")).await.is(200);
