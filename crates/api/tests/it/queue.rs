@@ -49,6 +49,7 @@ async fn two_servers_on_one_database_run_each_build_once() {
     let database = crate::postgres::fresh_database().await;
     let set = |config: &mut ashlar_service::ServiceConfig| {
         config.database = Some(database.clone());
+        config.secrets_key = Some("5e".repeat(32));
         config.slots = 2;
     };
     let (one, two) = tokio::join!(World::with(set), World::with(set));

@@ -67,8 +67,9 @@ impl Server {
     fn send(&self, what: &str, rest: &str) -> TcpStream {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        let scheme = if what.contains(" /polyaxon/") { "Token" } else { "Bearer" };
         let request = format!(
-            "{what} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {TOKEN}\r\n\
+            "{what} HTTP/1.1\r\nhost: {}\r\nauthorization: {scheme} {TOKEN}\r\n\
              connection: close\r\n{rest}",
             self.address
         );

@@ -54,8 +54,8 @@ pub struct Manifest {
     pub media_type: Option<String>,
     /// The image's config.
     pub config: Descriptor,
-    /// The layers, bottom first.
-    #[serde(default)]
+    /// The layers, bottom first. BuildKit writes null when there are none.
+    #[serde(default, deserialize_with = "or_empty")]
     pub layers: Vec<Descriptor>,
     /// Free names and values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,6 +63,10 @@ pub struct Manifest {
     /// Fields that this program does not know, kept as they came.
     #[serde(flatten)]
     pub other: Map<String, Value>,
+}
+
+fn or_empty<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Vec<Descriptor>, D::Error> {
+    Option::deserialize(input).map(Option::unwrap_or_default)
 }
 
 /// A list of manifests, one a platform.

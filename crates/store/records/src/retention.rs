@@ -248,13 +248,17 @@ impl Store {
              ORDER BY k.ended_at, k.build LIMIT $3"
         );
         let values = args![group.id, &group.dialect, FORGET_AT_ONCE as u64];
+        let beyond = |most: Option<u64>, n: u64, spared: u64| {
+            most.is_some_and(|most| n.saturating_add(spared) > most)
+        };
         let mut found = Vec::new();
         for row in self.db.all(AssertSqlSafe(sql), values).await? {
+            let spared = self.spared_since(group, what, row.time(1)?).await?;
             let old = bounds.age().is_some_and(|age| after(row.time(1).unwrap_or(now), age) <= now);
             let why = match () {
                 () if old => Why::Age,
-                () if bounds.count().is_some_and(|most| left > most) => Why::Count,
-                () if bounds.bytes().is_some_and(|most| bytes > most) => Why::Bytes,
+                () if beyond(bounds.count(), left, spared.0) => Why::Count,
+                () if beyond(bounds.bytes(), bytes, spared.1) => Why::Bytes,
                 () => break,
             };
             left = left.saturating_sub(1);
@@ -262,6 +266,20 @@ impl Store {
             found.push((row.build(0)?, why));
         }
         Ok(found)
+    }
+
+    /// Counts exempt builds of a group that ended at a time or after it, and adds up their bytes:
+    /// they stay, but whoever is older has them before it as any other.
+    async fn spared_since(
+        &self,
+        group: &Group,
+        what: What,
+        since: Timestamp,
+    ) -> Result<(u64, u64), Error> {
+        let sql = spared_newer(what);
+        let values = args![group.id, &group.dialect, since, NEWER_MAX];
+        let row = self.db.maybe(AssertSqlSafe(sql), values).await?;
+        row.map_or(Ok((0, 0)), |row| Ok((row.count(0)?, row.count(1)?)))
     }
 
     /// Lets a thing of a build that has ended go, unless the build is exempt. That it went is in
@@ -383,8 +401,21 @@ async fn newer(tx: &mut Tx, row: &Row, what: What) -> Result<(u64, u64), Error> 
     );
     let (scope, dialect, ended) = (row.int(1)?, row.text(2)?, row.int(3)?);
     let values = args![scope, dialect, ended, row.int(0)?, NEWER_MAX];
-    let row = tx.one(AssertSqlSafe(sql), values).await?;
-    Ok((row.count(0)?, row.count(1)?))
+    let newer = tx.one(AssertSqlSafe(sql), values).await?;
+    let values = args![row.int(1)?, row.text(2)?, ended.saturating_add(1), NEWER_MAX];
+    let spared = tx.one(AssertSqlSafe(spared_newer(what)), values).await?;
+    let sum = |column| Ok::<_, Error>(newer.count(column)?.saturating_add(spared.count(column)?));
+    Ok((sum(0)?, sum(1)?))
+}
+
+/// The query for exempt builds of a group from a time on.
+fn spared_newer(what: What) -> String {
+    let (there, size) = columns(what);
+    format!(
+        "SELECT COUNT(*), CAST(COALESCE(SUM(n.size), 0) AS BIGINT) FROM \
+         (SELECT {size} AS size FROM kept k WHERE k.scope = $1 AND k.dialect = $2 \
+          AND k.spared_until > 0{there} AND k.ended_at >= $3 LIMIT $4) n"
+    )
 }
 
 fn group(row: &Row) -> Result<Group, Error> {

@@ -43,6 +43,7 @@ CREATE INDEX kept_logs ON kept (scope, dialect, ended_at, build)
 CREATE INDEX kept_artifacts ON kept (scope, dialect, ended_at, build)
   WHERE spared_until = 0 AND artifact_bytes IS NOT NULL;
 CREATE INDEX kept_spared ON kept (spared_until) WHERE spared_until > 0;
+CREATE INDEX kept_exempt ON kept (scope, dialect, ended_at) WHERE spared_until > 0;
 
 -- Sums over `kept` without what is spared.
 CREATE TABLE kept_totals (
