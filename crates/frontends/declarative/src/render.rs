@@ -81,7 +81,13 @@ fn escape(text: &str, special: &[char]) -> String {
 
 /// Flags, sources and destination of a copy, not quoted: what histories show.
 pub(crate) fn copy_words(item: &CopyItem) -> Vec<String> {
-    flags(item).into_iter().chain(item.sources.iter().cloned()).chain([destination(item)]).collect()
+    let sources = item.sources.iter().map(|s| no_heredoc(s.clone()));
+    flags(item).into_iter().chain(sources).chain([destination(item)]).collect()
+}
+
+/// `COPY` takes what begins with `<<` for a heredoc, also in its JSON form.
+fn no_heredoc(path: String) -> String {
+    if path.starts_with("<<") { format!("./{path}") } else { path }
 }
 
 fn flags(item: &CopyItem) -> Vec<String> {
@@ -93,11 +99,12 @@ fn flags(item: &CopyItem) -> Vec<String> {
 /// `COPY` of several sources demands a directory by its trailing slash.
 fn destination(item: &CopyItem) -> String {
     let slash = if item.sources.len() > 1 && !item.dst.ends_with('/') { "/" } else { "" };
-    format!("{}{slash}", item.dst)
+    no_heredoc(format!("{}{slash}", item.dst))
 }
 
 fn copy(item: &CopyItem) -> String {
-    let paths = item.sources.iter().map(|s| pattern(s)).chain([destination(item)]);
+    let paths = item.sources.iter().map(|s| no_heredoc(pattern(s)));
+    let paths = paths.chain([destination(item)]);
     let paths: Vec<String> = paths.collect();
     let odd = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | '$' | '<' | '#' | '[');
     let mut words = flags(item);

@@ -106,6 +106,7 @@ fn every_kind_of_step_is_its_instruction() {
         json!([{"action": "copy", "sources": ["."], "dst": ".", "mode": "0640", "user": "root"}]),
         json!([{"action": "copy", "sources": ["a b", "it's", "x\"y", "$HOME", "#c"], "dst": "/d e/"}]),
         json!([{"action": "copy_items", "items": [{"sources": ["a"], "dst": "/a"}]}]),
+        json!([{"action": "copy", "sources": ["<<a", "b"], "dst": "<<c"}]),
         json!([{"action": "remove", "path": "/a b", "recursive": true, "force": true}]),
         json!([{"action": "rename", "src": "/it's", "dst": "$x\n", "force": true}]),
         json!([{"action": "make_dir", "path": "/d", "mode": 493}]),
