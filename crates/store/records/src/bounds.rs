@@ -131,14 +131,20 @@ impl Bounds {
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {
     /// Of records.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "object")]
     pub records: Bounds,
     /// Of logs, before their records.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "object")]
     pub logs: Bounds,
     /// Of artifacts, before their records.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "object")]
     pub artifacts: Bounds,
+}
+
+/// Reads an object and nothing else: `serde` would take a list for one, by position.
+fn object<'de, D: Deserializer<'de>>(input: D) -> Result<Bounds, D::Error> {
+    let fields = serde_json::Map::deserialize(input)?;
+    serde_json::from_value(fields.into()).map_err(serde::de::Error::custom)
 }
 
 fn is_default(bounds: &Bounds) -> bool {
