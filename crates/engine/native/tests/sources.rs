@@ -91,6 +91,44 @@ fn an_address_is_fetched_once_while_it_does_not_change() {
 }
 
 #[test]
+fn a_plain_docker_archive_is_written_once_and_into_whatever_its_destination_is() {
+    let world = World::new();
+    let done = world.build("FROM base\nRUN seq 100000 >/n && ln /n /m\n").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let path = |name: &str| out.path().join(name);
+    let image = Image::of(&done.built, vec!["example.test/app:1".parse().unwrap()], None).unwrap();
+    let export = |kind, compression| {
+        let output = Output { kind, compression, annotations: BTreeMap::new() };
+        let cancel = ashlar_sandbox::Cancel::new().unwrap();
+        world.engine.export(&done.built, &image, &output, &Quiet, &cancel).unwrap().unwrap()
+    };
+    let docker = |name: &str| OutputKind::DockerArchive(Destination::File(path(name)));
+    let made = export(docker("first.tar"), Compression::None);
+    let manifest: ashlar_oci::Manifest = serde_json::from_slice(
+        &world.engine.images().blobs().read(&made.manifest.digest, 1 << 20).unwrap(),
+    )
+    .unwrap();
+    let layer = manifest.layers.last().unwrap();
+    assert!(
+        !world.engine.images().blobs().has(&layer.digest).unwrap(),
+        "it would be written twice"
+    );
+
+    let pipe = path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = std::thread::spawn(move || std::fs::read(pipe).unwrap());
+    export(docker("pipe"), Compression::None);
+    let first = std::fs::read(path("first.tar")).unwrap();
+    assert!(reading.join().unwrap() == first, "from a record, into a pipe");
+    assert!(path("pipe").metadata().is_ok_and(|m| !m.is_file()), "a pipe stays a pipe");
+
+    export(OutputKind::OciArchive(Destination::File(path("oci.tar"))), Compression::None);
+    assert!(world.engine.images().blobs().has(&layer.digest).unwrap());
+    export(docker("second.tar"), Compression::None);
+    assert!(std::fs::read(path("second.tar")).unwrap() == first, "from the store");
+}
+
+#[test]
 fn results_leave_in_every_form() {
     let world = World::new();
     let done = world

@@ -4,13 +4,14 @@
 //! 25 is an OCI layout with a `manifest.json`, and is written so here).
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write};
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ashlar_blobs::{BlobError, BlobStore};
 use serde_json::{Value, json};
 
+use crate::contents::{Contents, archive};
 use crate::manifest::{Descriptor, Document, Manifest};
 use crate::media_type as mt;
 use crate::reference::{DEFAULT_TAG, Reference};
@@ -50,13 +51,21 @@ pub enum ExportError {
     /// The blob store failed.
     #[error("the local blob store failed")]
     Blob(#[from] BlobError),
-    /// A blob in the store is not as long as its descriptor says.
-    #[error("blob {} has {actual} bytes in the store, {} in its manifest", blob.digest, blob.size)]
+    /// A blob is not as long as its descriptor says.
+    #[error("blob {} has {actual} bytes here, {} in its manifest", blob.digest, blob.size)]
     Size {
         /// The blob.
         blob: Box<Descriptor>,
-        /// Its size in the store.
+        /// Its size here.
         actual: u64,
+    },
+    /// A blob that was made while it was written came out another one.
+    #[error("blob {} came out as {actual}; the files of its layer changed meanwhile", blob.digest)]
+    Digest {
+        /// The blob.
+        blob: Box<Descriptor>,
+        /// What came out.
+        actual: ashlar_core::Digest,
     },
     /// A docker archive holds one platform of an image.
     #[error("a docker archive can not hold several platforms; write an OCI archive instead")]
@@ -79,7 +88,7 @@ type Result<T, E = ExportError> = std::result::Result<T, E>;
 /// # Errors
 /// See [`ExportError`].
 pub fn write_layout(dir: &Path, entries: &[Entry], blobs: &BlobStore) -> Result<()> {
-    let plan = Plan::new(entries, blobs)?;
+    let plan = Plan::new(entries, &blobs.into())?;
     let at = |path: &Path| {
         let path = path.to_owned();
         |source| ExportError::Write { path, source }
@@ -122,17 +131,18 @@ fn publish(temp: tempfile::NamedTempFile, to: &Path) -> io::Result<()> {
 
 /// Writes an archive to `out`. The same entries give the same bytes.
 ///
-/// With a [`File`] as `out` blobs are copied inside the kernel: wrap it in no buffer.
+/// With a [`File`](fs::File) as `out` blobs are copied inside the kernel: wrap it in no buffer.
 ///
 /// # Errors
 /// See [`ExportError`].
-pub fn write_archive<W: Write>(
+pub fn write_archive<'a, W: Write + Send>(
     out: W,
     kind: ArchiveKind,
     entries: &[Entry],
-    blobs: &BlobStore,
+    contents: impl Into<Contents<'a>>,
 ) -> Result<()> {
-    let plan = Plan::new(entries, blobs)?;
+    let contents = contents.into();
+    let plan = Plan::new(entries, &contents)?;
     let docker = match kind {
         ArchiveKind::Oci => None,
         ArchiveKind::Docker => Some(plan.docker_manifest(entries)?),
@@ -143,7 +153,7 @@ pub fn write_archive<W: Write>(
         tar.folder(folder)?;
     }
     for blob in &plan.blobs {
-        tar.blob(blob, blobs.open_read(&blob.digest)?)?;
+        tar.blob(blob, &contents)?;
     }
     tar.file("index.json", &plan.index(entries))?;
     if let Some(manifest) = docker {
@@ -161,20 +171,16 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(entries: &[Entry], store: &BlobStore) -> Result<Self> {
-        let documents = |e: &Entry| walk::documents(store, &e.root, Absent::Refuse);
+    fn new(entries: &[Entry], contents: &Contents<'_>) -> Result<Self> {
+        let documents = |e: &Entry| walk::documents(contents.store(), &e.root, Absent::Refuse);
         let nodes = entries.iter().map(documents).collect::<Result<Vec<_>, _>>()?;
         let (mut seen, mut blobs) = (BTreeSet::new(), Vec::new());
         for node in nodes.iter().flatten() {
             for blob in node.blobs().chain([&node.descriptor]) {
-                if !seen.insert(blob.digest) {
-                    continue;
+                if seen.insert(blob.digest) {
+                    contents.check(blob)?;
+                    blobs.push(blob.clone());
                 }
-                let actual = store.stat(&blob.digest)?.size;
-                if actual != blob.size {
-                    return Err(ExportError::Size { blob: Box::new(blob.clone()), actual });
-                }
-                blobs.push(blob.clone());
             }
         }
         blobs.sort_by_key(|b| b.digest);
@@ -245,7 +251,7 @@ struct TarWriter<W> {
     out: W,
 }
 
-impl<W: Write> TarWriter<W> {
+impl<W: Write + Send> TarWriter<W> {
     fn header(&mut self, name: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_path(name)?;
@@ -270,13 +276,10 @@ impl<W: Write> TarWriter<W> {
         self.pad(size)
     }
 
-    fn blob(&mut self, blob: &Descriptor, file: File) -> Result<()> {
+    fn blob(&mut self, blob: &Descriptor, contents: &Contents<'_>) -> Result<()> {
         let name = format!("blobs/sha256/{}", blob.digest.hex());
         self.header(&name, tar::EntryType::Regular, 0o644, blob.size).map_err(archive)?;
-        let copied = io::copy(&mut file.take(blob.size), &mut self.out).map_err(archive)?;
-        if copied != blob.size {
-            return Err(ExportError::Size { blob: Box::new(blob.clone()), actual: copied });
-        }
+        contents.write(blob, &mut self.out)?;
         self.pad(blob.size)
     }
 
@@ -289,8 +292,4 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(&[0; 1024]).map_err(archive)?;
         self.out.flush().map_err(archive)
     }
-}
-
-fn archive(source: io::Error) -> ExportError {
-    ExportError::Write { path: "archive".into(), source }
 }

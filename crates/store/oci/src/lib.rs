@@ -6,6 +6,7 @@
 //! Start with [`Images::resolve`], which leads from a name to a config and layers.
 
 pub mod compose;
+mod contents;
 pub mod export;
 mod files;
 mod image;
@@ -21,6 +22,7 @@ mod transfer;
 mod walk;
 
 pub use compose::{Composed, NewLayer, compose, compose_index};
+pub use contents::Contents;
 pub use export::{ArchiveKind, Entry, write_archive, write_layout};
 pub use files::FileError;
 pub use image::{LayerRef, LocalImage, Origin, ResolvedImage};

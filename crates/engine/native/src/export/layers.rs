@@ -1,11 +1,13 @@
 //! From a layer in whatever form to a blob.
 
+use std::io::{self, Write};
+
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::Progress;
 use ashlar_core::{Digest, Hasher};
 use ashlar_layers::{Compression, LayerBlob, TarOptions};
 use ashlar_oci::{Descriptor, LayerRef, NewLayer, Repository, Transfer};
-use ashlar_snapshots::Tree;
+use ashlar_snapshots::{SnapshotError, Tree};
 
 use crate::cache::RecordDir;
 use crate::engine::Shared;
@@ -17,6 +19,8 @@ pub(super) struct BlobWish {
     pub(super) compression: Compression,
     pub(super) epoch: Option<i64>,
     pub(super) for_push: bool,
+    /// Its bytes are made anew where they are written, not kept as a blob.
+    pub(super) loose: bool,
 }
 
 impl BlobWish {
@@ -68,23 +72,36 @@ impl Shared {
         for compression in harder.into_iter().chain([wish.compression]) {
             if let Some(known) =
                 records.get::<LayerBlob>(&wish.key(id, compression)).map_err(internal)?
-                && blobs.has(&known.digest).map_err(internal)?
+                && (wish.loose || blobs.has(&known.digest).map_err(internal)?)
             {
                 return Ok(known);
             }
         }
-        let subject = format!("compress layer {}", id.short());
-        way.sink.progress(Progress { subject, done: 0, total: 0 });
-        let _lease = self.snapshots.hold(&Tree(vec![*id])).map_err(internal)?;
-        let mut writer = blobs.writer().map_err(internal)?;
-        let options = TarOptions { source_date_epoch: wish.epoch, stop: way.stop.clone() };
-        let made = self
-            .snapshots
-            .write_blob(id, wish.compression, &options, &mut writer)
-            .map_err(super::export)?;
-        writer.commit(Some(&made.digest)).map_err(internal)?;
+        let made = if wish.loose {
+            self.write_layer(id, wish, way, &mut io::sink()).map_err(super::export)?
+        } else {
+            let subject = format!("compress layer {}", id.short());
+            way.sink.progress(Progress { subject, done: 0, total: 0 });
+            let mut writer = blobs.writer().map_err(internal)?;
+            let made = self.write_layer(id, wish, way, &mut writer).map_err(super::export)?;
+            writer.commit(Some(&made.digest)).map_err(internal)?;
+            made
+        };
         records.put(&wish.key(id, wish.compression), &made).map_err(internal)?;
         Ok(made)
+    }
+
+    /// Writes the blob of a layer to `out`.
+    pub(super) fn write_layer(
+        &self,
+        id: &Digest,
+        wish: BlobWish,
+        way: super::Way<'_>,
+        out: &mut (impl Write + Send),
+    ) -> Result<LayerBlob, SnapshotError> {
+        let _lease = self.snapshots.hold(&Tree(vec![*id]))?;
+        let options = TarOptions { source_date_epoch: wish.epoch, stop: way.stop.clone() };
+        self.snapshots.write_blob(id, wish.compression, &options, out)
     }
 
     fn fetch_blob(&self, layer: &LayerRef, way: super::Way<'_>) -> Result<(), Failure> {

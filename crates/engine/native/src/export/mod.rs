@@ -10,7 +10,7 @@ mod rootfs;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ashlar_core::Digest;
 use ashlar_core::failure::{Failure, FailureKind};
@@ -18,11 +18,12 @@ use ashlar_core::journal::{Progress, Sink};
 use ashlar_layers::{Compression, Stop};
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{
-    ArchiveKind, Composed, Entry, LayerRef, LocalImage, NewLayer, Origin, Reference, Transfer,
-    compose, write_archive, write_layout,
+    ArchiveKind, Composed, Contents, Entry, LayerRef, LocalImage, NewLayer, Origin, Reference,
+    Transfer, compose, write_archive, write_layout,
 };
 use ashlar_sandbox::Cancel;
 
+use self::layers::BlobWish;
 use crate::Engine;
 use crate::cancel::while_waiting;
 use crate::error::{chain, internal};
@@ -61,7 +62,7 @@ pub enum OutputKind {
 /// A file to write, or standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// A file; it appears when it is whole.
+    /// A file; it appears when it is whole. A device or a pipe is written to as it is.
     File(PathBuf),
     /// Standard output.
     Stdout,
@@ -136,22 +137,21 @@ impl Engine {
         for_push: bool,
         sink: &dyn Sink,
     ) -> Result<(Composed, BlobOrigins), Failure> {
-        self.package_unless(image, output, for_push, Way { sink, stop: &Stop::default() })
+        let way = Way { sink, stop: &Stop::default() };
+        self.package_unless(image, output, wish(image, output, for_push), way)
     }
 
     fn package_unless(
         &self,
         image: &Image,
         output: &Output,
-        for_push: bool,
+        wish: BlobWish,
         way: Way<'_>,
     ) -> Result<(Composed, BlobOrigins), Failure> {
         let mut layers = Vec::new();
         let mut origins = BlobOrigins::new();
         for layer in &image.layers {
-            let options =
-                layers::BlobWish { compression: output.compression, epoch: image.epoch, for_push };
-            let (made, origin) = self.shared.layer_blob(layer, options, way)?;
+            let (made, origin) = self.shared.layer_blob(layer, wish, way)?;
             if let Some(origin) = origin {
                 origins.insert(made.blob.digest, origin);
             }
@@ -198,12 +198,48 @@ impl Engine {
                 write_to(to, |out| self.shared.write_tar(tree, image.epoch, out, way))?;
                 return Ok(None);
             }
+            OutputKind::DockerArchive(to) if output.compression == Compression::None => {
+                return self.write_plain(to, image, output, way).map(Some);
+            }
             _ => {}
         }
         let for_push = matches!(output.kind, OutputKind::Registry(_));
-        let (composed, origins) = self.package_unless(image, output, for_push, way)?;
+        let wish = wish(image, output, for_push);
+        let (composed, origins) = self.package_unless(image, output, wish, way)?;
         self.write_composed(&output.kind, &composed, &image.names, &origins, way)?;
         Ok(Some(composed))
+    }
+
+    /// Writes a docker archive whose plain layers go from their files straight into it: a blob of
+    /// each would double what is written, for bytes that nothing but this archive wants.
+    fn write_plain(
+        &self,
+        to: &Destination,
+        image: &Image,
+        output: &Output,
+        way: Way<'_>,
+    ) -> Result<Composed, Failure> {
+        let wish = BlobWish { loose: true, ..wish(image, output, false) };
+        let (composed, _) = self.package_unless(image, output, wish, way)?;
+        let blobs = self.shared.images.blobs();
+        let mut contents = Contents::from(blobs);
+        for layer in &image.layers {
+            let (made, _) = self.shared.layer_blob(layer, wish, way)?;
+            let (Some(id), false) = (layer.tree, blobs.has(&made.blob.digest).map_err(internal)?)
+            else {
+                continue;
+            };
+            contents = contents.with(made.blob.digest, move |out| {
+                let written = self.shared.write_layer(&id, wish, way, &mut &mut *out);
+                written.map(drop).map_err(io::Error::other)
+            });
+        }
+        let entry = Entry { root: composed.manifest.clone(), names: image.names.clone() };
+        write_to(to, |out| {
+            let out = Stoppable { out, stop: way.stop };
+            write_archive(out, ArchiveKind::Docker, &[entry], contents).map_err(export)
+        })?;
+        Ok(composed)
     }
 
     /// Writes an image whose manifest and blobs are in the store.
@@ -256,6 +292,11 @@ impl Engine {
     }
 }
 
+/// How an output wants its layers.
+fn wish(image: &Image, output: &Output, for_push: bool) -> BlobWish {
+    BlobWish { compression: output.compression, epoch: image.epoch, for_push, loose: false }
+}
+
 /// Whom an export tells, and what ends it early.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
@@ -291,12 +332,14 @@ fn write_to(
             let out = io::stdout().as_fd().try_clone_to_owned().map_err(export)?;
             write(&mut File::from(out))
         }
+        Destination::File(path) if is_special(path) => {
+            let opened = File::options().write(true).open(path);
+            write(&mut opened.map_err(|e| cannot_write(path, &e))?)
+        }
         Destination::File(path) => {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-            let parent = parent.unwrap_or(std::path::Path::new("."));
-            let failed = |e: io::Error| {
-                Failure::new(FailureKind::Export, format!("cannot write {}: {e}", path.display()))
-            };
+            let parent = parent.unwrap_or(Path::new("."));
+            let failed = |e: io::Error| cannot_write(path, &e);
             let mut file = tempfile::Builder::new()
                 .prefix(".ashlar-")
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
@@ -307,6 +350,16 @@ fn write_to(
             file.persist(path).map(drop).map_err(|e| failed(e.error))
         }
     }
+}
+
+/// Whether the path leads to a device, a pipe or the like, which is written to, never replaced:
+/// `dest=/dev/null`, `dest=>(docker load)`.
+fn is_special(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(FailureKind::Export, format!("cannot write {}: {error}", path.display()))
 }
 
 /// Turns an error into a failure of the export.
