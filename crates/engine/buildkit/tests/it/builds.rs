@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ashlar_buildkit::Made;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, StepOutcome, Stream};
@@ -41,6 +42,20 @@ fn an_image_comes_back_from_both_kinds_of_store() {
     }
 }
 
+/// How often a build is repeated until the daemon takes up its last copy of a context.
+///
+/// BuildKit continues a copy only if nobody holds it at that moment; otherwise it begins a new one and
+/// asks for everything. It is held for a while after each build by what is released late, and by the
+/// collection of garbage, which looks at all copies about a second after a build and once a minute.
+const TRIES: usize = 10;
+
+/// Repeats a build until so many files were sent; returns the last one.
+fn until_sent(files: u64, mut build: impl FnMut(usize) -> Made) -> Made {
+    let mut tries = (0..TRIES).map(&mut build);
+    let last = tries.find(|made| made.sent.files == files);
+    last.unwrap_or_else(|| panic!("of {TRIES} builds none sent {files} files"))
+}
+
 #[test]
 fn a_second_build_is_cached_and_sends_nothing_and_a_third_only_what_changed() {
     let world = World::on("store");
@@ -51,9 +66,9 @@ fn a_second_build_is_cached_and_sends_nothing_and_a_third_only_what_changed() {
     let text = from_base("COPY tree /tree\nRUN ls /tree | wc -l");
     let first = world.build(&text);
     assert_eq!(first.sent.files, 21, "BuildKit wants the Dockerfile each time: {:?}", first.sent);
-    let second = world.build(&text);
+    let second = until_sent(1, |_| world.build(&text));
     let dockerfile = text.len() as u64;
-    assert_eq!((second.sent.files, second.sent.bytes), (1, dockerfile));
+    assert_eq!(second.sent.bytes, dockerfile);
     assert!(world.heard.outcomes().values().skip(1).all(|o| *o == StepOutcome::Cached));
     let hits = |kind| {
         let hit = |e: &Event| matches!(e, Event::Cache(c) if c.cache == kind && c.status == CacheStatus::Hit);
@@ -61,11 +76,16 @@ fn a_second_build_is_cached_and_sends_nothing_and_a_third_only_what_changed() {
     };
     assert_eq!((hits(CacheKind::Layer), hits(CacheKind::FileBlob)), (2, 20));
     assert_eq!(second.image.config_digest, first.image.config_digest);
-    world.file("tree/7", "another text");
-    let third = world.build(&text);
-    let changed = "another text".len() as u64;
-    assert_eq!((third.sent.files, third.sent.bytes), (2, dockerfile + changed));
-    assert_eq!(world.files(&third)["tree/7"], b"another text");
+    let another = |number| format!("another text, number {number:02}");
+    let mut last = 0;
+    // What was sent once is no change any more.
+    let third = until_sent(2, |number| {
+        last = number;
+        world.file("tree/7", &another(number)).build(&text)
+    });
+    let changed = another(last);
+    assert_eq!(third.sent.bytes, dockerfile + changed.len() as u64);
+    assert_eq!(world.files(&third)["tree/7"], changed.as_bytes());
 }
 
 #[test]
