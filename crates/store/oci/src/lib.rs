@@ -30,7 +30,9 @@ pub use import::{Imported, read_archive, read_layout};
 pub use manifest::{Descriptor, Document, Index, Manifest};
 pub use pull::{Images, PullError, PullPolicy};
 pub use reference::{Reference, ReferenceError, Repository};
-pub use registry::{Credential, Mirror, Registry, RegistryError, RegistrySettings};
+pub use registry::{
+    Credential, Egress, EgressRule, Mirror, Registry, RegistryError, RegistrySettings,
+};
 pub use store::{ImageStore, ImageStoreError};
 pub use transfer::{Progress, Transfer};
 pub use walk::WalkError;

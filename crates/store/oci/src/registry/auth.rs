@@ -16,7 +16,7 @@ use super::challenge::{self, Challenge};
 use super::credentials::{self, Credential};
 use super::endpoint::{Endpoint, check_hop};
 use super::error::Failure;
-use super::http::{self, Http};
+use super::http::{self, Access, Http};
 
 /// Largest answer of a token service, in bytes.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
@@ -131,7 +131,7 @@ impl TokenRequest<'_> {
         let realm = Url::parse(realm)
             .map_err(|_| Failure::Protocol("the realm of its token service is no URL".into()))?;
         check_hop(self.endpoint.base(), &realm)?;
-        let client = http.client(&realm)?;
+        let client = http.client(&realm, Access::Read)?;
         let request = match &self.credential {
             Some(Credential::Identity(token)) => client
                 .post(realm.clone())

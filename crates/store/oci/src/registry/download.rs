@@ -8,8 +8,9 @@ use ashlar_core::Digest;
 use reqwest::header::{self, HeaderMap};
 use reqwest::{StatusCode, Url};
 
+use super::endpoint::{check_hop, shown};
 use super::error::{EndpointFailure, Failure, RegistryError};
-use super::http::text;
+use super::http::{Access, text};
 use super::{Registry, runtime};
 use crate::transfer::Transfer;
 
@@ -49,7 +50,8 @@ impl Registry {
         transfer: &Transfer<'_>,
     ) -> Result<Downloaded, RegistryError> {
         let fail = |failure| RegistryError::Endpoints {
-            what: format!("fetch {url}"),
+            what: Url::parse(url)
+                .map_or("fetch an address".into(), |u| format!("fetch {}", shown(&u))),
             failures: vec![EndpointFailure { endpoint: host_of(url), failure }],
         };
         let parsed = Url::parse(url).map_err(|e| fail(Failure::Protocol(e.to_string())))?;
@@ -71,9 +73,9 @@ impl Registry {
     ) -> Result<Downloaded, Failure> {
         for _ in 0..=REDIRECTS_MAX {
             if !matches!(url.scheme(), "http" | "https") {
-                return Err(Failure::Unsafe(url.to_string()));
+                return Err(Failure::Unsafe(shown(&url)));
             }
-            let mut request = self.http.client(&url)?.get(url.clone());
+            let mut request = self.http.client(&url, Access::Read)?.get(url.clone());
             for (name, value) in conditions(earlier) {
                 request = request.header(name, value);
             }
@@ -85,9 +87,7 @@ impl Registry {
                 }
                 (status, Some(next)) if status.is_redirection() => {
                     // A page fetched safely must not be swapped for one that anybody may write.
-                    if url.scheme() == "https" && next.scheme() != "https" {
-                        return Err(Failure::Unsafe(next.to_string()));
-                    }
+                    check_hop(&url, &next)?;
                     url = next;
                 }
                 (status, _) if status.is_success() => {

@@ -13,6 +13,7 @@ use ring::hmac;
 use serde::Deserialize;
 
 use super::error::Failure;
+use super::http::Access;
 use super::{Registry, runtime};
 use crate::transfer::Transfer;
 
@@ -116,7 +117,7 @@ impl Registry {
         let signed =
             Request { method: "POST", path: "/", query: "", headers: &headers, body: BODY };
         let authorization = signed.authorization(key, SERVICE, &time);
-        let mut request = self.http.client(&url)?.post(url).body(BODY);
+        let mut request = self.http.client(&url, Access::Read)?.post(url).body(BODY);
         for (name, value) in headers.iter().filter(|(name, _)| *name != "host") {
             request = request.header(*name, value);
         }

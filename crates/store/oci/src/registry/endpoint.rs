@@ -99,11 +99,19 @@ pub(crate) fn check_hop(from: &Url, to: &Url) -> Result<(), Failure> {
         to.scheme() != "https" && !(to.scheme() == "http" && from.scheme() == "http");
     let is_inward = is_local(to) && !is_local(from) && !is_same_server(from, to);
     if is_downgrade || is_inward || !to.has_host() {
-        let mut shown = to.clone();
-        shown.set_query(None);
-        return Err(Failure::Unsafe(shown.to_string()));
+        return Err(Failure::Unsafe(shown(to)));
     }
     Ok(())
+}
+
+/// Returns an address for people, without user, query and fragment: those may hold secrets.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    shown.set_fragment(None);
+    // An address that cannot have a user has none.
+    let _ = shown.set_username("").and_then(|()| shown.set_password(None));
+    shown.to_string()
 }
 
 /// Tells whether the address is of this machine.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ashlar_blobs::BlobError;
 use ashlar_core::Digest;
 
+use super::egress::EgressRefused;
 use crate::manifest::ManifestError;
 use crate::walk::WalkError;
 
@@ -102,6 +103,9 @@ pub enum Failure {
     /// A redirect or token service that must not be followed.
     #[error("sent us to {0}, which is not followed (plain http, or a loopback address)")]
     Unsafe(String),
+    /// A host that builds do not reach.
+    #[error(transparent)]
+    Egress(#[from] EgressRefused),
     /// It answered something that the distribution spec does not allow.
     #[error("broke the protocol: {0}")]
     Protocol(String),
@@ -185,6 +189,7 @@ impl Failure {
             Self::Digest { .. } | Self::Size { .. } => {
                 "a proxy or mirror may alter content; try another one"
             }
+            Self::Egress(_) => EgressRefused::HINT,
             Self::Unsafe(_) => "name the host in the settings if plain http is meant",
             _ => return None,
         })

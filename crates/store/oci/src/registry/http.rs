@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::auth::{Auth, Scope};
 use super::credentials::Credential;
+use super::egress::{EgressRefused, GuardedNames};
 use super::endpoint::{Endpoint, check_hop, is_local, is_same_server};
 use super::error::Failure;
 use super::retry;
@@ -27,9 +28,32 @@ const ERROR_CHARS_MAX: usize = 300;
 pub(crate) struct Http {
     settings: RegistrySettings,
     pub(crate) auth: Auth,
-    /// By whether TLS and whether a proxy may be needed: reading certificates takes milliseconds
-    /// that a build against a local registry need not spend.
-    clients: Arc<[OnceLock<Result<Client, String>>; 4]>,
+    /// By [`Kind`]: reading certificates takes milliseconds that a build against a local registry
+    /// need not spend.
+    clients: Arc<[OnceLock<Result<Client, String>>; 8]>,
+}
+
+/// What a client is made for.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    is_tls: bool,
+    /// Whether no proxy is needed.
+    is_local: bool,
+    /// Whether the host may have any address.
+    is_named: bool,
+}
+
+impl Kind {
+    fn slot(self) -> usize {
+        usize::from(self.is_tls) * 4 + usize::from(self.is_local) * 2 + usize::from(self.is_named)
+    }
+}
+
+/// What a request does to its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
 }
 
 /// One request, able to be sent several times.
@@ -58,21 +82,43 @@ impl Http {
         &self.settings
     }
 
-    pub(crate) fn client(&self, url: &Url) -> Result<&Client, Failure> {
-        let (is_tls, is_local) = (url.scheme() == "https", is_local(url));
-        let slot = &self.clients[usize::from(is_tls) * 2 + usize::from(is_local)];
-        let client = slot.get_or_init(|| self.make_client(is_tls, is_local));
+    /// Returns the client for an address that may be reached. Each redirect has to ask again.
+    pub(crate) fn client(&self, url: &Url, access: Access) -> Result<&Client, Failure> {
+        let is_named = self.check_reach(url, access)?;
+        let kind = Kind { is_tls: url.scheme() == "https", is_local: is_local(url), is_named };
+        let client = self.clients[kind.slot()].get_or_init(|| self.make_client(kind));
         client.as_ref().map_err(|e| Failure::SetUp(e.clone()))
     }
 
-    fn make_client(&self, is_tls: bool, is_local: bool) -> Result<Client, String> {
+    /// Refuses addresses that builds do not reach; names are judged when they are resolved.
+    /// Returns whether the host may have any address.
+    fn check_reach(&self, url: &Url, access: Access) -> Result<bool, Failure> {
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return Err(Failure::Protocol("an address without a host".into()));
+        };
+        let is_named = match access {
+            Access::Read => self.settings.is_named_to_read(host, port),
+            Access::Write => self.settings.is_named(host, port),
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+        if !is_named && address.is_ok_and(|a| !self.settings.egress.allows_address(a)) {
+            return Err(EgressRefused { host: format!("{host}:{port}") }.into());
+        }
+        Ok(is_named)
+    }
+
+    fn make_client(&self, kind: Kind) -> Result<Client, String> {
         let mut builder = Client::builder()
             .user_agent(concat!("ashlar/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(self.settings.connect_timeout)
-            .tls_backend_preconfigured(self.tls_config(is_tls)?);
-        if is_local {
+            .tls_backend_preconfigured(self.tls_config(kind.is_tls)?);
+        if kind.is_local {
             builder = builder.no_proxy();
+        }
+        if !kind.is_named {
+            let names = GuardedNames::new(&self.settings.egress, !kind.is_local);
+            builder = builder.dns_resolver(Arc::new(names));
         }
         builder.build().map_err(|e| format!("cannot set up HTTP: {}", chain(&e)))
     }
@@ -106,7 +152,7 @@ impl Http {
         let limit = self.settings.stall_timeout;
         match tokio::time::timeout(limit, future).await {
             Err(_) => Err(Failure::Stalled(limit)),
-            Ok(result) => result.map_err(|e| Failure::Network(chain(&e))),
+            Ok(result) => result.map_err(|e| network(&e)),
         }
     }
 
@@ -127,19 +173,21 @@ impl Http {
 
     async fn hop(&self, call: &Call<'_>, auth: Option<&HeaderValue>) -> Result<Response, Failure> {
         let mut url = call.url.clone();
+        let is_read = matches!(call.method, Method::GET | Method::HEAD);
+        let access = if is_read { Access::Read } else { Access::Write };
         for _ in 0..=REDIRECTS_MAX {
-            let mut request = self.client(&url)?.request(call.method.clone(), url.clone());
+            let client = self.client(&url, access)?;
+            let mut request = client.request(call.method.clone(), url.clone());
             if let Some(value) = auth.filter(|_| is_same_server(&url, call.endpoint.base())) {
                 request = request.header(header::AUTHORIZATION, value.clone());
             }
             let sent = (call.fill)(request).send();
             let response = if call.method == Method::PATCH || call.method == Method::PUT {
                 // The upload watches its own progress: it may rightly take long.
-                sent.await.map_err(|e| Failure::Network(chain(&e)))?
+                sent.await.map_err(|e| network(&e))?
             } else {
                 self.timed(sent).await?
             };
-            let is_read = matches!(call.method, Method::GET | Method::HEAD);
             if !is_read || !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -208,6 +256,18 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Opt
 
 fn all(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
     headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
+}
+
+/// Makes a failure of an error of the network, or of what the guard said to a connection.
+fn network(error: &reqwest::Error) -> Failure {
+    let mut cause = std::error::Error::source(error);
+    while let Some(c) = cause {
+        if let Some(refused) = c.downcast_ref::<EgressRefused>() {
+            return refused.clone().into();
+        }
+        cause = c.source();
+    }
+    Failure::Network(chain(error))
 }
 
 /// Writes an error and its causes; the outermost alone says only "error sending request". URLs

@@ -1,6 +1,7 @@
 //! What an operator can set about registries.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use reqwest::Url;
 
 use super::credentials::Credential;
 use super::docker_config::default_docker_config;
+use super::egress::{Egress, EgressError, EgressRule};
 
 /// Settings of a [`Registry`](super::Registry) client.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub struct RegistrySettings {
     pub ca_bundle: Option<PathBuf>,
     /// Where Amazon ECR's API is, in place of the region's own address.
     pub ecr_endpoint: Option<Url>,
+    /// Where requests may go; what is named above may always be asked, each for its own purpose.
+    pub egress: Egress,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
     /// How long a transfer may give no bytes before it counts as broken.
@@ -64,6 +68,7 @@ impl Default for RegistrySettings {
             docker_config: None,
             ca_bundle: None,
             ecr_endpoint: None,
+            egress: Egress::default(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
             attempts: 4,
@@ -85,6 +90,34 @@ impl RegistrySettings {
     /// a credential helper. A broken config counts as none.
     pub fn credential(&self, host: &str) -> Option<super::Credential> {
         super::credentials::find(self, host)
+    }
+
+    /// Says whether a host may be reached and written to whatever its address is: everything where
+    /// nothing is guarded, else what the operator named.
+    pub fn is_named(&self, host: &str, port: u16) -> bool {
+        let plain = self.plain_http.iter().filter_map(|h| EgressRule::host(h));
+        self.egress.allows_host(host, port) || Egress::guarded(plain).allows_host(host, port)
+    }
+
+    /// Says the same for reading only: a mirror is named to be read. Who could write to it would
+    /// choose what others get under the name that it stands for.
+    pub(super) fn is_named_to_read(&self, host: &str, port: u16) -> bool {
+        let mirrors = self.mirrors.iter().map(|m| &m.url).chain(&self.ecr_endpoint);
+        let same =
+            |url: &Url| url.host_str() == Some(host) && url.port_or_known_default() == Some(port);
+        self.is_named(host, port) || mirrors.into_iter().any(same)
+    }
+
+    /// Returns the addresses of a host that may be reached, for programs that make their own
+    /// connections. Blocks.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, EgressError> {
+        match self.is_named(host, port) {
+            true => Egress::default().addresses(host, port),
+            false => self.egress.addresses(host, port),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod archives;
 mod auth;
 mod ecr;
+mod egress;
 mod local_images;
 mod private;
 mod pull;
