@@ -55,6 +55,10 @@ pub struct Definition {
     /// Native tags that lead to the build once it has succeeded, each `name:tag`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Native tags that no other build ever has, each `name:tag`: they lead to the build once it has
+    /// succeeded, but are no reason to keep it. A retry does not take them over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_tags: Vec<String>,
     /// Names of a dialect that lead to the build once it has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NameOnSuccess>,
@@ -76,6 +80,7 @@ impl Definition {
             answers: None,
             outputs: Vec::new(),
             tags: Vec::new(),
+            own_tags: Vec::new(),
             names: Vec::new(),
         }
     }
@@ -174,7 +179,7 @@ pub struct NameOnSuccess {
 impl NameOnSuccess {
     pub(crate) fn alias(&self, tenant: ashlar_core::TenantId) -> NewAlias {
         let namespace = Namespace::new(&self.dialect, Some(tenant), &self.kind);
-        NewAlias { namespace, alias: self.alias.clone() }
+        NewAlias::protecting(namespace, self.alias.clone())
     }
 }
 

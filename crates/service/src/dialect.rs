@@ -64,11 +64,12 @@ impl DialectStore {
         alias: &str,
         target: Uuid,
     ) -> Result<(), Error> {
-        let new = NewAlias { namespace: self.namespace(tenant, kind), alias: alias.to_owned() };
+        let new = NewAlias::own(self.namespace(tenant, kind), alias.to_owned());
         Ok(self.store.add_alias(&new, target).await?)
     }
 
-    /// Lets names lead to a thing, all or none, wherever they led before.
+    /// Lets names lead to a thing, all or none, wherever they led before. A build that they lead to
+    /// is spared by retention.
     ///
     /// # Errors
     /// When the database fails.
@@ -80,7 +81,7 @@ impl DialectStore {
         target: Uuid,
     ) -> Result<(), Error> {
         let namespace = self.namespace(tenant, kind);
-        let new = |alias: &String| NewAlias { namespace: namespace.clone(), alias: alias.clone() };
+        let new = |alias: &String| NewAlias::protecting(namespace.clone(), alias.clone());
         let moved: Vec<NewAlias> = aliases.iter().map(new).collect();
         Ok(self.store.move_aliases(&moved, target).await?)
     }

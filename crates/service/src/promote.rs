@@ -22,7 +22,12 @@ fn namespace(tenant: TenantId) -> Namespace {
 }
 
 pub(crate) fn alias(tenant: TenantId, tag: &str) -> NewAlias {
-    NewAlias { namespace: namespace(tenant), alias: tag.to_owned() }
+    NewAlias::protecting(namespace(tenant), tag.to_owned())
+}
+
+/// A tag that one build has for itself.
+pub(crate) fn own_alias(tenant: TenantId, tag: &str) -> NewAlias {
+    NewAlias::own(namespace(tenant), tag.to_owned())
 }
 
 /// Checks a tag of the form `name:tag`, as the distribution spec has them.

@@ -69,6 +69,7 @@ impl Service {
             return Err(Error::invalid("credentials", why));
         }
         definition.tags = retry.tags.unwrap_or(definition.tags);
+        definition.own_tags.clear();
         definition.names = retry.names.unwrap_or(definition.names);
         if retry.no_cache {
             definition.recipe.skip_cache();

@@ -254,7 +254,7 @@ impl Service {
             }
         }
         crate::push::check(&definition.outputs)?;
-        for tag in &definition.tags {
+        for tag in definition.tags.iter().chain(&definition.own_tags) {
             crate::promote::check_tag(tag)?;
         }
         if let Recipe::Image { reference, .. } = &definition.recipe {

@@ -53,6 +53,12 @@ pub(crate) async fn create(context: &Context, project: &FoundProject, fields: &F
     let spec = sent.spec.as_ref();
     let backend = backend(fields, spec)?;
     let made = made(context, project, &sent).await?;
+    // What retention and people take for the same thing built again: builds that were meant to
+    // have one name, or the project's unnamed ones.
+    let series = match &name {
+        Some(name) => name.clone(),
+        None => format!("{}.{}", project.owner, project.project.name),
+    };
     let name = match name {
         Some(name) => Some(free_name(context, project, &name).await?),
         None => None,
@@ -72,7 +78,7 @@ pub(crate) async fn create(context: &Context, project: &FoundProject, fields: &F
         patched_at: None,
         outside: None,
     };
-    let request = request(context, project, &build, made)?;
+    let request = request(context, project, (&build, &series), made)?;
     let accepted = context.service.submit(&context.actor, request).await?;
     let found = builds::by_id(context, accepted.record.submission.build).await?;
     let body = builds::page(context, project, &found).await?;
@@ -284,25 +290,22 @@ fn definition(spec: &Specification, text: Option<&str>, files: Digest) -> Defini
 fn request(
     context: &Context,
     project: &FoundProject,
-    build: &Build,
+    (build, series): (&Build, &str),
     made: Made,
 ) -> Result<SubmitRequest, Refusal> {
     let (tenant, id) = (context.tenant(), Uuid::now_v7());
-    let unique = format!("{}.{}.builds.{}", project.owner, project.project.name, build.number);
-    let name = build.name.as_deref().unwrap_or(&unique);
     let mut definition = made.definition;
     if build.is_managed {
-        definition.tags = vec![image_tag(project, id)];
+        definition.own_tags = vec![image_tag(project, id)];
     }
-    let mut request = SubmitRequest::new(DIALECT, &project.project.scope, name, definition);
+    let mut request = SubmitRequest::new(DIALECT, &project.project.scope, series, definition);
     request.build = Some(ashlar_core::BuildId::from_uuid(id));
     request.mode = if build.is_managed { Mode::Managed } else { Mode::External };
     request.backend = build.backend.clone().filter(|b| b == "native");
     request.labels.insert("project".into(), project.project.name.clone());
     request.labels.insert("number".into(), build.number.to_string());
-    let alias = |kind: &str, alias: &str| NewAlias {
-        namespace: context.store.namespace(tenant, kind),
-        alias: alias.to_owned(),
+    let alias = |kind: &str, alias: &str| {
+        NewAlias::own(context.store.namespace(tenant, kind), alias.to_owned())
     };
     request.aliases.push(alias(BUILD_NUMBERS, &build.number.to_string()));
     if let Some(name) = &build.name {

@@ -22,12 +22,14 @@ pub(crate) async fn patch(subject: Subject<'_>, fields: &Fields) -> Answer {
     let tags = fields.patched_tags(build.build.tags.as_ref())?;
     let (has_description, description) = (fields.has("description"), fields.text("description")?);
     let dockerfile = dockerfile(fields)?;
+    let series = name.clone();
     let name = match name {
         Some(name) => Some(free_name(context, project, &name).await?),
         None => None,
     };
-    if let Some(name) = &name {
-        rename(context, project.id, &build, old.as_deref(), name).await?;
+    if let (Some(name), Some(series)) = (&name, &series) {
+        let names = Names { old: old.as_deref(), new: name, series };
+        rename(context, project.id, &build, names).await?;
     }
     if let Some(text) = dockerfile {
         edit_details(context, &build, |d| d.dockerfile = Some(text.clone())).await?;
@@ -57,18 +59,25 @@ fn dockerfile(fields: &Fields) -> Result<Option<String>, Refusal> {
     Ok(text)
 }
 
+/// The names in a renaming.
+struct Names<'a> {
+    old: Option<&'a str>,
+    new: &'a str,
+    /// The name that was wished for, which other builds may have had before.
+    series: &'a str,
+}
+
 /// Gives a build another name: here, and for everybody else.
 async fn rename(
     context: &Context,
     project: uuid::Uuid,
     build: &FoundBuild,
-    old: Option<&str>,
-    new: &str,
+    names: Names<'_>,
 ) -> Result<(), Refusal> {
     let (tenant, kind, id) = (context.tenant(), build_names(project), build.id());
-    context.store.add_alias(tenant, &kind, new, id.uuid()).await?;
-    context.service.rename(&context.actor, id, new).await?;
-    if let Some(old) = old {
+    context.store.add_alias(tenant, &kind, names.new, id.uuid()).await?;
+    context.service.rename(&context.actor, id, names.series).await?;
+    if let Some(old) = names.old {
         context.store.remove_alias(tenant, &kind, old).await?;
     }
     Ok(())

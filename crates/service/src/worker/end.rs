@@ -108,5 +108,6 @@ fn interrupted(row: &Record, why: &str) -> Vec<Event> {
 fn names_of(record: &Record, tenant: TenantId) -> Vec<NewAlias> {
     let Ok(definition) = Definition::of(record) else { return Vec::new() };
     let native = definition.tags.iter().map(|tag| promote::alias(tenant, tag));
-    native.chain(definition.names.iter().map(|n| n.alias(tenant))).collect()
+    let own = definition.own_tags.iter().map(|tag| promote::own_alias(tenant, tag));
+    native.chain(own).chain(definition.names.iter().map(|n| n.alias(tenant))).collect()
 }

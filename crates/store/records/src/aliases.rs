@@ -31,6 +31,22 @@ pub struct NewAlias {
     pub namespace: Namespace,
     /// The name.
     pub alias: String,
+    /// Whether retention spares the build that it leads to. A name that people move from build to
+    /// build does, for they count on what is behind it; one that belongs to a single build says
+    /// nothing about how long that is wanted.
+    pub protects: bool,
+}
+
+impl NewAlias {
+    /// Makes a name that belongs to one thing and protects nothing.
+    pub const fn own(namespace: Namespace, alias: String) -> Self {
+        Self { namespace, alias, protects: false }
+    }
+
+    /// Makes a name that people count on: the build that it leads to stays.
+    pub const fn protecting(namespace: Namespace, alias: String) -> Self {
+        Self { namespace, alias, protects: true }
+    }
 }
 
 /// A name that is the next number of a counter.
@@ -49,9 +65,9 @@ pub(crate) fn or_all(tenant: Option<TenantId>) -> TenantId {
 
 pub(crate) async fn insert(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
     let n = &new.namespace;
-    let sql = "INSERT INTO aliases (dialect, tenant, kind, alias, target) \
-               VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
-    let values = args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target];
+    let sql = "INSERT INTO aliases (dialect, tenant, kind, alias, target, promoted) \
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+    let values = args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target, new.protects];
     match tx.run(sql, values).await? {
         0 => Err(Error::Taken { what: "alias", name: new.alias.clone() }),
         _ => Ok(()),
@@ -64,7 +80,7 @@ pub(crate) async fn insert_numbered(
     target: Uuid,
 ) -> Result<u64, Error> {
     let number = draw(tx, &new.counter).await?;
-    let alias = NewAlias { namespace: new.namespace.clone(), alias: number.to_string() };
+    let alias = NewAlias::own(new.namespace.clone(), number.to_string());
     insert(tx, &alias, target).await?;
     Ok(number)
 }

@@ -15,10 +15,10 @@ pub const ALIASES_MAX: u32 = 1000;
 async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
     let n = &new.namespace;
     let sql = "INSERT INTO aliases (dialect, tenant, kind, alias, target, promoted) \
-               VALUES ($1, $2, $3, $4, $5, 1) ON CONFLICT (dialect, tenant, kind, alias) \
-               DO UPDATE SET target = excluded.target, promoted = 1";
-    tx.run(sql, args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target]).await?;
-    Ok(())
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (dialect, tenant, kind, alias) \
+               DO UPDATE SET target = excluded.target, promoted = excluded.promoted";
+    let values = args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target, new.protects];
+    tx.run(sql, values).await.map(drop)
 }
 
 impl Store {

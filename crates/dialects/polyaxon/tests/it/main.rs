@@ -6,6 +6,7 @@ mod builds;
 mod clients;
 mod code;
 mod projects;
+mod retention;
 mod running;
 mod support;
 mod transport;

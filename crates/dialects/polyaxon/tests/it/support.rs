@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ashlar_core::{Platform, Timestamp};
+use ashlar_core::{BuildId, Platform, Timestamp};
 use ashlar_layers::KnownFiles;
 use ashlar_native::{Engine, EngineConfig};
 use ashlar_oci::{LayerRef, LocalImage, Origin};
@@ -153,6 +153,12 @@ impl World {
     /// Makes a project.
     pub(crate) async fn project(&self, name: &str) -> Value {
         self.post("/api/v1/projects/", json!({ "name": name })).await.is(201)
+    }
+
+    /// Returns the id by which everybody else knows a build.
+    pub(crate) async fn id(&self, path: &str) -> BuildId {
+        let page = self.get(path).await.is(200);
+        BuildId::from_uuid(page["uuid"].as_str().unwrap().parse().unwrap())
     }
 
     /// Starts a build of a project from a specification's text; returns its path.

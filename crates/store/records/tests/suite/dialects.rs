@@ -40,7 +40,7 @@ fn runs(n: u8) -> Namespace {
 }
 
 fn alias(n: u8, alias: &str) -> NewAlias {
-    NewAlias { namespace: runs(n), alias: alias.into() }
+    NewAlias::own(runs(n), alias.into())
 }
 
 async fn names_stand_for_one_thing(db: Database) {

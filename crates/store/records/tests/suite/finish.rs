@@ -19,7 +19,7 @@ fn tags() -> Namespace {
 }
 
 fn tag(alias: &str) -> NewAlias {
-    NewAlias { namespace: tags(), alias: alias.to_owned() }
+    NewAlias::protecting(tags(), alias.to_owned())
 }
 
 async fn names_move_with_the_end_or_not_at_all(db: Database) {

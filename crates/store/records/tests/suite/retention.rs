@@ -119,11 +119,12 @@ async fn exempt_builds_stay_and_are_not_counted(db: Database) {
     let plain = ended(&db.store, "web", "a", 2 * SECOND, Some(1)).await;
     let good = ended(&db.store, "web", "a", 3 * SECOND, Some(1)).await;
     let failed = ended(&db.store, "web", "a", 4 * SECOND, None).await;
-    let tag = NewAlias {
-        namespace: Namespace::new("native", Some(tenant(1)), "tag"),
-        alias: "a:1".into(),
-    };
+    let tags = Namespace::new("native", Some(tenant(1)), "tag");
+    let tag = NewAlias::protecting(tags.clone(), "a:1".into());
     db.store.move_aliases(std::slice::from_ref(&tag), id(&promoted).uuid()).await.unwrap();
+    // A name of its own spares no build.
+    let own = NewAlias::own(tags, "a:of-one-build".into());
+    db.store.move_aliases(&[own], id(&plain).uuid()).await.unwrap();
     let pin = |pinned| [stamped(5 * SECOND, Event::Pinned { pinned })];
     db.store.append(id(&pinned), Writer::Service, pin(true)).await.unwrap();
     let now = at(10 * DAY);
