@@ -83,6 +83,9 @@ fn a_failed_step_can_be_looked_into_and_the_build_made_again() {
     assert_eq!(all[0]["retry_of"], all[1]["id"]);
     world.file("Dockerfile", "FROM base\nRUN true\n");
     world.run(&["builds", "retry", "latest"]).ok();
+    let ended = world.run(&["builds", "cancel", "latest"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("has ended already: succeeded"), "{ended:?}");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
+use ashlar_client::Client;
 use ashlar_core::BuildId;
 use ashlar_core::journal::Event;
+use ashlar_core::state::State;
 use ashlar_frontend_dockerfile::NoCache;
 use ashlar_records::blocking::LocalHistory;
 
@@ -24,10 +26,7 @@ pub(super) fn cancel(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
     let build = origin.find(&args.build)?;
     let (view, said) = match &origin {
         Origin::Here(history) => cancel_here(settings, history, build)?,
-        Origin::There(client) => {
-            let view = BuildView::from(client.cancel(build, None).map_err(told)?);
-            (view, format!("asked {build} to stop"))
-        }
+        Origin::There(client) => cancel_there(client, build)?,
     };
     if args.json.json {
         json(&view)?;
@@ -36,15 +35,32 @@ pub(super) fn cancel(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says that a build cannot be stopped any more.
+fn refuse_ended(build: BuildId, state: State) -> Result<()> {
+    if state.is_terminal() {
+        bail!("the build {build} has ended already: {state}");
+    }
+    Ok(())
+}
+
+fn cancel_there(client: &Client, build: BuildId) -> Result<(BuildView, String)> {
+    let found = client.build(&build.to_string()).map_err(told)?;
+    refuse_ended(build, BuildView::from(found).state)?;
+    let view = BuildView::from(client.cancel(build, None).map_err(told)?);
+    // It may have ended in between.
+    if view.state != State::Cancelled {
+        refuse_ended(build, view.state)?;
+    }
+    Ok((view, format!("asked {build} to stop")))
+}
+
 fn cancel_here(
     settings: &Settings,
     history: &LocalHistory,
     build: BuildId,
 ) -> Result<(BuildView, String)> {
     let Some(found) = history.get(build)? else { bail!("the build {build} has been removed") };
-    if found.state.is_terminal() {
-        bail!("the build {build} has ended already: {}", found.state);
-    }
+    refuse_ended(build, found.state)?;
     let by = "user".to_owned();
     let record = history.note(build, Event::CancelRequested { by, reason: None })?;
     let told = running::stop(&settings.dir()?, &build.to_string())?;
