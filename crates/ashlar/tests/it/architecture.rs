@@ -6,24 +6,35 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// What each crate may use of ours. A crate that is not listed fails the test: put it in here and in
-/// `ARCHITECTURE.md`.
-const ALLOWED: &[(&str, &[&str])] = &[
+/// Crates with parsers of bytes from outside that lie below the use cases.
+const PARSERS: &[&str] = &[
+    "ashlar-core",
+    "ashlar-frontend-dockerfile",
+    "ashlar-frontend-declarative",
+    "ashlar-blobs",
+    "ashlar-layers",
+    "ashlar-oci",
+    "ashlar-records",
+];
+
+/// What each crate may use of ours, in groups. A crate that is not listed fails the test: put it in
+/// here and in `ARCHITECTURE.md`.
+const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("ashlar-core", &[]),
-    ("ashlar-frontend-dockerfile", &["ashlar-core"]),
-    ("ashlar-frontend-declarative", &["ashlar-core"]),
-    ("ashlar-blobs", &["ashlar-core"]),
-    ("ashlar-objects", &["ashlar-core", "ashlar-blobs"]),
-    ("ashlar-layers", &["ashlar-core"]),
-    ("ashlar-oci", &["ashlar-core", "ashlar-blobs"]),
-    ("ashlar-records", &["ashlar-core"]),
+    ("ashlar-frontend-dockerfile", &[&["ashlar-core"]]),
+    ("ashlar-frontend-declarative", &[&["ashlar-core"]]),
+    ("ashlar-blobs", &[&["ashlar-core"]]),
+    ("ashlar-objects", &[&["ashlar-core", "ashlar-blobs"]]),
+    ("ashlar-layers", &[&["ashlar-core"]]),
+    ("ashlar-oci", &[&["ashlar-core", "ashlar-blobs"]]),
+    ("ashlar-records", &[&["ashlar-core"]]),
     ("ashlar-sandbox", &[]),
-    ("ashlar-snapshots", &["ashlar-core", "ashlar-layers"]),
-    ("ashlar-files", &["ashlar-core", "ashlar-layers"]),
-    ("ashlar-solver", &["ashlar-core"]),
+    ("ashlar-snapshots", &[&["ashlar-core", "ashlar-layers"]]),
+    ("ashlar-files", &[&["ashlar-core", "ashlar-layers"]]),
+    ("ashlar-solver", &[&["ashlar-core"]]),
     (
         "ashlar-native",
-        &[
+        &[&[
             "ashlar-core",
             "ashlar-blobs",
             "ashlar-layers",
@@ -32,11 +43,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ashlar-snapshots",
             "ashlar-files",
             "ashlar-solver",
-        ],
+        ]],
     ),
     (
         "ashlar-buildkit",
-        &[
+        &[&[
             "ashlar-core",
             "ashlar-frontend-dockerfile",
             "ashlar-layers",
@@ -44,44 +55,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ashlar-sandbox",
             "ashlar-files",
             "ashlar-native",
-        ],
+        ]],
     ),
     (
         "ashlar-service",
-        &[
-            "ashlar-core",
-            "ashlar-frontend-dockerfile",
-            "ashlar-frontend-declarative",
-            "ashlar-blobs",
-            "ashlar-layers",
-            "ashlar-oci",
-            "ashlar-records",
-            "ashlar-sandbox",
-            "ashlar-snapshots",
-            "ashlar-native",
-            "ashlar-buildkit",
-        ],
+        &[PARSERS, &["ashlar-sandbox", "ashlar-snapshots", "ashlar-native", "ashlar-buildkit"]],
     ),
     ("ashlar-http", &[]),
-    ("ashlar-api", &["ashlar-core", "ashlar-service", "ashlar-http"]),
-    ("ashlar-client", &["ashlar-core"]),
-    (
-        "ashlar-fuzz",
-        &[
-            "ashlar-core",
-            "ashlar-frontend-dockerfile",
-            "ashlar-frontend-declarative",
-            "ashlar-blobs",
-            "ashlar-layers",
-            "ashlar-oci",
-            "ashlar-records",
-            "ashlar-service",
-        ],
-    ),
+    ("ashlar-api", &[&["ashlar-core", "ashlar-service", "ashlar-http"]]),
+    ("ashlar-client", &[&["ashlar-core"]]),
+    ("ashlar-fuzz", &[PARSERS, &["ashlar-service"]]),
 ];
 
 /// Dialects may use the use cases and the words, and nothing below.
-const DIALECT: &[&str] = &["ashlar-core", "ashlar-service", "ashlar-http"];
+const DIALECT: &[&[&str]] = &[&["ashlar-core", "ashlar-service", "ashlar-http"]];
 
 /// A longer source file has become a drawer for everything.
 const LINES_MAX: usize = 900;
@@ -104,7 +91,7 @@ fn packages() -> Vec<Value> {
 
 #[test]
 fn crates_use_only_what_lies_below_them() {
-    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let allowed: BTreeMap<&str, &[&[&str]]> = ALLOWED.iter().copied().collect();
     for package in packages() {
         let name = package["name"].as_str().unwrap();
         if name == "ashlar" {
@@ -118,7 +105,8 @@ fn crates_use_only_what_lies_below_them() {
         for dependency in package["dependencies"].as_array().unwrap() {
             let used = dependency["name"].as_str().unwrap();
             let counts = dependency["kind"].is_null() && used.starts_with("ashlar-");
-            assert!(!counts || may.contains(&used), "{name} must not use {used}");
+            let may_use = may.iter().any(|group| group.contains(&used));
+            assert!(!counts || may_use, "{name} must not use {used}");
         }
     }
 }
