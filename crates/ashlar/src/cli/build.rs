@@ -30,6 +30,11 @@ impl Backend {
             Self::Buildkit => "buildkit",
         }
     }
+
+    /// Returns what a record's word stands for.
+    pub(crate) fn of_word(word: &str) -> Option<Self> {
+        [Self::Native, Self::Buildkit].into_iter().find(|b| b.word() == word)
+    }
 }
 
 /// Arguments of `ashlar build`.

@@ -4,6 +4,8 @@ use ashlar_core::state::State;
 use clap::{Args, Subcommand};
 
 use super::JsonArgs;
+use super::build::Backend;
+use super::buildkit::BuildkitArgs;
 use super::server::ServerArgs;
 use crate::progress::ProgressKind;
 use crate::values::{self, SecretSource};
@@ -129,15 +131,22 @@ pub(crate) struct RetryArgs {
     /// Build every step anew
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// At a server: resolve images, branches and addresses anew
+    /// Resolve images, branches and addresses anew, where a server would take what they led to then;
+    /// on this machine they always are
     #[arg(long)]
     pub(crate) newest: bool,
-    /// At a server: a secret that the build had, id=ID,src=FILE or id=ID,env=NAME (repeatable)
+    /// Secret that the build had: id=ID,src=FILE or id=ID,env=NAME (repeatable); a server needs all
+    /// of them again, this machine reads those that are not given from where they were
     #[arg(long = "secret", value_name = "SECRET", value_parser = values::secret)]
     pub(crate) secrets: Vec<(String, SecretSource)>,
     /// How progress is shown
     #[arg(long, value_name = "KIND", env = "ASHLAR_PROGRESS", default_value = "auto")]
     pub(crate) progress: ProgressKind,
+    /// What runs the build on this machine [default: what was to run it then]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<Backend>,
+    #[command(flatten)]
+    pub(crate) buildkit: BuildkitArgs,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

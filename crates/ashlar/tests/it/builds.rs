@@ -82,10 +82,35 @@ fn a_failed_step_can_be_looked_into_and_the_build_made_again() {
     let all = world.run(&["builds", "list", "--json"]).ok().json();
     assert_eq!(all[0]["retry_of"], all[1]["id"]);
     world.file("Dockerfile", "FROM base\nRUN true\n");
-    world.run(&["builds", "retry", "latest"]).ok();
+    world.run(&["builds", "retry", "latest", "--newest"]).ok();
     let ended = world.run(&["builds", "cancel", "latest"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("has ended already: succeeded"), "{ended:?}");
+}
+
+#[test]
+fn a_retry_asks_for_the_backend_that_the_build_had() {
+    let world = World::new();
+    let nowhere = world.path("no-daemon.sock");
+    let flags = ["--backend", "buildkit", "--buildkit", nowhere.to_str().unwrap()];
+    assert_eq!(world.build("FROM base\nRUN true\n", &flags).code, Some(1));
+    let shown = |build: &str| world.run(&["builds", "show", build, "--json"]).ok().json().remove(0);
+    assert_eq!(shown("latest")["backend"], "buildkit");
+
+    let unnamed = world.run(&["builds", "retry", "latest"]);
+    assert_eq!(unnamed.code, Some(2), "{unnamed:?}");
+    assert!(
+        unnamed.err.contains("BuildKit's") && unnamed.err.contains("--buildkit"),
+        "{unnamed:?}"
+    );
+    let again = world.run(&["builds", "retry", "latest", "--buildkit", nowhere.to_str().unwrap()]);
+    assert_eq!((again.code, &shown("latest")["executor"]), (Some(1), &"buildkit".into()));
+
+    world.run(&["builds", "retry", "latest", "--backend", "native"]).ok();
+    let native = shown("latest");
+    assert_eq!((&native["backend"], &native["executor"]), (&"native".into(), &"native".into()));
+    // A daemon that happens to be named changes nothing about a native build.
+    world.run(&["builds", "retry", "latest", "--buildkit", nowhere.to_str().unwrap()]).ok();
 }
 
 #[test]

@@ -73,6 +73,8 @@ fn a_build_is_cancelled_and_made_again() {
     let ended = server.run(&world, &["builds", "cancel", "latest"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("has ended already: succeeded"), "{ended:?}");
+    let elsewhere = server.run(&world, &["builds", "retry", "latest", "--backend", "native"]);
+    assert!(elsewhere.code == Some(2) && elsewhere.err.contains("--backend"), "{elsewhere:?}");
 
     world.file("Dockerfile", "FROM base\nRUN sleep 600\n");
     let mut build = server.command(&world, &["build", "context"]).spawn().unwrap();

@@ -8,7 +8,8 @@ use ashlar_native::{BuildRequest, Built, Engine};
 use ashlar_sandbox::Cancel;
 
 use super::Definition;
-use crate::cli::build::{Backend, ShowArgs};
+use crate::cli::build::Backend;
+use crate::cli::buildkit::BuildkitArgs;
 use crate::commands::usage;
 
 /// The registry host that stands for what servers built: no daemon knows it.
@@ -23,34 +24,48 @@ pub(crate) struct Chosen {
     reason: Option<String>,
 }
 
-/// Picks what runs a build: what was asked for, else BuildKit where daemons are named.
+/// What somebody wants to run a build.
+pub(crate) struct Wish<'a> {
+    /// What `--backend` says.
+    pub(crate) asked: Option<Backend>,
+    /// What ran, or was to run, the build that is repeated.
+    pub(crate) before: Option<Backend>,
+    /// The daemons that are named.
+    pub(crate) daemons: &'a BuildkitArgs,
+}
+
+/// Picks what runs a build: what was asked for, now or when it was first built, else BuildKit where
+/// daemons are named.
 ///
 /// # Errors
 /// When BuildKit was asked for and there is no daemon, or it cannot run the build.
-pub(super) fn choose(args: &ShowArgs, definition: &Definition) -> Result<Chosen> {
-    let daemons = args.buildkit.addresses();
-    let asked = args.backend;
-    let buildkit = match asked {
+pub(crate) fn choose(wish: &Wish<'_>, definition: &Definition) -> Result<Chosen> {
+    let daemons = wish.daemons.addresses();
+    let buildkit = match wish.asked.or(wish.before) {
         Some(backend) => backend == Backend::Buildkit,
         None => !daemons.is_empty(),
     };
     if !buildkit {
         return Ok(Chosen::native());
     }
-    if daemons.is_empty() {
-        return usage(
-            "--backend buildkit: no daemon is named; add --buildkit unix:///var/run/docker.sock (or \
-             another address, or ASHLAR_BUILDKIT), or leave --backend away to build natively",
-        );
-    }
     let refused = unfit(&definition.request, &definition.limits.engine(), INTERNAL_HOST);
-    match (refused, asked) {
+    match (refused, wish.asked) {
         (Some(why), Some(_)) => {
-            usage(format!("--backend buildkit: {why}; leave --backend away to build natively"))
+            usage(format!("--backend buildkit: {why}; say --backend native to build natively"))
         }
         (Some(why), None) => {
             let reason = Some(format!("{why}; native runs the build"));
             Ok(Chosen { daemons: Vec::new(), requested: Backend::Buildkit, reason })
+        }
+        (None, _) if daemons.is_empty() => {
+            let who = match wish.asked {
+                Some(_) => "--backend buildkit",
+                None => "the build was BuildKit's",
+            };
+            usage(format!(
+                "{who}: no daemon is named; add --buildkit unix:///var/run/docker.sock (or another \
+                 address, or ASHLAR_BUILDKIT), or say --backend native to build natively"
+            ))
         }
         (None, _) => Ok(Chosen { daemons, requested: Backend::Buildkit, reason: None }),
     }
@@ -58,7 +73,7 @@ pub(super) fn choose(args: &ShowArgs, definition: &Definition) -> Result<Chosen>
 
 impl Chosen {
     /// The executor of this program.
-    pub(crate) const fn native() -> Self {
+    const fn native() -> Self {
         Self { daemons: Vec::new(), requested: Backend::Native, reason: None }
     }
 

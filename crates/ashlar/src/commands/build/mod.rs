@@ -20,7 +20,7 @@ use crate::cli::build::BuildArgs;
 use crate::progress::ProgressKind;
 use crate::settings::Settings;
 
-pub(crate) use buildkit::Chosen;
+pub(crate) use buildkit::{Wish, choose};
 pub(crate) use context::Inputs;
 pub(crate) use definition::{Definition, read};
 pub(crate) use report::{Subject, short};
@@ -32,7 +32,8 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
         return remote::build(settings, &client, &args);
     }
     let (definition, inputs) = read(settings, &args)?;
-    let executor = buildkit::choose(&args.show, &definition)?;
+    let wish = Wish { asked: args.show.backend, before: None, daemons: &args.show.buildkit };
+    let executor = choose(&wish, &definition)?;
     let progress = args.show.kind();
     check_stdout(&definition, progress)?;
     let job = Job {

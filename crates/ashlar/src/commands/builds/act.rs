@@ -13,6 +13,7 @@ use ashlar_records::blocking::LocalHistory;
 use super::origin::Origin;
 use super::usage;
 use super::view::BuildView;
+use crate::cli::build::Backend;
 use crate::cli::builds::{OneArgs, RetryArgs};
 use crate::commands::build::{self, Definition, Job};
 use crate::commands::remote::{self, told};
@@ -91,13 +92,13 @@ fn retry_here(
     args: &RetryArgs,
 ) -> Result<ExitCode> {
     let Some(record) = history.get(build)? else { bail!("the build {build} has been removed") };
-    let (tenant, definition) = (record.submission.tenant, record.submission.definition);
-    if tenant != history.tenant() {
+    if record.submission.tenant != history.tenant() {
         return usage(format!(
             "the build {build} is a server's; repeat it there with --server URL"
         ));
     }
-    let Ok(mut definition) = serde_json::from_value::<Definition>(definition) else {
+    let Ok(mut definition) = serde_json::from_value::<Definition>(record.submission.definition)
+    else {
         bail!("the build {build} was made by another version of ashlar; build it anew");
     };
     if definition.once {
@@ -109,6 +110,9 @@ fn retry_here(
         definition.request.no_cache = NoCache::All;
     }
     definition.secrets.extend(args.secrets.iter().cloned());
+    let before = record.submission.backend.as_deref().and_then(Backend::of_word);
+    let wish = build::Wish { asked: args.backend, before, daemons: &args.buildkit };
+    let executor = build::choose(&wish, &definition)?;
     let job = Job {
         definition,
         inputs: build::Inputs::default(),
@@ -116,7 +120,7 @@ fn retry_here(
         iidfile: None,
         metadata_file: None,
         retry_of: Some(build),
-        executor: build::Chosen::native(),
+        executor,
     };
     drop(history);
     build::build(settings, job)

@@ -25,6 +25,11 @@ pub(in crate::commands) fn retry(
     build: BuildId,
     args: &RetryArgs,
 ) -> Result<ExitCode> {
+    if args.backend.is_some() {
+        return usage(
+            "--backend: a server builds again on what it was asked for then; leave it away",
+        );
+    }
     let began = Instant::now();
     let earlier = client.build(&build.to_string()).map_err(told)?;
     let given = |id: &&str| args.secrets.iter().any(|(name, _)| name == id);
