@@ -1,11 +1,13 @@
 //! Ends gracefully.
 
+use std::time::Duration;
+
 use tokio::time::timeout;
 
 use crate::Service;
 
-/// How long stopped builds may take to end.
-const STOP_MAX: std::time::Duration = std::time::Duration::from_secs(15);
+/// How long stopped builds may take to end, and then runs of builds to be handed over.
+const STOP_MAX: Duration = Duration::from_secs(15);
 
 impl Service {
     /// Takes no more builds, lets those that run go on for the configured time, and stops the
@@ -28,6 +30,11 @@ impl Service {
             );
         }
         self.workers().stop();
+    }
+
+    /// Returns the longest that [`Service::drain`] takes.
+    pub fn drain_max(&self) -> Duration {
+        self.config().drain.saturating_add(STOP_MAX).saturating_add(STOP_MAX)
     }
 
     /// Says whether a drain has begun.

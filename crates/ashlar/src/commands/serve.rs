@@ -23,7 +23,7 @@ use crate::cli::serve::{Expose, LogFormat, ServeArgs};
 use crate::cli::worker::NodeArgs;
 use crate::output::note;
 use crate::settings::Settings;
-use crate::telemetry::Traces;
+use crate::telemetry::{FLUSH_MAX, Traces};
 
 /// What the server writes about itself unless `RUST_LOG` says otherwise.
 const LOG_DEFAULT: &str = "info";
@@ -73,7 +73,7 @@ async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<
     service.start();
     supervisor::ready();
     wait_for_signal().await?;
-    supervisor::stopping(args.node.drain + CLOSE_MAX);
+    supervisor::stopping(end_max(&service));
     note("stopping: no new builds, running ones may end");
     // Builds first: those who follow them then see how they ended.
     service.drain().await;
@@ -84,6 +84,11 @@ async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<
     service.close().await;
     traces.flush().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns how long the end may take once a signal has come: what follows it, one after the other.
+pub(super) fn end_max(service: &Service) -> Duration {
+    service.drain_max() + CLOSE_MAX + FLUSH_MAX + THREADS_MAX
 }
 
 fn announce(service: &Service, listener: &TcpListener) -> Result<()> {

@@ -8,7 +8,7 @@ use ashlar_service::{Service, ServiceConfig};
 use tokio::sync::watch;
 
 use super::serve::{
-    CLOSE_MAX, THREADS_MAX, ended, listen, node_config, start_log, wait_for_signal,
+    CLOSE_MAX, THREADS_MAX, end_max, ended, listen, node_config, start_log, wait_for_signal,
 };
 use super::{supervisor, usage};
 use crate::cli::worker::WorkerArgs;
@@ -65,7 +65,7 @@ async fn run_until_signal(mut config: ServiceConfig, args: WorkerArgs) -> Result
     supervisor::ready();
     note(format!("working on up to {slots} builds at once"));
     wait_for_signal().await?;
-    supervisor::stopping(args.node.drain + CLOSE_MAX);
+    supervisor::stopping(end_max(&service));
     note("stopping: no new builds, running ones may end");
     service.drain().await;
     stop.send_replace(true);

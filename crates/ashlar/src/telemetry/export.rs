@@ -20,7 +20,7 @@ const SERVICE: (&str, &str) = ("OTEL_SERVICE_NAME", "ashlar");
 /// Attempts whose spans wait for the collector; those of later ones are dropped.
 const WAITING_MAX: usize = 1024;
 /// How long the end of the program waits for what is not sent yet.
-const FLUSH_MAX: Duration = Duration::from_secs(5);
+pub(crate) const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 /// Takes the spans of ended attempts and sends them.
 struct Exporter {

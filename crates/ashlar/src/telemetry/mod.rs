@@ -15,9 +15,9 @@ mod off;
 mod spans;
 
 #[cfg(feature = "otlp")]
-pub(crate) use export::Traces;
+pub(crate) use export::{FLUSH_MAX, Traces};
 #[cfg(not(feature = "otlp"))]
-pub(crate) use off::Traces;
+pub(crate) use off::{FLUSH_MAX, Traces};
 
 /// The variables that turn traces on.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];

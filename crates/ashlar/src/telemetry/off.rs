@@ -1,11 +1,15 @@
 //! Stands in for traces in a program that was built without them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use ashlar_service::Observer;
 
 use super::wanted;
+
+/// How long the end of the program waits for what is not sent yet: there is nothing.
+pub(crate) const FLUSH_MAX: Duration = Duration::ZERO;
 
 /// No traces.
 pub(crate) struct Traces;
