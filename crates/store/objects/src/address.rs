@@ -13,6 +13,7 @@ use reqwest::Url;
 
 use crate::http::Connector;
 use crate::objects::Objects;
+use crate::staged;
 
 /// Tries of one request after the first.
 const RETRIES_MAX: usize = 5;
@@ -125,6 +126,7 @@ fn directory(url: &Url) -> Result<Arc<dyn Remote>, AddressError> {
     }
     let dir: PathBuf = url.to_file_path().map_err(|()| AddressError::Form)?;
     std::fs::create_dir_all(&dir).map_err(set_up)?;
+    staged::sweep_later(&dir);
     let files = LocalFileSystem::new_with_prefix(&dir).map_err(set_up)?.with_fsync(true);
     let files: Arc<dyn ObjectStore> = Arc::new(files);
     let place = format!("file://{}", dir.display());

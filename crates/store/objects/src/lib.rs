@@ -6,12 +6,13 @@
 //!
 //! A blob lies at `PREFIX/blobs/sha256/ab/<hex>`. It appears whole or not at all: small ones in one
 //! request, large ones by multipart uploads, of which an interrupted one is seen by nobody (let the
-//! bucket's life cycle abort those that are a week old).
+//! bucket's life cycle abort those that are a week old; in a directory they are removed).
 
 mod address;
 mod http;
 mod objects;
 mod runtime;
+mod staged;
 mod upload;
 
 pub use address::{AddressError, open};
