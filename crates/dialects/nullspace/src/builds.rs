@@ -155,7 +155,7 @@ impl App {
         let mut follower = self.service.follow(actor, owned.build, 0).await?;
         while !follower.next(crate::logs::PIECE).await.map_err(ApiError::internal)?.is_empty() {}
         let record = self.service.row(actor, owned.build).await?;
-        let owned = self.fresh(actor, owned).await?;
+        let owned = self.fresh(owned).await?;
         let id = ids::build(owned.build);
         match (record.state, &record.failure) {
             (State::Succeeded, _) => self.info(&owned.found).await,
@@ -269,7 +269,7 @@ impl App {
         let tags = check_tags(tags)?;
         let owned = self.owned(actor, id).await?;
         actor.needs(Role::Developer)?;
-        let owned = self.fresh(actor, owned).await?;
+        let owned = self.fresh(owned).await?;
         let record = self.service.row(actor, owned.build).await?;
         let found = self.move_tags(&owned.found, &record, &tags).await?;
         self.info(&found).await

@@ -69,12 +69,12 @@ impl App {
     }
 
     /// Returns a build of the caller's with template and note up to date.
-    pub(crate) async fn fresh(&self, actor: &Actor, owned: Owned) -> Answer<Owned> {
+    pub(crate) async fn fresh(&self, owned: Owned) -> Answer<Owned> {
         if owned.attempt.value.settled {
             return Ok(owned);
         }
         let Owned { found, build, .. } = owned;
-        let found = self.settled(actor, found).await?;
+        let found = self.settled(found).await?;
         let attempt = self.attempt(found.tenant, build).await?;
         let attempt = attempt.ok_or_else(|| ApiError::no_build(&ids::build(build)))?;
         Ok(Owned { found, attempt, build })
@@ -121,16 +121,11 @@ impl App {
     }
 
     /// Fills in what the last entry of a good build says of the template.
-    pub(crate) async fn complete(
-        &self,
-        actor: &Actor,
-        owned: Owned,
-        entries: &mut [LogEntry],
-    ) -> Answer<Owned> {
+    pub(crate) async fn complete(&self, owned: Owned, entries: &mut [LogEntry]) -> Answer<Owned> {
         let Some(end) = entries.last_mut().filter(|e| e.kind == LogKind::End) else {
             return Ok(owned);
         };
-        let owned = self.fresh(actor, owned).await?;
+        let owned = self.fresh(owned).await?;
         let attempt = &owned.attempt.value;
         end.result = Some(owned.found.info(Some(attempt)));
         end.result_metadata = Some(ResultMetadata {
@@ -173,9 +168,9 @@ impl App {
             record = self.service.row(actor, owned.build).await?;
         }
         if record.state.is_terminal() {
-            owned = self.fresh(actor, owned).await?;
+            owned = self.fresh(owned).await?;
         }
-        owned = self.complete(actor, owned, &mut entries).await?;
+        owned = self.complete(owned, &mut entries).await?;
         let cache = self.cache(actor, &owned, &record).await?;
         let keeping = self.keeping(actor, &owned.found).await?;
         let kept = self.kept(&record, &keeping).await?;

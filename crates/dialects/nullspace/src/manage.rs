@@ -62,7 +62,7 @@ impl App {
                 let (id, version) = (template.id, template.version);
                 let template = template.value;
                 let found = Found { tenant, namespace, id, version, template, own: true };
-                infos.extend(self.listed_info(actor, found).await?);
+                infos.extend(self.listed_info(found).await?);
             }
         }
         after = 0;
@@ -72,15 +72,15 @@ impl App {
             after = last.position;
             for public in piece.iter().filter(|p| p.value.owner != actor.tenant.id) {
                 if let Some(found) = self.by_id(actor, public.id).await? {
-                    infos.extend(self.listed_info(actor, found).await?);
+                    infos.extend(self.listed_info(found).await?);
                 }
             }
         }
         Ok(infos)
     }
 
-    async fn listed_info(&self, actor: &Actor, found: Found) -> Answer<Option<TemplateInfo>> {
-        let found = self.settled(actor, found).await?;
+    async fn listed_info(&self, found: Found) -> Answer<Option<TemplateInfo>> {
+        let found = self.settled(found).await?;
         match found.template.newest {
             Some(_) => self.info(&found).await.map(Some),
             None => Ok(None),

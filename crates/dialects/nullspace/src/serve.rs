@@ -24,7 +24,7 @@ use crate::stream::stream;
 const BODY_BYTES_MAX: usize = 256 << 20;
 /// Where every answer says which request it belongs to.
 const REQUEST_ID: &str = "x-request-id";
-/// The longest request id that is taken over from a client.
+/// The longest request id that is taken over, in bytes.
 const REQUEST_ID_MAX: usize = 128;
 
 /// Query parameters; the last of a name counts.
@@ -42,11 +42,14 @@ pub(crate) async fn handle(app: Arc<App>, request: Request) -> Response {
     response
 }
 
+/// Returns the id that the server around the dialect has given the request: it has replaced what is
+/// none, so that the log, the header and the body all say the same. Without a server around it one
+/// is made here.
 fn request_id(headers: &HeaderMap) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok());
-    let given =
-        given.filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(plain));
+    let plain = |id: &&str| {
+        (1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+    };
+    let given = headers.get(REQUEST_ID).and_then(|v| v.to_str().ok()).filter(plain);
     given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), str::to_owned)
 }
 

@@ -7,7 +7,7 @@
 
 use ashlar_core::image::ImageConfig;
 use ashlar_core::state::State;
-use ashlar_service::{Actor, Document, ErrorKind, Record};
+use ashlar_service::{Document, ErrorKind, Record};
 
 use crate::app::App;
 use crate::documents::{Attempt, BY_UNSETTLED, Template};
@@ -21,7 +21,7 @@ const PIECE: u32 = 500;
 
 impl App {
     /// Brings a template up to date.
-    pub(crate) async fn settled(&self, _actor: &Actor, found: Found) -> Answer<Found> {
+    pub(crate) async fn settled(&self, found: Found) -> Answer<Found> {
         let mut found = found;
         let (tenant, key) = (found.tenant, found.id.simple().to_string());
         let mut after = 0;

@@ -69,7 +69,7 @@ async fn replay(
     frames: &mpsc::Sender<Bytes>,
 ) -> Answer<()> {
     let (mut entries, _) = app.entries(actor, &owned, from).await?;
-    app.complete(actor, owned, &mut entries).await?;
+    app.complete(owned, &mut entries).await?;
     send(&entries, frames).await?;
     Ok(())
 }
@@ -100,7 +100,7 @@ async fn follow_log(
         let mut entries = Vec::new();
         read.iter().for_each(|entry| projector.add(entry, &mut entries));
         entries.retain(|e| e.offset >= from);
-        owned = app.complete(actor, owned, &mut entries).await?;
+        owned = app.complete(owned, &mut entries).await?;
         if !send(&entries, frames).await? {
             return Ok(());
         }

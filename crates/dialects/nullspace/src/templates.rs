@@ -67,7 +67,7 @@ impl App {
     pub(crate) async fn find(&self, actor: &Actor, reference: &TemplateRef) -> Answer<Found> {
         let missing = || ApiError::no_template(&reference.to_string());
         let found = self.look_up(actor, reference).await?.ok_or_else(missing)?;
-        let found = self.settled(actor, found).await?;
+        let found = self.settled(found).await?;
         if let Some(qualifier) = reference.qualifier() {
             let system = is_system(reference);
             self.qualified(&found, qualifier, system).await?.ok_or_else(missing)?;

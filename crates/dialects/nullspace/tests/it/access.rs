@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::support::{World, steps};
 
@@ -274,4 +275,23 @@ async fn a_public_template_is_seen_and_left_alone_by_strangers() {
     see("/v1/templates/refs/acme%2Fapp").await.is(200);
     world.delete(&format!("/v1/templates/{id}")).await.is(204);
     see("/v1/templates/refs/acme%2Fapple").await.refused(404, "template_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_that_a_request_came_with_is_in_the_header_and_in_the_body() {
+    let world = World::new().await;
+    // What the server around the dialect takes over is taken over here too; it replaces the rest.
+    for (id, kept) in [("team/build:7+a", true), ("two words", false)] {
+        let request = axum::http::Request::get("/v1/templates/refs/nothing")
+            .header("authorization", format!("Bearer {}", world.owner))
+            .header("x-request-id", id)
+            .body(Body::empty())
+            .unwrap();
+        let response = world.router.clone().oneshot(request).await.unwrap();
+        let header = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(body["request_id"], json!(header));
+        assert_eq!(header == id, kept, "{header}");
+    }
 }
