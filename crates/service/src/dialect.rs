@@ -1,7 +1,9 @@
 //! A dialect's own objects: names, counters, documents. No SQL, and nothing of another dialect.
 
 use ashlar_core::{BuildId, TenantId};
-use ashlar_records::{Document, DocumentType, Namespace, NewAlias, NewDocument, Store, now};
+use ashlar_records::{
+    Document, DocumentType, MovedName, Namespace, NewAlias, NewDocument, Store, now,
+};
 use uuid::Uuid;
 
 use crate::{Error, Service};
@@ -140,8 +142,24 @@ impl DialectStore {
         version: u64,
         value: &T,
     ) -> Result<(), Error> {
+        self.replace_document_with_names(tenant, id, version, value, &[]).await
+    }
+
+    /// Replaces a document and moves names with it, both or none, unless somebody changed the
+    /// document since it had `version`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when somebody did.
+    pub async fn replace_document_with_names<T: DocumentType + Sync>(
+        &self,
+        tenant: Option<TenantId>,
+        id: Uuid,
+        version: u64,
+        value: &T,
+        names: &[MovedName],
+    ) -> Result<(), Error> {
         let new = NewDocument::new(tenant, id, value)?;
-        if self.store.replace_document(&new, version, now()).await? {
+        if self.store.replace_document_with_names(&new, version, names, now()).await? {
             return Ok(());
         }
         Err(Error::Conflict("it was changed by somebody else meanwhile; try again".into()))

@@ -7,8 +7,8 @@ use ashlar_core::journal::{BuildKind, Mode, OnLost, Record, Submission};
 use ashlar_core::{BuildId, Digest, Hasher};
 use ashlar_oci::Reference;
 use ashlar_records::{
-    Idempotency, NewAlias, NewDocument, NumberedAlias, Sealed, Secret, Submit, Submitted,
-    new_build_id, now,
+    Idempotency, NewAlias, NewDocument, NewObject, NumberedAlias, Sealed, Secret, Submit,
+    Submitted, new_build_id, now,
 };
 use serde_json::json;
 
@@ -76,6 +76,8 @@ pub struct SubmitRequest {
     pub numbered: Vec<NumberedAlias>,
     /// The dialect's own objects that come and go with the build.
     pub documents: Vec<NewDocument>,
+    /// The dialect's own objects that are made with the build and stay when it goes.
+    pub objects: Vec<NewObject>,
 }
 
 impl SubmitRequest {
@@ -104,6 +106,7 @@ impl SubmitRequest {
             aliases: Vec::new(),
             numbered: Vec::new(),
             documents: Vec::new(),
+            objects: Vec::new(),
         }
     }
 }
@@ -232,13 +235,14 @@ impl Service {
             .idempotency_key
             .map(|key| Idempotency { key, request: request_digest(&submission) });
         let (aliases, numbered) = (request.aliases, request.numbered);
-        let documents = request.documents;
+        let (documents, objects) = (request.documents, request.objects);
         Ok(Submit {
             submission,
             idempotency,
             aliases,
             numbered,
             documents,
+            objects,
             secrets,
             blobs,
             contexts,

@@ -62,6 +62,10 @@ impl NewDocument {
         let (dialect, kind, keys) = (T::DIALECT, T::KIND, value.keys());
         Ok(Self { dialect, kind, tenant, id, body, keys, blobs: value.blobs() })
     }
+
+    pub(crate) const fn id(&self) -> Uuid {
+        self.id
+    }
 }
 
 /// A document as it is stored.
@@ -98,6 +102,24 @@ pub(crate) async fn insert(
     let row = tx.maybe(sql, values).await?;
     let row = row.ok_or_else(|| Error::Taken { what: "document", name: new.id.to_string() })?;
     insert_parts(tx, new, row.int(0)?).await
+}
+
+/// Replaces a document that nobody changed since it had `version`; says whether it did.
+pub(crate) async fn replace(
+    tx: &mut Tx,
+    new: &NewDocument,
+    version: u64,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let sql = "UPDATE documents SET body = $5, updated_at = $6, version = version + 1 \
+               WHERE dialect = $1 AND tenant = $2 AND kind = $3 AND id = $4 AND version = $7 \
+               RETURNING position";
+    let (tenant, body) = (or_all(new.tenant), new.body.as_str());
+    let values = args![new.dialect, tenant, new.kind, new.id, body, now, version];
+    let Some(row) = tx.maybe(sql, values).await? else { return Ok(false) };
+    let position = row.int(0)?;
+    delete_parts(tx, position).await?;
+    insert_parts(tx, new, position).await.map(|()| true)
 }
 
 async fn insert_parts(tx: &mut Tx, new: &NewDocument, position: i64) -> Result<(), Error> {
@@ -158,15 +180,9 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, Error> {
         let mut tx = self.db.write().await?;
-        let sql = "UPDATE documents SET body = $5, updated_at = $6, version = version + 1 \
-                   WHERE dialect = $1 AND tenant = $2 AND kind = $3 AND id = $4 AND version = $7 \
-                   RETURNING position";
-        let (tenant, body) = (or_all(new.tenant), new.body.as_str());
-        let values = args![new.dialect, tenant, new.kind, new.id, body, now, version];
-        let Some(row) = tx.maybe(sql, values).await? else { return Ok(false) };
-        let position = row.int(0)?;
-        delete_parts(&mut tx, position).await?;
-        insert_parts(&mut tx, new, position).await?;
+        if !replace(&mut tx, new, version, now).await? {
+            return Ok(false);
+        }
         tx.commit().await.map(|()| true)
     }
 

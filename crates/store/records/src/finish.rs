@@ -12,7 +12,7 @@ use crate::{Error, Store, builds, journal};
 /// Names that one look returns at most.
 pub const ALIASES_MAX: u32 = 1000;
 
-async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
+pub(crate) async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
     let n = &new.namespace;
     let sql = "INSERT INTO aliases (dialect, tenant, kind, alias, target, promoted) \
                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (dialect, tenant, kind, alias) \

@@ -8,6 +8,7 @@ use crate::builds::{self, Loaded, waits};
 use crate::db::{Tx, args};
 use crate::documents::{self, NewDocument};
 use crate::kept::{self, Holder};
+use crate::objects::{self, NewObject};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
 use crate::store::retried;
@@ -38,6 +39,8 @@ pub struct Submit {
     pub numbered: Vec<NumberedAlias>,
     /// Documents of the dialect.
     pub documents: Vec<NewDocument>,
+    /// Objects of the dialect that stay when the build goes.
+    pub objects: Vec<NewObject>,
     /// Sealed values that live as long as the build waits or runs.
     pub secrets: Vec<Sealed>,
     /// Blobs that are needed as long as the build is there.
@@ -55,6 +58,7 @@ impl Submit {
             aliases: Vec::new(),
             numbered: Vec::new(),
             documents: Vec::new(),
+            objects: Vec::new(),
             secrets: Vec::new(),
             blobs: Vec::new(),
             contexts: Vec::new(),
@@ -198,6 +202,9 @@ async fn extras(
     }
     for document in &submit.documents {
         documents::insert(tx, document, Some(build), now).await?;
+    }
+    for object in &submit.objects {
+        objects::insert(tx, object, now).await?;
     }
     for sealed in &submit.secrets {
         secrets::bind(tx, loaded.position, sealed).await?;

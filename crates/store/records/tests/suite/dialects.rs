@@ -2,7 +2,8 @@
 
 use ashlar_core::state::State;
 use ashlar_records::{
-    Document, DocumentType, Error, Namespace, NewAlias, NewDocument, NumberedAlias, Submit, Writer,
+    Document, DocumentType, Error, MovedName, Namespace, NewAlias, NewDocument, NewObject,
+    NumberedAlias, Submit, Writer,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,6 +15,8 @@ crate::on_both! {
     numbers_are_drawn_once;
     documents_are_found_by_their_keys;
     everything_comes_with_the_build_or_not_at_all;
+    objects_come_with_the_build_and_stay_when_it_goes;
+    names_move_with_their_document_or_not_at_all;
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -170,4 +173,43 @@ async fn everything_comes_with_the_build_or_not_at_all(db: Database) {
     assert!(db.store.documents::<Trigger>(None, 0, 9).await.unwrap().is_empty());
     let by = db.store.documents_by::<Trigger>(None, ("branch", "main"), 0, 9).await.unwrap();
     assert!(by.is_empty());
+}
+
+async fn objects_come_with_the_build_and_stay_when_it_goes(db: Database) {
+    let submit = |id: Uuid| {
+        let document = NewDocument::new(None, id, &trigger("lasting", "main")).unwrap();
+        let object = NewObject { document, names: vec![alias(1, "lasting")] };
+        Submit { objects: vec![object], ..Submit::new(submission()) }
+    };
+    let (first, second) = (build_id().uuid(), build_id().uuid());
+    let accepted = db.store.submit(&submit(first), at(0)).await.unwrap();
+    // The name is in use: neither the build nor the document is there.
+    let refused = submit(second);
+    let error = db.store.submit(&refused, at(1)).await.unwrap_err();
+    assert!(matches!(error, Error::Taken { .. }), "{error}");
+    assert_eq!(db.store.get(refused.submission.build).await.unwrap(), None);
+    assert!(db.store.document::<Trigger>(None, second).await.unwrap().is_none());
+    let build = accepted.record.submission.build;
+    let end = [stamped(5, state(State::Skipped))];
+    db.store.append(build, Writer::Service, end).await.unwrap();
+    assert_eq!(db.store.forget(&[build]).await.unwrap(), [build]);
+    let kept = db.store.document::<Trigger>(None, first).await.unwrap().unwrap();
+    assert_eq!(kept.build, None);
+    assert_eq!(db.store.resolve(&runs(1), "lasting").await.unwrap(), Some(first));
+}
+
+async fn names_move_with_their_document_or_not_at_all(db: Database) {
+    let (id, a, b) = (build_id().uuid(), build_id().uuid(), build_id().uuid());
+    let document = NewDocument::new(None, id, &trigger("t", "main")).unwrap();
+    db.store.add_document(&document, at(0)).await.unwrap();
+    let name = |word: &str, target| MovedName { alias: alias(1, word), target };
+    let replace = async |version, names: &[MovedName]| {
+        db.store.replace_document_with_names(&document, version, names, at(1)).await.unwrap()
+    };
+    assert!(replace(1, &[name("x", Some(a)), name("y", Some(a))]).await);
+    assert!(!replace(1, &[name("x", Some(b)), name("y", None)]).await, "somebody was faster");
+    assert_eq!(db.store.resolve(&runs(1), "x").await.unwrap(), Some(a));
+    assert!(replace(2, &[name("x", Some(b)), name("y", None), name("z", None)]).await);
+    assert_eq!(db.store.resolve(&runs(1), "x").await.unwrap(), Some(b));
+    assert_eq!(db.store.resolve(&runs(1), "y").await.unwrap(), None);
 }
