@@ -19,6 +19,7 @@ use crate::failure::{detail_of, message_of};
 use crate::fields::Fields;
 use crate::ids;
 use crate::logs::Owned;
+use crate::names::on_success;
 use crate::prepare::Prepared;
 use crate::request::{
     Source, check_tags, read_base_auth, read_registries, read_secret_list, read_tags,
@@ -73,7 +74,8 @@ impl App {
         bound: Bound,
     ) -> Answer<Owned> {
         let request = &prepared.request;
-        let definition = prepared.definition(bound.manifest);
+        let mut definition = prepared.definition(bound.manifest);
+        definition.names = on_success(found.id, &request.tags);
         let scope = ids::template(found.id);
         let mut submit = SubmitRequest::new(DIALECT, &scope, &found.template.name, definition);
         submit.source = Some(prepared.source_type.to_owned());
@@ -222,6 +224,7 @@ impl App {
         };
         let retry = RetryRequest {
             build: Some(new),
+            names: Some(on_success(found.id, &attempt.tags)),
             secrets: secrets_of(&secrets),
             credentials,
             documents: documents(actor, new, &attempt, &bound)?,

@@ -12,8 +12,8 @@ use crate::app::{App, now};
 use crate::documents::{BY_NAME, Claim};
 use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
+use crate::names::NAME;
 use crate::refs::{SYSTEM_NAMESPACE, TemplateRef, slug_id, slug_of};
-use crate::templates::NAME;
 use crate::wire::{NameClaim, NamespaceInfo};
 
 /// How long a name is kept.

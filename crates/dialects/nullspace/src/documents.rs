@@ -18,7 +18,8 @@ pub(crate) const BY_UNSETTLED: &str = "unsettled";
 /// The index of things by name.
 pub(crate) const BY_NAME: &str = "name";
 
-/// A logical template. Its id is the template's; its names are aliases that lead to it.
+/// A logical template. Its id is the template's; its names are aliases that lead to it. Its tags are
+/// aliases too, which lead to builds: they keep these from being let go (see `names`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Template {
     /// Its name within the namespace.

@@ -1,8 +1,5 @@
 //! What the store says of artifacts: whether they are there, and when they may go.
 
-use std::collections::BTreeSet;
-
-use ashlar_core::BuildId;
 use ashlar_core::state::State;
 use ashlar_service::{Actor, Record};
 
@@ -15,8 +12,6 @@ use crate::views::Kept;
 
 /// What holds for all builds of a template.
 pub(crate) struct Keeping {
-    /// Builds that a tag points at.
-    tagged: BTreeSet<BuildId>,
     /// Whether anything ever goes.
     bound: bool,
 }
@@ -31,15 +26,14 @@ impl App {
     pub(crate) async fn keeping(&self, actor: &Actor, found: &Found) -> Answer<Keeping> {
         let scope = ids::template(found.id);
         let retention = self.service.retention(actor, &scope, DIALECT).await?;
-        let tagged = found.template.active_tags().map(|(_, build, _)| build).collect();
-        Ok(Keeping { tagged, bound: retention.is_bound() })
+        Ok(Keeping { bound: retention.is_bound() })
     }
 
-    /// Says what is known of a build's artifact. When it goes is said of those that no tag holds.
+    /// Says what is known of a build's artifact. Those that a tag holds never go, which the store
+    /// knows by the tag's name.
     pub(crate) async fn kept(&self, record: &Record, keeping: &Keeping) -> Answer<Kept> {
         let available = self.is_available(record);
-        let build = record.submission.build;
-        let expires_at = if available && keeping.bound && !keeping.tagged.contains(&build) {
+        let expires_at = if available && keeping.bound {
             let expiry = self.service.expiry(record).await?;
             [expiry.artifacts, expiry.record].into_iter().flatten().map(|due| due.at).min()
         } else {

@@ -8,7 +8,8 @@
 //! - A template is a document; its names are aliases that lead to it. A build has a note
 //!   (`documents::Attempt`) that comes and goes with its record.
 //! - A log is a projection of the build's journal (`project`), so its offsets never change.
-//! - Tags move when a build has succeeded; that is found out when somebody looks (`settle`).
+//! - Tags move when a build has succeeded; that is found out when somebody looks (`settle`). What
+//!   they point at is kept from the moment at which the build succeeded on (`names`).
 
 mod app;
 mod blobs;
@@ -25,6 +26,7 @@ mod ids;
 mod kept;
 mod logs;
 mod manage;
+mod names;
 mod plan;
 mod prepare;
 mod project;

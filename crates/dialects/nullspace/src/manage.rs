@@ -15,9 +15,10 @@ use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
 use crate::ids;
 use crate::logs::PIECE as JOURNAL_PIECE;
+use crate::names::NAME;
 use crate::refs::{TemplateRef, slug_of};
 use crate::request::{check_name, read_tags};
-use crate::templates::{Found, NAME};
+use crate::templates::Found;
 use crate::wire::{AliasInfo, TagInfo, TemplateInfo};
 
 /// Templates of one piece of a list.

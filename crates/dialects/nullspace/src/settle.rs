@@ -75,7 +75,7 @@ impl App {
                 template.newest = Some((build, at));
             }
         };
-        self.change(&found, apply).await
+        self.change_after_build(&found, &attempt.tags, apply).await
     }
 
     /// Notes how the artifact runs and what the image says of itself.

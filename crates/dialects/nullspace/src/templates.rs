@@ -8,13 +8,11 @@ use crate::app::{App, CHANGE_TRIES_MAX, now};
 use crate::documents::{Attempt, BY_NAME, PublicTemplate, Template};
 use crate::errors::{Answer, ApiError, code};
 use crate::ids;
+use crate::names::NAME;
 use crate::refs::{
     Qualifier, SYSTEM_NAMESPACE, TAG_DEFAULT, TAG_LATEST, TemplateRef, slug_id, slug_of,
 };
 use crate::wire::TemplateInfo;
-
-/// The kind of alias that leads from a name to a template.
-pub(crate) const NAME: &str = "name";
 
 /// A template that somebody may see.
 #[derive(Debug, Clone)]
@@ -203,10 +201,23 @@ impl App {
         Ok(self.objects.document::<Attempt>(Some(tenant), build.uuid()).await?)
     }
 
-    /// Changes a template; the change may run several times.
+    /// Changes a template and moves the names of its tags with it; the change may run several
+    /// times.
     pub(crate) async fn change(
         &self,
         found: &Found,
+        change: impl Fn(&mut Template) + Send + Sync,
+    ) -> Answer<Found> {
+        self.change_after_build(found, &[], change).await
+    }
+
+    /// Changes a template as above. The names of some tags are written even where the change leaves
+    /// the tags: a build that ended has let these names lead to itself, and a tag that was moved
+    /// later than it ended is elsewhere.
+    pub(crate) async fn change_after_build(
+        &self,
+        found: &Found,
+        tags: &[String],
         change: impl Fn(&mut Template) + Send + Sync,
     ) -> Answer<Found> {
         let tenant = Some(found.tenant);
@@ -214,12 +225,14 @@ impl App {
         for _ in 0..CHANGE_TRIES_MAX {
             let mut changed = found.template.clone();
             change(&mut changed);
-            if changed == found.template {
+            if changed == found.template && tags.is_empty() {
                 return Ok(found);
             }
-            let done =
-                self.objects.replace_document(tenant, found.id, found.version, &changed).await;
-            match done {
+            let names = self.moved_names(&found, &changed, tags);
+            let (id, version) = (found.id, found.version);
+            let replaced =
+                self.objects.replace_document_with_names(tenant, id, version, &changed, &names);
+            match replaced.await {
                 Err(e) if e.kind() == ErrorKind::Conflict => {}
                 other => {
                     other?;

@@ -10,5 +10,6 @@ mod hostile;
 mod logs;
 mod manage;
 mod registries;
+mod retention;
 mod rootfs;
 mod support;
