@@ -28,7 +28,8 @@ use crate::templates::Found;
 use crate::views;
 use crate::wire::{StatusSnapshot, TemplateBuild, TemplateInfo};
 
-/// How often a submission is tried again because another one has noted the same files first.
+/// How often a submission is tried again because another one has taken the same name, or noted the
+/// same files, first.
 const NOTE_TRIES_MAX: usize = 8;
 
 impl App {
@@ -50,66 +51,29 @@ impl App {
             Some(context) => self.bind(actor, context).await?,
             None => Bound::default(),
         };
-        let (found, new) = self.ensure(actor, &name).await?;
-        match self.submit(actor, &found, &prepared, bound).await {
-            Ok(owned) => {
-                self.use_claim(actor, &name).await?;
-                Ok(owned)
-            }
-            Err(error) => {
-                // A name with no build behind it was never taken.
-                if new {
-                    self.forget(&found).await?;
-                }
-                Err(error)
-            }
-        }
+        let owned = self.submit(actor, &name, &prepared, bound).await?;
+        self.use_claim(actor, &name).await?;
+        Ok(owned)
     }
 
+    /// Submits a build of the template of a name, which is made with it when it is new.
     async fn submit(
         &self,
         actor: &Actor,
-        found: &Found,
+        name: &str,
         prepared: &Prepared,
         bound: Bound,
     ) -> Answer<Owned> {
-        let request = &prepared.request;
-        let mut definition = prepared.definition(bound.manifest);
-        definition.names = on_success(found.id, &request.tags);
-        let scope = ids::template(found.id);
-        let mut submit = SubmitRequest::new(DIALECT, &scope, &found.template.name, definition);
-        submit.source = Some(prepared.source_type.to_owned());
-        submit.backend = Some(request.backend.as_str().to_owned());
-        submit.secrets = secrets_of(&request.secrets);
-        submit.credentials.clone_from(&prepared.credentials);
-        submit.base_is_shared = prepared.base_is_shared();
-        let attempt = Attempt {
-            template: found.id,
-            tags: request.tags.clone(),
-            original: None,
-            triggered_by: actor.principal.name.clone(),
-            build_config: request.config.wire.clone(),
-            source_digest: prepared.source_digest.clone(),
-            context_digest: prepared.context_digest.clone(),
-            dockerfile_digest: prepared.dockerfile_digest.clone(),
-            files: bound.files.counts(),
-            start_cmd: request.start_cmd.clone(),
-            readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
-            base_host: prepared.base_host.clone(),
-            base_auth: request.base_auth.as_ref().map(|a| a.kind().to_owned()),
-            settled: false,
-            runtime_defaults: None,
-            oci_metadata: None,
-        };
         let mut bound = bound;
         for _ in 0..NOTE_TRIES_MAX {
-            let mut submit = submit.clone();
+            let (found, object) = self.place(actor, name).await?;
+            let new = object.is_some();
             let build = BuildId::from_uuid(Uuid::now_v7());
-            submit.build = Some(build);
-            let attempt = Attempt { files: bound.files.counts(), ..attempt.clone() };
-            submit.documents = documents(actor, build, &attempt, &bound)?;
+            let mut submit = request_of(actor, &found, prepared, &bound, build)?;
+            submit.objects.extend(object);
             match self.service.submit(actor, submit).await {
-                Err(e) if e.kind() == ErrorKind::Conflict && !bound.named.is_empty() => {
+                // Somebody else has taken the name or named the same files meanwhile.
+                Err(e) if e.kind() == ErrorKind::Conflict && (new || !bound.named.is_empty()) => {
                     self.look_again(actor, &mut bound).await?;
                 }
                 other => {
@@ -118,7 +82,7 @@ impl App {
                 }
             }
         }
-        Err(ApiError::conflict("others upload the same files; try again"))
+        Err(ApiError::conflict("others use the same name and files; try again"))
     }
 
     /// Finds out which files another build has named meanwhile.
@@ -291,6 +255,47 @@ fn secrets_of(secrets: &[(String, String)]) -> Vec<(String, Secret)> {
     let sealed =
         |(id, value): &(String, String)| (id.clone(), Secret::new(value.clone().into_bytes()));
     secrets.iter().map(sealed).collect()
+}
+
+/// Returns what the service is asked for.
+fn request_of(
+    actor: &Actor,
+    found: &Found,
+    prepared: &Prepared,
+    bound: &Bound,
+    build: BuildId,
+) -> Answer<SubmitRequest> {
+    let request = &prepared.request;
+    let mut definition = prepared.definition(bound.manifest);
+    definition.names = on_success(found.id, &request.tags);
+    let scope = ids::template(found.id);
+    let mut submit = SubmitRequest::new(DIALECT, &scope, &found.template.name, definition);
+    submit.build = Some(build);
+    submit.source = Some(prepared.source_type.to_owned());
+    submit.backend = Some(request.backend.as_str().to_owned());
+    submit.secrets = secrets_of(&request.secrets);
+    submit.credentials.clone_from(&prepared.credentials);
+    submit.base_is_shared = prepared.base_is_shared();
+    let attempt = Attempt {
+        template: found.id,
+        tags: request.tags.clone(),
+        original: None,
+        triggered_by: actor.principal.name.clone(),
+        build_config: request.config.wire.clone(),
+        source_digest: prepared.source_digest.clone(),
+        context_digest: prepared.context_digest.clone(),
+        dockerfile_digest: prepared.dockerfile_digest.clone(),
+        files: bound.files.counts(),
+        start_cmd: request.start_cmd.clone(),
+        readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
+        base_host: prepared.base_host.clone(),
+        base_auth: request.base_auth.as_ref().map(|a| a.kind().to_owned()),
+        settled: false,
+        runtime_defaults: None,
+        oci_metadata: None,
+    };
+    submit.documents = documents(actor, build, &attempt, bound)?;
+    Ok(submit)
 }
 
 /// Returns what is written with a build.

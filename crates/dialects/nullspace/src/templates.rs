@@ -1,7 +1,7 @@
 //! Logical templates: found by reference, made, changed, shown.
 
 use ashlar_core::{BuildId, TenantId, Timestamp};
-use ashlar_service::{Actor, Document, ErrorKind, Record, Role};
+use ashlar_service::{Actor, Document, ErrorKind, NewAlias, NewDocument, NewObject, Record, Role};
 use uuid::Uuid;
 
 use crate::app::{App, CHANGE_TRIES_MAX, now};
@@ -247,30 +247,22 @@ impl App {
         Err(ApiError::conflict("the template is being changed by others; try again"))
     }
 
-    /// Returns the template of a name, making it when it is new; says whether it did.
-    pub(crate) async fn ensure(&self, actor: &Actor, name: &str) -> Answer<(Found, bool)> {
-        let tenant = Some(actor.tenant.id);
-        for _ in 0..CHANGE_TRIES_MAX {
-            if let Some(found) = self.own_named(actor, name).await? {
-                return Ok((found, false));
-            }
-            let (id, template) = (Uuid::now_v7(), Template::new(name));
-            self.objects.add_document(tenant, id, &template).await?;
-            match self.objects.add_alias(tenant, NAME, name, id).await {
-                Err(e) if e.kind() == ErrorKind::Conflict => {
-                    // Somebody else was faster.
-                    self.objects.remove_document::<Template>(tenant, id).await?;
-                }
-                other => {
-                    other?;
-                    let namespace = slug_of(&actor.tenant);
-                    let tenant = actor.tenant.id;
-                    let found = Found { tenant, namespace, id, version: 1, template, own: true };
-                    return Ok((found, true));
-                }
-            }
+    /// Returns the template of a name. A new one is not there yet: it comes with what is to be
+    /// written with its first build, so that no name is taken by a build that was refused.
+    pub(crate) async fn place(
+        &self,
+        actor: &Actor,
+        name: &str,
+    ) -> Answer<(Found, Option<NewObject>)> {
+        if let Some(found) = self.own_named(actor, name).await? {
+            return Ok((found, None));
         }
-        Err(ApiError::conflict("the name is being changed by others; try again"))
+        let (tenant, namespace) = (actor.tenant.id, slug_of(&actor.tenant));
+        let (id, template) = (Uuid::now_v7(), Template::new(name));
+        let document = NewDocument::new(Some(tenant), id, &template).map_err(ApiError::internal)?;
+        let alias = NewAlias::own(self.objects.namespace(Some(tenant), NAME), name.to_owned());
+        let object = NewObject { document, names: vec![alias] };
+        Ok((Found { tenant, namespace, id, version: 1, template, own: true }, Some(object)))
     }
 
     /// Forgets a template: its names first, so that it is gone for everybody at once.

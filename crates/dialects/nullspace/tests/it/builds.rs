@@ -310,3 +310,48 @@ async fn validate_and_plan_change_nothing() {
     );
     world.get("/v1/templates/app").await.refused(404, "template_not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_build_that_is_refused_takes_nothing_from_others_of_its_name() {
+    let world = std::sync::Arc::new(World::new().await);
+    // Refused by the service, after all that the dialect itself looks at.
+    let secrets: Vec<Value> =
+        (0..101).map(|i| json!({ "id": format!("s{i}"), "value": "x" })).collect();
+    for round in 0..10 {
+        let name = format!("app{round}");
+        let refused =
+            json!({ "name": name, "dockerfile": "FROM busybox", "build_secrets": secrets });
+        let send = |request: &Value| {
+            let (world, request) = (std::sync::Arc::clone(&world), request.clone());
+            tokio::spawn(async move { world.post("/v1/templates/builds", request).await })
+        };
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(send(&refused));
+            all.push(send(&steps(&name, &["true"])));
+        }
+        let mut accepted = Vec::new();
+        for reply in all {
+            let reply = reply.await.unwrap();
+            match reply.status.as_u16() {
+                202 => accepted.push(reply.json()),
+                _ => drop(reply.refused(400, "invalid_request")),
+            }
+        }
+        assert_eq!(accepted.len(), 4);
+        for build in accepted {
+            assert_eq!(build["template_id"], accepted_template(&world, &name).await);
+            let status = world.ended(build["build_id"].as_str().unwrap()).await;
+            assert_eq!(status["build"]["status"], "ready", "{status}");
+        }
+    }
+    // Alone, it takes no name at all.
+    let alone = json!({ "name": "alone", "dockerfile": "FROM busybox", "build_secrets": secrets });
+    world.post("/v1/templates/builds", alone).await.refused(400, "invalid_request");
+    world.get("/v1/templates/alone").await.refused(404, "template_not_found");
+    world.post("/v1/templates/claims", json!({ "template_ref": "alone" })).await.is(201);
+}
+
+async fn accepted_template(world: &World, name: &str) -> Value {
+    world.get(&format!("/v1/templates/{name}")).await.is(200)["id"].clone()
+}
