@@ -64,6 +64,17 @@ impl Template {
         }
     }
 
+    /// Returns its earlier names and its name.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let aliases = self.aliases.iter().map(|a| a.name.as_str());
+        aliases.chain([self.name.as_str()])
+    }
+
+    /// Says whether a name, or an earlier one, is its own.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.names().any(|n| n == name)
+    }
+
     /// Returns the build that a tag points at.
     pub(crate) fn tag(&self, tag: &str) -> Option<BuildId> {
         self.tags.get(tag)?.build

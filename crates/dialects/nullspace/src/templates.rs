@@ -14,6 +14,9 @@ use crate::refs::{
 };
 use crate::wire::TemplateInfo;
 
+/// Rows of one name that are looked at in one go: more than one are left behind by others.
+const PIECE: u32 = 100;
+
 /// A template that somebody may see.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
@@ -171,15 +174,24 @@ impl App {
         name: &str,
     ) -> Answer<Option<Found>> {
         let canonical = format!("{namespace}/{name}");
-        let index = (BY_NAME, canonical.as_str());
-        let public = self.objects.documents_by::<PublicTemplate>(None, index, 0, 1).await?;
-        match public.first() {
-            Some(public) => self.by_id(actor, public.id).await,
-            None => Ok(None),
+        let (index, mut after) = ((BY_NAME, canonical.as_str()), 0);
+        loop {
+            let public =
+                self.objects.documents_by::<PublicTemplate>(None, index, after, PIECE).await?;
+            let Some(last) = public.last() else { return Ok(None) };
+            after = last.position;
+            for row in &public {
+                // A row that its template has left behind is passed over.
+                let found = self.by_id(actor, row.id).await?;
+                if let Some(found) = found.filter(|f| f.template.is_called(name)) {
+                    return Ok(Some(found));
+                }
+            }
         }
     }
 
-    /// Finds a template by id: the caller's own, or a public one.
+    /// Finds a template by id: the caller's own, or a public one. Whether it is public is what the
+    /// template says itself: the row that makes it known to others is written after it.
     pub(crate) async fn by_id(&self, actor: &Actor, id: Uuid) -> Answer<Option<Found>> {
         let own = actor.tenant.id;
         if let Some(found) = self.objects.document::<Template>(Some(own), id).await? {
@@ -189,6 +201,7 @@ impl App {
         let Some(public) = public else { return Ok(None) };
         let PublicTemplate { owner, namespace, .. } = public.value;
         let found = self.objects.document::<Template>(Some(owner), id).await?;
+        let found = found.filter(|found| found.value.public);
         Ok(found.map(|found| found_of(owner, namespace, found, false)))
     }
 
@@ -268,9 +281,7 @@ impl App {
     /// Forgets a template: its names first, so that it is gone for everybody at once.
     pub(crate) async fn forget(&self, found: &Found) -> Answer<()> {
         let tenant = Some(found.tenant);
-        let template = &found.template;
-        let names = template.aliases.iter().map(|a| &a.name).chain([&template.name]);
-        for name in names {
+        for name in found.template.names() {
             if self.objects.resolve(tenant, NAME, name).await? == Some(found.id) {
                 self.objects.remove_alias(tenant, NAME, name).await?;
             }
@@ -280,23 +291,38 @@ impl App {
         Ok(())
     }
 
-    /// Makes a template known to all tenants, or to its own only, under its names of now.
+    /// Makes a template known to all tenants, or to its own only, under its names of now: those
+    /// that it has when this is done, whatever it had when it was found.
     pub(crate) async fn publish(&self, found: &Found) -> Answer<()> {
-        self.objects.remove_document::<PublicTemplate>(None, found.id).await?;
-        if !found.template.public {
-            return Ok(());
+        for _ in 0..CHANGE_TRIES_MAX {
+            let template = self.objects.document::<Template>(Some(found.tenant), found.id).await?;
+            let wanted = template.filter(|t| t.value.public).map(|t| PublicTemplate {
+                owner: found.tenant,
+                namespace: found.namespace.clone(),
+                names: t.value.names().map(str::to_owned).collect(),
+            });
+            let stored = self.objects.document::<PublicTemplate>(None, found.id).await?;
+            let written = match (stored, wanted) {
+                (None, None) => return Ok(()),
+                (Some(stored), Some(wanted)) if stored.value == wanted => return Ok(()),
+                (Some(stored), Some(wanted)) => {
+                    self.objects.replace_document(None, found.id, stored.version, &wanted).await
+                }
+                (None, Some(wanted)) => self.objects.add_document(None, found.id, &wanted).await,
+                (Some(_), None) => {
+                    let removed = self.objects.remove_document::<PublicTemplate>(None, found.id);
+                    removed.await.map(drop)
+                }
+            };
+            // The template may have changed meanwhile, and others may do the same: another look
+            // says whether all is well.
+            if let Err(e) = written
+                && e.kind() != ErrorKind::Conflict
+            {
+                return Err(e.into());
+            }
         }
-        let names = found.template.aliases.iter().map(|a| a.name.clone());
-        let public = PublicTemplate {
-            owner: found.tenant,
-            namespace: found.namespace.clone(),
-            names: names.chain([found.template.name.clone()]).collect(),
-        };
-        match self.objects.add_document(None, found.id, &public).await {
-            // Somebody else does the same.
-            Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
-            other => Ok(other?),
-        }
+        Err(ApiError::conflict("the template is being changed by others; try again"))
     }
 
     /// Returns what clients see of a template.

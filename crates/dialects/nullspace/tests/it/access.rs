@@ -1,8 +1,12 @@
 //! Every route as nobody, as a stranger, as a reader and as the owner.
 
+use ashlar_core::TenantId;
+use ashlar_service::DocumentType;
 use axum::body::Body;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use crate::support::{World, steps};
 
@@ -293,5 +297,80 @@ async fn the_id_that_a_request_came_with_is_in_the_header_and_in_the_body() {
         let body: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(body["request_id"], json!(header));
         assert_eq!(header == id, kept, "{header}");
+    }
+}
+
+/// The row that makes a template known to others, as the dialect writes it.
+#[derive(Debug, Serialize, Deserialize)]
+struct PublicRow {
+    owner: TenantId,
+    namespace: String,
+    names: Vec<String>,
+}
+
+impl DocumentType for PublicRow {
+    const DIALECT: &'static str = ashlar_dialect_nullspace::DIALECT;
+    const KIND: &'static str = "public";
+
+    fn keys(&self) -> Vec<(&'static str, String)> {
+        self.names.iter().map(|n| ("name", format!("{}/{n}", self.namespace))).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_left_behind_shows_no_private_template_and_hides_no_public_one() {
+    let world = World::new().await;
+    let (id, ..) = app(&world).await;
+    let owner = world.service.authenticate(&world.owner).await.unwrap().tenant.id;
+    let rows = world.service.dialect(ashlar_dialect_nullspace::DIALECT);
+    let leave = async |id: Uuid, name: &str| {
+        let row = PublicRow { owner, namespace: "acme".into(), names: vec![name.into()] };
+        rows.add_document(None, id, &row).await.unwrap();
+    };
+    let see =
+        async |path: &str| world.send(Some(&world.stranger), "GET", path, Body::empty()).await;
+    let template = |id: &str| Uuid::try_parse(id.trim_start_matches("tmpl_")).unwrap();
+    // Whoever made it private stopped before the row was gone.
+    leave(template(&id), "app").await;
+    for path in [format!("/v1/templates/{id}"), "/v1/templates/refs/acme/app".into()] {
+        see(&path).await.refused(404, "template_not_found");
+    }
+    assert_eq!(see("/v1/templates").await.is(200), json!([]));
+    let mut child = steps("child", &["true"]);
+    child["base_image"] = json!(id);
+    let path = "/v1/templates/builds";
+    let reply = world.send(Some(&world.stranger), "POST", path, child.to_string()).await;
+    reply.refused(400, "template_not_found");
+
+    // Rows of templates that are gone, or are called otherwise now, and then the one that is meant.
+    let entries = world.build(steps("meant", &["true"])).await;
+    let meant = entries[0]["template_id"].as_str().unwrap().to_owned();
+    leave(Uuid::now_v7(), "meant").await;
+    let other = world.build(steps("other", &["true"])).await[0]["template_id"].clone();
+    leave(template(other.as_str().unwrap()), "meant").await;
+    for name in ["meant", "other"] {
+        let (path, body) =
+            (format!("/v1/templates/{name}/visibility"), r#"{"visibility":"public"}"#);
+        world.send(Some(&world.owner), "PATCH", &path, body).await.is(200);
+    }
+    assert_eq!(see("/v1/templates/refs/acme/meant").await.is(200)["id"], json!(meant));
+    assert_eq!(see("/v1/templates/refs/acme/other").await.is(200)["id"], other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_is_as_public_as_it_was_said_last_whoever_says_so_at_once() {
+    let world = World::new().await;
+    let (id, ..) = app(&world).await;
+    let path = format!("/v1/templates/{id}/visibility");
+    let say = async |word: &str| {
+        let body = json!({ "visibility": word }).to_string();
+        world.send(Some(&world.owner), "PATCH", &path, body).await.is(200);
+    };
+    for _ in 0..10 {
+        tokio::join!(say("public"), say("private"), say("public"), say("private"));
+        let said = world.get(&format!("/v1/templates/{id}")).await.is(200)["visibility"].clone();
+        let see = world.send(Some(&world.stranger), "GET", "/v1/templates/refs/acme/app", "");
+        let status = see.await.status.as_u16();
+        assert_eq!(status, if said == "public" { 200 } else { 404 }, "{said}");
     }
 }
