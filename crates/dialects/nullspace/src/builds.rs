@@ -18,7 +18,7 @@ use crate::errors::{Answer, ApiError, code};
 use crate::failure::{detail_of, message_of};
 use crate::fields::Fields;
 use crate::ids;
-use crate::logs::Owned;
+use crate::logs::{Owned, PIECE};
 use crate::names::on_success;
 use crate::prepare::Prepared;
 use crate::request::{
@@ -78,7 +78,12 @@ impl App {
                 }
                 other => {
                     other?;
-                    return self.owned(actor, &ids::build(build)).await;
+                    return match self.owned(actor, &ids::build(build)).await {
+                        Err(e) if e.code == code::BUILD_NOT_FOUND => {
+                            Err(self.take_back(actor, build).await)
+                        }
+                        owned => owned,
+                    };
                 }
             }
         }
@@ -118,8 +123,7 @@ impl App {
     /// Accepts a build and waits for its end.
     pub(crate) async fn create(&self, actor: &Actor, body: &Value) -> Answer<TemplateInfo> {
         let owned = self.accept(actor, body).await?;
-        let mut follower = self.service.follow(actor, owned.build, 0).await?;
-        while !follower.next(crate::logs::PIECE).await.map_err(ApiError::internal)?.is_empty() {}
+        self.wait_for_end(actor, owned.build).await?;
         let record = self.service.row(actor, owned.build).await?;
         let owned = self.fresh(owned).await?;
         let id = ids::build(owned.build);
@@ -135,6 +139,14 @@ impl App {
                 ..ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, "build cancelled")
             }),
         }
+    }
+
+    /// Waits until a build has ended.
+    pub(crate) async fn wait_for_end(&self, actor: &Actor, build: BuildId) -> Answer<()> {
+        let record = self.service.row(actor, build).await?;
+        let mut follower = self.service.follow(actor, build, record.next_number).await?;
+        while !follower.next(PIECE).await.map_err(ApiError::internal)?.is_empty() {}
+        Ok(())
     }
 
     /// Asks a build to stop.

@@ -15,6 +15,10 @@ use crate::wire::{OciMetadata, RuntimeDefaults};
 pub(crate) const BY_TEMPLATE: &str = "template";
 /// The index of builds whose end has not changed their template yet, by template.
 pub(crate) const BY_UNSETTLED: &str = "unsettled";
+/// The index of templates that are deleted, and the one value in it.
+pub(crate) const BY_DELETED: &str = "deleted";
+/// As above.
+pub(crate) const DELETED: &str = "yes";
 /// The index of things by name.
 pub(crate) const BY_NAME: &str = "name";
 
@@ -36,6 +40,9 @@ pub(crate) struct Template {
     /// The newest build that succeeded, and when.
     #[serde(default)]
     pub(crate) newest: Option<(BuildId, Timestamp)>,
+    /// Whether it is deleted: nobody finds it, and it stays until the last of its builds is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) deleted: bool,
 }
 
 /// An earlier name.
@@ -61,13 +68,20 @@ impl Template {
             aliases: Vec::new(),
             tags: BTreeMap::new(),
             newest: None,
+            deleted: false,
         }
     }
 
-    /// Returns its earlier names and its name.
+    /// Returns its earlier names and its name; none of a template that is deleted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let aliases = self.aliases.iter().map(|a| a.name.as_str());
-        aliases.chain([self.name.as_str()])
+        aliases.chain([self.name.as_str()]).filter(|_| !self.deleted)
+    }
+
+    /// Takes it from everybody: its names, its tags, its visibility.
+    pub(crate) fn delete(&mut self, at: Timestamp) {
+        (self.deleted, self.public) = (true, false);
+        self.tags.values_mut().for_each(|tag| *tag = TagState { build: None, at });
     }
 
     /// Says whether a name, or an earlier one, is its own.
@@ -100,7 +114,8 @@ impl DocumentType for Template {
     const KIND: &'static str = "template";
 
     fn keys(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        let deleted = self.deleted.then(|| (BY_DELETED, DELETED.to_owned()));
+        deleted.into_iter().collect()
     }
 }
 

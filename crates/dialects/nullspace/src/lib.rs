@@ -17,6 +17,7 @@ mod builds;
 mod claims;
 mod context;
 mod credentials;
+mod delete;
 mod documents;
 mod errors;
 mod failure;
@@ -52,9 +53,15 @@ use crate::app::App;
 /// The dialect's name in records, and its root.
 pub const DIALECT: &str = "nullspace";
 
-/// Returns the routes of the dialect, without a prefix.
+/// Returns the routes of the dialect, without a prefix, and goes on with deletions that were cut off
+/// when a server stopped.
+///
+/// # Panics
+/// Outside of a Tokio runtime.
 pub fn router(service: Arc<Service>) -> Router {
     let app = Arc::new(App::new(service));
+    let resuming = Arc::clone(&app);
+    tokio::spawn(async move { resuming.resume_deletions().await });
     // References hold slashes of their own: the paths are read here and not by the router.
     Router::new()
         .fallback(move |request: Request| serve::handle(Arc::clone(&app), request))

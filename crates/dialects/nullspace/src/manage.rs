@@ -1,20 +1,16 @@
-//! Templates listed, renamed, tagged, shared, deleted.
+//! Templates listed, renamed, tagged, shared.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use ashlar_core::BuildId;
-use ashlar_service::{Actor, At, ErrorKind, Filter, Page};
+use ashlar_service::{Actor, ErrorKind};
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::DIALECT;
 use crate::app::{App, now};
 use crate::documents::{Alias, PublicTemplate, Template};
 use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
 use crate::ids;
-use crate::logs::PIECE as JOURNAL_PIECE;
 use crate::names::NAME;
 use crate::refs::{TemplateRef, slug_of};
 use crate::request::{check_name, read_tags};
@@ -23,8 +19,6 @@ use crate::wire::{AliasInfo, TagInfo, TemplateInfo};
 
 /// Templates of one piece of a list.
 const PIECE: u32 = 500;
-/// Builds of one piece of a deletion.
-const BUILDS_PIECE: u32 = 200;
 
 /// Reads `fields`: names of keys, separated by commas.
 pub(crate) fn read_fields(query: &BTreeMap<String, String>) -> Answer<Option<Vec<String>>> {
@@ -58,7 +52,7 @@ impl App {
             let piece = self.objects.documents::<Template>(own, after, PIECE).await?;
             let Some(last) = piece.last() else { break };
             after = last.position;
-            for template in piece {
+            for template in piece.into_iter().filter(|t| !t.value.deleted) {
                 let (tenant, namespace) = (actor.tenant.id, slug_of(&actor.tenant));
                 let (id, version) = (template.id, template.version);
                 let template = template.value;
@@ -151,7 +145,6 @@ impl App {
         }
         let found =
             self.change(found, |template| template.aliases.retain(|a| a.name != name)).await?;
-        self.objects.remove_alias(Some(found.tenant), NAME, name).await?;
         self.publish(&found).await
     }
 
@@ -182,7 +175,15 @@ impl App {
             template.aliases.retain(|a| a.name != name && a.name != old);
             template.aliases.push(Alias { name: old, at });
         };
-        let found = self.change(found, renamed).await?;
+        let tenant = Some(found.tenant);
+        let found = match self.change(found, renamed).await {
+            Err(error) if !back => {
+                // Deleted meanwhile, and would hold the name for ever.
+                self.objects.remove_alias(tenant, NAME, &name).await?;
+                return Err(error);
+            }
+            changed => changed?,
+        };
         self.publish(&found).await?;
         self.info(&found).await
     }
@@ -196,56 +197,5 @@ impl App {
         let found = self.change(found, |template| template.public = public).await?;
         self.publish(&found).await?;
         self.info(&found).await
-    }
-
-    /// Deletes a template with its tags, names and history. Builds that run are stopped.
-    pub(crate) async fn delete(self: &Arc<Self>, actor: &Actor, found: Found) -> Answer<()> {
-        self.forget(&found).await?;
-        // Nobody finds them any more; that they go away has time.
-        let (app, actor) = (Arc::clone(self), actor.clone());
-        tokio::spawn(async move {
-            if let Err(error) = app.forget_builds(&actor, &found).await {
-                let template = ids::template(found.id);
-                tracing::warn!(
-                    template,
-                    error = error.message,
-                    "builds of a deleted template stay"
-                );
-            }
-        });
-        Ok(())
-    }
-
-    async fn forget_builds(&self, actor: &Actor, found: &Found) -> Answer<()> {
-        let filter = Filter {
-            tenant: Some(found.tenant),
-            scope: Some(ids::template(found.id)),
-            dialect: Some(DIALECT.to_owned()),
-            ..Filter::default()
-        };
-        let mut page = Page::newest(BUILDS_PIECE);
-        loop {
-            let listed = self.service.list(actor, &filter, &page).await?;
-            for record in &listed.records {
-                self.forget_build(actor, record.submission.build).await?;
-            }
-            match listed.next {
-                Some(cursor) => page.at = At::After(cursor),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    async fn forget_build(&self, actor: &Actor, build: BuildId) -> Answer<()> {
-        let reason = Some("the template was deleted");
-        if !self.service.cancel(actor, build, reason).await?.state.is_terminal() {
-            let mut follower = self.service.follow(actor, build, 0).await?;
-            while !follower.next(JOURNAL_PIECE).await.map_err(ApiError::internal)?.is_empty() {}
-        }
-        match self.service.delete(actor, build).await {
-            // Pinned by somebody, so it stays.
-            Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
-            other => Ok(other?),
-        }
     }
 }

@@ -34,15 +34,22 @@ pub(crate) fn on_success(template: Uuid, tags: &[String]) -> Vec<NameOnSuccess> 
 }
 
 impl App {
-    /// Returns the names of the tags that a change of a template moves, and of others, with where
-    /// they lead after it.
+    /// Returns the names that a change of a template takes away, those of the tags that it moves,
+    /// and of others, with where they lead after it.
     pub(crate) fn moved_names(
         &self,
         before: &Found,
         after: &Template,
         others: &[String],
     ) -> Vec<MovedName> {
-        let namespace = self.objects.namespace(Some(before.tenant), TAG);
+        let tenant = Some(before.tenant);
+        let names = self.objects.namespace(tenant, NAME);
+        let gone = before.template.names().filter(|name| !after.is_called(name));
+        let gone = gone.map(|name| MovedName {
+            alias: NewAlias::own(names.clone(), name.to_owned()),
+            target: None,
+        });
+        let namespace = self.objects.namespace(tenant, TAG);
         let moved = |tag: &String| {
             after.tag(tag) != before.template.tag(tag) || others.iter().any(|o| o == tag)
         };
@@ -52,6 +59,6 @@ impl App {
             alias: NewAlias::protecting(namespace.clone(), tag_name(before.id, tag)),
             target: state.build.map(|build| build.uuid()),
         };
-        tags.map(name).collect()
+        gone.chain(tags.map(name)).collect()
     }
 }

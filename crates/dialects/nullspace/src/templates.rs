@@ -195,7 +195,8 @@ impl App {
     pub(crate) async fn by_id(&self, actor: &Actor, id: Uuid) -> Answer<Option<Found>> {
         let own = actor.tenant.id;
         if let Some(found) = self.objects.document::<Template>(Some(own), id).await? {
-            return Ok(Some(found_of(own, slug_of(&actor.tenant), found, true)));
+            let found = found_of(own, slug_of(&actor.tenant), found, true);
+            return Ok(Some(found).filter(|f| !f.template.deleted));
         }
         let public = self.objects.document::<PublicTemplate>(None, id).await?;
         let Some(public) = public else { return Ok(None) };
@@ -254,6 +255,7 @@ impl App {
                 }
             }
             let again = self.objects.document::<Template>(tenant, found.id).await?;
+            let again = again.filter(|again| !again.value.deleted);
             let again = again.ok_or_else(|| ApiError::no_template(&ids::template(found.id)))?;
             (found.template, found.version) = (again.value, again.version);
         }
@@ -276,19 +278,6 @@ impl App {
         let alias = NewAlias::own(self.objects.namespace(Some(tenant), NAME), name.to_owned());
         let object = NewObject { document, names: vec![alias] };
         Ok((Found { tenant, namespace, id, version: 1, template, own: true }, Some(object)))
-    }
-
-    /// Forgets a template: its names first, so that it is gone for everybody at once.
-    pub(crate) async fn forget(&self, found: &Found) -> Answer<()> {
-        let tenant = Some(found.tenant);
-        for name in found.template.names() {
-            if self.objects.resolve(tenant, NAME, name).await? == Some(found.id) {
-                self.objects.remove_alias(tenant, NAME, name).await?;
-            }
-        }
-        self.objects.remove_document::<PublicTemplate>(None, found.id).await?;
-        self.objects.remove_document::<Template>(tenant, found.id).await?;
-        Ok(())
     }
 
     /// Makes a template known to all tenants, or to its own only, under its names of now: those
@@ -357,6 +346,11 @@ fn is_system(reference: &TemplateRef) -> bool {
     matches!(reference, TemplateRef::Name { namespace: Some(n), .. } if n == SYSTEM_NAMESPACE)
 }
 
-fn found_of(tenant: TenantId, namespace: String, d: Document<Template>, own: bool) -> Found {
+pub(crate) fn found_of(
+    tenant: TenantId,
+    namespace: String,
+    d: Document<Template>,
+    own: bool,
+) -> Found {
     Found { tenant, namespace, id: d.id, version: d.version, template: d.value, own }
 }

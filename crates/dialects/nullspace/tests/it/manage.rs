@@ -161,3 +161,41 @@ async fn namespaces_are_told() {
         world.send(Some(&world.owner), "PATCH", "/v1/templates/x/visibility", Body::from("{}"));
     patch.await.refused(404, "template_not_found");
 }
+
+fn uuid_of(id: &str) -> ashlar_core::BuildId {
+    let digits = id.strip_prefix("tb_").unwrap();
+    ashlar_core::BuildId::from_uuid(uuid::Uuid::try_parse(digits).unwrap())
+}
+
+/// Waits until a build is forgotten.
+async fn gone(world: &World, build: ashlar_core::BuildId) {
+    let gone = async {
+        while world.service.row(world.service.admin(), build).await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_was_cut_off_goes_on_when_the_routes_are_made_again() {
+    let world = World::new().await;
+    let admin = world.service.admin().clone();
+    let older = uuid_of(&World::ready(&world.build(steps("app", &["true"])).await));
+    let newer = uuid_of(&World::ready(&world.build(steps("app", &["true"])).await));
+    world.service.pin(&admin, newer, true).await.unwrap();
+    world.delete("/v1/templates/app").await.is(204);
+    // Builds go newest first: when the older one is gone, the newer was passed over.
+    gone(&world, older).await;
+    world.service.pin(&admin, newer, false).await.unwrap();
+    world.service.row(&admin, newer).await.unwrap();
+    world.get("/v1/templates/app").await.refused(404, "template_not_found");
+    assert_eq!(world.get("/v1/templates").await.is(200), json!([]));
+    // Its name is free meanwhile, and what is made of it has nothing to do with the old one.
+    let made = uuid_of(&World::ready(&world.build(steps("app", &["true"])).await));
+    drop(ashlar_dialect_nullspace::router(std::sync::Arc::clone(&world.service)));
+    gone(&world, newer).await;
+    world.service.row(&admin, made).await.unwrap();
+    let history = world.get("/v1/templates/app/builds").await.is(200);
+    assert_eq!(history["builds"].as_array().unwrap().len(), 1);
+}
