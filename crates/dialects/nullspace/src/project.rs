@@ -4,6 +4,8 @@
 //! journal's order, and of nothing else: whoever projects a journal gets the same entries with the
 //! same offsets, today and after a restart. The cache counters count the cache entries among them.
 
+use std::sync::Arc;
+
 use ashlar_core::BuildId;
 use ashlar_core::cache::{Bypass, CacheKind, CacheStatus};
 use ashlar_core::failure::Failure;
@@ -25,12 +27,13 @@ const START_STEP: &str = "START ";
 pub(crate) struct Projector {
     build_id: String,
     template_id: String,
+    /// Files of the context that have not been told yet.
     files: AttemptFiles,
     offset: u64,
     next_number: u64,
     attempts_max: Option<u32>,
-    /// Names of the definition's steps.
-    steps: Vec<String>,
+    /// Names of the definition's steps; shared by those who remember where they are.
+    steps: Arc<[String]>,
     failure: Option<Failure>,
     counted: CacheSummary,
     ended: bool,
@@ -46,7 +49,7 @@ impl Projector {
             offset: 0,
             next_number: 0,
             attempts_max: None,
-            steps: Vec::new(),
+            steps: Arc::default(),
             failure: None,
             counted: CacheSummary::default(),
             ended: false,
@@ -100,7 +103,8 @@ impl Projector {
                     ashlar_core::journal::OnLost::Fail => None,
                 };
                 out.push(entry(LogKind::Start, Level::Info, "build accepted", "preparing"));
-                self.files(out);
+                // Said once: whoever remembers how far a log was read need not carry them along.
+                files(&std::mem::take(&mut self.files), out);
             }
             Event::Claimed { attempt: 1, .. } => {
                 out.push(entry(LogKind::Message, Level::Info, "build started", "preparing"));
@@ -111,38 +115,13 @@ impl Projector {
                 let text = format!("runs on {ran} instead of {asked}: {why}");
                 out.push(entry(LogKind::Message, Level::Info, &text, "preparing"));
             }
-            Event::Steps { names } => self.steps.clone_from(names),
+            Event::Steps { names } => self.steps = names.as_slice().into(),
             Event::StepStarted { step } => out.push(self.step_started(*step)),
             Event::Cache(event) => out.extend(self.cache(event)),
             Event::Log(line) => out.push(self.line(line)),
             Event::State { to } => out.extend(self.state(*to)),
             Event::Failed(failure) => self.failure = Some((**failure).clone()),
             _ => {}
-        }
-    }
-
-    fn files(&self, out: &mut Vec<LogEntry>) {
-        let file = |path: &str, status, reason, message| LogEntry {
-            cache_kind: Some("file_blob"),
-            cache_status: Some(status),
-            cache_reason: reason,
-            cache_subject: Some(path.to_owned()),
-            ..entry(LogKind::Cache, Level::Debug, message, "cache")
-        };
-        for (path, known) in &self.files.files {
-            match known {
-                FileUse::Known => out.push(file(path, "hit", None, "file known")),
-                FileUse::New => {
-                    let reason = Some("missing_or_incompatible");
-                    out.push(file(path, "miss", reason, "file not known"));
-                    out.push(file(path, "stored", None, "file stored"));
-                }
-                FileUse::Forced => {
-                    let reason = Some("force_upload");
-                    out.push(file(path, "bypass", reason, "file uploaded anew"));
-                    out.push(file(path, "stored", reason, "file stored"));
-                }
-            }
         }
     }
 
@@ -250,6 +229,31 @@ impl Projector {
         match failure.step {
             Some(step) => LogEntry { phase: Some("step"), ..self.of_step(Some(step), made) },
             None => made,
+        }
+    }
+}
+
+fn files(known: &AttemptFiles, out: &mut Vec<LogEntry>) {
+    let file = |path: &str, status, reason, message| LogEntry {
+        cache_kind: Some("file_blob"),
+        cache_status: Some(status),
+        cache_reason: reason,
+        cache_subject: Some(path.to_owned()),
+        ..entry(LogKind::Cache, Level::Debug, message, "cache")
+    };
+    for (path, known) in &known.files {
+        match known {
+            FileUse::Known => out.push(file(path, "hit", None, "file known")),
+            FileUse::New => {
+                let reason = Some("missing_or_incompatible");
+                out.push(file(path, "miss", reason, "file not known"));
+                out.push(file(path, "stored", None, "file stored"));
+            }
+            FileUse::Forced => {
+                let reason = Some("force_upload");
+                out.push(file(path, "bypass", reason, "file uploaded anew"));
+                out.push(file(path, "stored", reason, "file stored"));
+            }
         }
     }
 }
@@ -420,6 +424,15 @@ mod tests {
         // The start command is no step of the definition.
         assert_eq!((entries[10].phase, entries[10].step_index), (Some("startup"), None));
         assert!(projector.ended());
+    }
+
+    #[test]
+    fn files_are_not_kept_once_they_were_told() {
+        let files = (0..20_000).map(|i| (format!("file-{i}"), FileUse::New)).collect();
+        let (entries, projector) = project(AttemptFiles { files }, vec![submitted(), claimed(1)]);
+        assert_eq!(entries.len(), 40_002);
+        assert_eq!(projector.files, AttemptFiles::default());
+        assert_eq!(projector.counted().file_blob_stores, 20_000);
     }
 
     #[test]
