@@ -15,8 +15,8 @@ use crate::templates::Found;
 use crate::views;
 use crate::wire::{CacheSummary, LogEntry, LogKind, ResultMetadata, StatusSnapshot};
 
-/// Journal entries that one read takes.
-pub(crate) const PIECE: usize = 2000;
+/// Journal entries that one read takes: of a long log as much is in memory.
+pub(crate) const PIECE: usize = 1000;
 /// Builds whose place in the journal is remembered.
 const POSITIONS_MAX: usize = 256;
 
@@ -46,6 +46,15 @@ impl Positions {
             map.remove(&oldest);
         }
     }
+}
+
+/// Where a snapshot's log begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFrom {
+    /// At an offset.
+    Offset(u64),
+    /// At its end.
+    End,
 }
 
 /// A build of the caller's with its template.
@@ -96,9 +105,29 @@ impl App {
         Ok(Projector::new(build, template, files))
     }
 
+    /// Reads the next piece of a log, up to the journal's entry of a number, and says whether there
+    /// may be more.
+    pub(crate) async fn piece(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        projector: &mut Projector,
+        until: u64,
+    ) -> Answer<(Vec<LogEntry>, bool)> {
+        let from = projector.next_number();
+        let limit = usize::try_from(until.saturating_sub(from)).map_or(PIECE, |n| n.min(PIECE));
+        let mut entries = Vec::new();
+        if limit == 0 {
+            return Ok((entries, false));
+        }
+        let read = self.service.journal(actor, build, from, limit).await?;
+        read.iter().for_each(|entry| projector.add(entry, &mut entries));
+        Ok((entries, read.len() == limit && !projector.ended()))
+    }
+
     /// Reads what there is of a log from an offset on. Returns the entries, and the projector
     /// behind the last one.
-    pub(crate) async fn entries(
+    async fn entries(
         &self,
         actor: &Actor,
         owned: &Owned,
@@ -108,11 +137,9 @@ impl App {
         let mut projector = self.projector(tenant, build, owned.found.id, offset).await?;
         let mut entries = Vec::new();
         loop {
-            let from = projector.next_number();
-            let read = self.service.journal(actor, build, from, PIECE).await?;
-            read.iter().for_each(|entry| projector.add(entry, &mut entries));
-            entries.retain(|e| e.offset >= offset);
-            if read.len() < PIECE {
+            let (piece, more) = self.piece(actor, build, &mut projector, u64::MAX).await?;
+            entries.extend(piece.into_iter().filter(|e| e.offset >= offset));
+            if !more {
                 break;
             }
         }
@@ -150,13 +177,18 @@ impl App {
         Ok(projector.counted())
     }
 
-    /// Returns a build with its log from an offset on.
+    /// Returns a build with its log from an offset on. At the end of the log nothing is said of what
+    /// was before it, but for the last entry of a build that has ended.
     pub(crate) async fn snapshot(
         &self,
         actor: &Actor,
         id: &str,
-        offset: u64,
+        from: LogFrom,
     ) -> Answer<StatusSnapshot> {
+        let offset = match from {
+            LogFrom::Offset(offset) => offset,
+            LogFrom::End => u64::MAX,
+        };
         let owned = self.owned(actor, id).await?;
         let (mut entries, projector) = self.entries(actor, &owned, offset).await?;
         // After the entries: an end that is shown is one whose last entry is there too.
@@ -170,11 +202,18 @@ impl App {
         if record.state.is_terminal() {
             owned = self.fresh(owned).await?;
         }
+        if from == LogFrom::End {
+            entries.extend(projector.last().cloned());
+        }
         owned = self.complete(owned, &mut entries).await?;
         let cache = self.cache(actor, &owned, &record).await?;
         let keeping = self.keeping(actor, &owned.found).await?;
         let kept = self.kept(&record, &keeping).await?;
         let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);
-        Ok(StatusSnapshot { build, entries, next_offset: projector.offset().max(offset) })
+        let next_offset = match from {
+            LogFrom::Offset(offset) => projector.offset().max(offset),
+            LogFrom::End => projector.offset(),
+        };
+        Ok(StatusSnapshot { build, entries, next_offset })
     }
 }

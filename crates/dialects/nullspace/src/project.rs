@@ -36,7 +36,8 @@ pub(crate) struct Projector {
     steps: Arc<[String]>,
     failure: Option<Failure>,
     counted: CacheSummary,
-    ended: bool,
+    /// The last entry, once it has been made.
+    last: Option<Box<LogEntry>>,
 }
 
 impl Projector {
@@ -52,7 +53,7 @@ impl Projector {
             steps: Arc::default(),
             failure: None,
             counted: CacheSummary::default(),
-            ended: false,
+            last: None,
         }
     }
 
@@ -73,13 +74,18 @@ impl Projector {
 
     /// Says whether the last entry has been made.
     pub(crate) const fn ended(&self) -> bool {
-        self.ended
+        self.last.is_some()
+    }
+
+    /// Returns the last entry, once it has been made.
+    pub(crate) fn last(&self) -> Option<&LogEntry> {
+        self.last.as_deref()
     }
 
     /// Makes the log entries of the next journal entry.
     pub(crate) fn add(&mut self, entry: &Entry, out: &mut Vec<LogEntry>) {
         self.next_number = entry.number + 1;
-        if self.ended {
+        if self.ended() {
             return;
         }
         let from = out.len();
@@ -91,7 +97,9 @@ impl Projector {
             made.offset = self.offset;
             self.offset += 1;
             count(&mut self.counted, made);
-            self.ended |= made.kind.is_terminal();
+            if made.kind.is_terminal() {
+                self.last = Some(Box::new(made.clone()));
+            }
         }
     }
 

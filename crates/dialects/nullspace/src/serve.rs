@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::errors::{Answer, ApiError, code};
 use crate::history::HistoryQuery;
+use crate::logs::LogFrom;
 use crate::manage::{read_fields, select};
 use crate::refs::TemplateRef;
 use crate::routes::{Action, Route, route};
@@ -119,7 +120,7 @@ async fn plain(
         }
         Route::Status(id) => {
             let offset = number(query, "offset")?.unwrap_or(0);
-            ok(&app.snapshot(actor, &id, offset).await?)
+            ok(&app.snapshot(actor, &id, LogFrom::Offset(offset)).await?)
         }
         Route::Cancel(id) => ok(&app.cancel(actor, &id, &read_json(body).await?).await?),
         Route::Retry(id) => {

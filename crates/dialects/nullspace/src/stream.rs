@@ -20,8 +20,10 @@ use crate::wire::LogEntry;
 
 /// How long a stream may be silent: the SDK gives up after 30 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
-/// Frames that may wait for a slow client.
-const FRAMES_WAITING: usize = 32;
+/// Writes that may wait for a slow client.
+const WRITES_WAITING: usize = 16;
+/// Bytes of entries that go out in one write, but for the last entry of each.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Frames on their way to a client. When the client goes away, the sender sees it.
 struct Frames(mpsc::Receiver<Bytes>);
@@ -42,7 +44,7 @@ pub(crate) fn stream(
     from: u64,
     follow: bool,
 ) -> Response {
-    let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
+    let (sender, receiver) = mpsc::channel(WRITES_WAITING);
     tokio::spawn(async move {
         let build = owned.build;
         let done = match follow {
@@ -68,10 +70,19 @@ async fn replay(
     from: u64,
     frames: &mpsc::Sender<Bytes>,
 ) -> Answer<()> {
-    let (mut entries, _) = app.entries(actor, &owned, from).await?;
-    app.complete(owned, &mut entries).await?;
-    send(&entries, frames).await?;
-    Ok(())
+    let (tenant, build) = (owned.found.tenant, owned.build);
+    // What is there now and no more, however fast the log grows.
+    let until = app.service.row(actor, build).await?.next_number;
+    let mut projector = app.projector(tenant, build, owned.found.id, from).await?;
+    let mut owned = owned;
+    loop {
+        let (mut entries, more) = app.piece(actor, build, &mut projector, until).await?;
+        entries.retain(|e| e.offset >= from);
+        owned = app.complete(owned, &mut entries).await?;
+        if !send(&entries, frames).await? || !more {
+            return Ok(());
+        }
+    }
 }
 
 async fn follow_log(
@@ -111,12 +122,11 @@ async fn follow_log(
 /// Says whether the client is still there.
 async fn send(entries: &[LogEntry], frames: &mpsc::Sender<Bytes>) -> Answer<bool> {
     // Many entries in one write: a replay of a long log is not a write a line.
-    for piece in entries.chunks(100) {
-        let mut text = String::new();
-        for entry in piece {
-            text.push_str(&frame(entry)?);
-        }
-        if frames.send(Bytes::from(text)).await.is_err() {
+    let mut text = String::new();
+    for (i, entry) in entries.iter().enumerate() {
+        text.push_str(&frame(entry)?);
+        let full = text.len() >= WRITE_BYTES || i + 1 == entries.len();
+        if full && frames.send(Bytes::from(std::mem::take(&mut text))).await.is_err() {
             return Ok(false);
         }
     }

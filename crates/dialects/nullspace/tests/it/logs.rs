@@ -1,7 +1,10 @@
 //! Logs: offsets, streams, phases.
 
+use std::pin::pin;
+
 use axum::body::Body;
 use axum::http::Request;
+use futures_core::Stream as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -144,4 +147,73 @@ async fn a_silent_step_keeps_its_followers() {
     assert!(silent < spoke, "{}", reply.text);
     assert_eq!(lines[silent + 1], "", "a comment is a frame of its own");
     assert_eq!(reply.entries().last().unwrap()["kind"], "end");
+}
+
+/// How often journals were read.
+fn journal_reads(world: &World) -> u64 {
+    let families = world.service.metrics_registry().gather();
+    let store = families.iter().find(|f| f.name() == "ashlar_store_duration_seconds").unwrap();
+    let mut kinds = store.get_metric().iter();
+    let journal = kinds.find(|m| m.get_label().iter().any(|l| l.value() == "journal"));
+    journal.map_or(0, |m| m.get_histogram().get_sample_count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_sent_as_it_is_read() {
+    const LINES: usize = 100_000;
+    let world = World::new().await;
+    let path = "/v1/templates/builds";
+    let build = world.post(path, steps("app", &[&format!("seq {LINES}")])).await.is(202);
+    let path = format!("{path}/{}/logs", build["build_id"].as_str().unwrap());
+    let build = build["build_id"].as_str().unwrap().trim_start_matches("tb_").parse().unwrap();
+    let mut follower = world.service.follow(world.service.admin(), build, 0).await.unwrap();
+    while !follower.next(10_000).await.unwrap().is_empty() {}
+    let before = journal_reads(&world);
+    let request = Request::get(&path).header("authorization", format!("Bearer {}", world.owner));
+    let request = request.body(Body::empty()).unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    let mut body = pin!(response.into_body().into_data_stream());
+    let mut chunk = async || std::future::poll_fn(|cx| body.as_mut().poll_next(cx)).await;
+    let mut text = chunk().await.unwrap().unwrap().to_vec();
+    // The client has taken the first piece: no more of the rest was read than waits for it.
+    let read = journal_reads(&world) - before;
+    assert!(read < 20, "{read} reads for the first piece");
+    while let Some(bytes) = chunk().await {
+        text.extend_from_slice(&bytes.unwrap());
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(text.matches("\nevent: log\n").count(), text.matches("data: ").count());
+    assert!(text.contains(&format!("\"message\":\"{LINES}\"")));
+    assert!(text.trim_end().lines().last().unwrap().contains("\"kind\":\"end\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_to_a_cancel_does_not_repeat_the_log() {
+    let world = World::new().await;
+    let path = "/v1/templates/builds";
+    let build = world.post(path, steps("app", &["echo said; sleep 100"])).await.is(202);
+    let id = build["build_id"].as_str().unwrap();
+    let status =
+        async |offset: u64| world.get(&format!("{path}/{id}?offset={offset}")).await.is(200);
+    while !status(0).await["entries"].to_string().contains("said") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let cancel = format!("{path}/{id}/cancel");
+    let asked = world.post(&cancel, json!({})).await.is(200);
+    assert!(!asked["entries"].to_string().contains("said"), "{asked}");
+    // Whoever goes on from there misses nothing.
+    let next = asked["next_offset"].as_u64().unwrap();
+    world.ended(id).await;
+    // It may have ended already when the answer was made.
+    let mut entries = asked["entries"].as_array().unwrap().clone();
+    assert!(entries.iter().all(|e| e["kind"] == "cancelled"), "{asked}");
+    let first = next - entries.len() as u64;
+    entries.extend(status(next).await["entries"].as_array().unwrap().clone());
+    assert_eq!(entries.last().unwrap()["kind"], "cancelled");
+    let all = status(0).await;
+    assert_eq!(all["entries"].as_array().unwrap()[first as usize..], entries);
+    // Of a build that has ended its last entry is there, as in every snapshot.
+    let late = world.post(&cancel, json!({})).await.is(200);
+    assert_eq!(late["entries"], json!([all["entries"].as_array().unwrap().last().unwrap()]));
+    assert_eq!(late["next_offset"], all["next_offset"]);
 }
