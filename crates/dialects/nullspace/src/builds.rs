@@ -123,10 +123,12 @@ impl App {
     /// Accepts a build and waits for its end.
     pub(crate) async fn create(&self, actor: &Actor, body: &Value) -> Answer<TemplateInfo> {
         let owned = self.accept(actor, body).await?;
-        self.wait_for_end(actor, owned.build).await?;
+        let id = ids::build(owned.build);
+        if let Err(error) = self.wait_for_end(actor, owned.build).await {
+            return Err(ApiError { build_id: Some(id), ..error });
+        }
         let record = self.service.row(actor, owned.build).await?;
         let owned = self.fresh(owned).await?;
-        let id = ids::build(owned.build);
         match (record.state, &record.failure) {
             (State::Succeeded, _) => self.info(&owned.found).await,
             (_, Some(failure)) => Err(ApiError {
@@ -141,12 +143,22 @@ impl App {
         }
     }
 
-    /// Waits until a build has ended.
+    /// Waits until a build has ended; fails when the server stops before.
     pub(crate) async fn wait_for_end(&self, actor: &Actor, build: BuildId) -> Answer<()> {
         let record = self.service.row(actor, build).await?;
         let mut follower = self.service.follow(actor, build, record.next_number).await?;
-        while !follower.next(PIECE).await.map_err(ApiError::internal)?.is_empty() {}
-        Ok(())
+        let ended = async {
+            while !follower.next(PIECE).await.map_err(ApiError::internal)?.is_empty() {}
+            Ok::<(), ApiError>(())
+        };
+        tokio::select! {
+            ended = ended => ended,
+            () = self.service.stopped() => {
+                let message = "the server stops, and the build goes on later; ask for its status";
+                let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+                Err(ApiError::new(unavailable, code::FEATURE_UNAVAILABLE, message))
+            }
+        }
     }
 
     /// Asks a build to stop.

@@ -1,6 +1,6 @@
 //! Logs as server-sent events.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +20,8 @@ use crate::wire::LogEntry;
 
 /// How long a stream may be silent: the SDK gives up after 30 seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(8);
+/// What followers are told last when the server stops before the build has ended.
+const GOODBYE: &[u8] = b": the server stops; go on after the last id\n\n";
 /// Writes that may wait for a slow client.
 const WRITES_WAITING: usize = 16;
 /// Bytes of entries that go out in one write, but for the last entry of each.
@@ -96,8 +98,18 @@ async fn follow_log(
     let mut projector = app.projector(tenant, build, owned.found.id, from).await?;
     let mut follower = app.service.follow(actor, build, projector.next_number()).await?;
     let mut owned = owned;
+    let mut stopped = pin!(app.service.stopped());
     while !projector.ended() {
-        let read = match timeout(SILENCE_MAX, follower.next(PIECE)).await {
+        let read = tokio::select! {
+            read = timeout(SILENCE_MAX, follower.next(PIECE)) => read,
+            // The build waits to go on, which may be elsewhere; the connection must not wait for it.
+            () = &mut stopped => {
+                // The client may have gone too.
+                let _ = frames.send(Bytes::from_static(GOODBYE)).await;
+                return Ok(());
+            }
+        };
+        let read = match read {
             Ok(read) => read.map_err(crate::errors::ApiError::internal)?,
             Err(_) if frames.send(Bytes::from_static(b": keep-alive\n\n")).await.is_ok() => {
                 continue;

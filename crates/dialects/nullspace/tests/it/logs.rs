@@ -217,3 +217,29 @@ async fn an_answer_to_a_cancel_does_not_repeat_the_log() {
     assert_eq!(late["entries"], json!([all["entries"].as_array().unwrap().last().unwrap()]));
     assert_eq!(late["next_offset"], all["next_offset"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_waits_for_a_build_holds_up_the_servers_stop() {
+    let world = World::stopping_at_once().await;
+    let path = "/v1/templates/builds";
+    let build = world.post(path, steps("app", &["echo up; sleep 100"])).await.is(202);
+    let id = build["build_id"].as_str().unwrap();
+    let logs = format!("{path}/{id}/logs?follow=true");
+    while !world.status(id).await["entries"].to_string().contains("\"up\"") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Another one, whose client waits for the answer.
+    let created = world.post("/v1/templates", steps("other", &["echo up; sleep 100"]));
+    let stop = async {
+        while world.get("/v1/templates/other/builds").await.status != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        world.service.drain().await;
+    };
+    let (followed, created, ()) = tokio::join!(world.get(&logs), created, stop);
+    assert!(followed.text.contains("\"up\""));
+    assert!(followed.text.ends_with(": the server stops; go on after the last id\n\n"));
+    assert!(followed.entries().iter().all(|e| e["kind"] != "error"));
+    let refused = created.refused(503, "feature_unavailable");
+    assert!(refused["build_id"].is_string(), "{refused}");
+}

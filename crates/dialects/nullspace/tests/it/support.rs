@@ -71,10 +71,12 @@ impl Reply {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let dir = data.path().to_owned();
-        tokio::task::spawn_blocking(move || add_base(&dir)).await.unwrap();
-        Self::with(data, |_| {}).await
+        Self::with(with_base().await, |_| {}).await
+    }
+
+    /// Returns a server that does not wait for builds when it is stopped.
+    pub(crate) async fn stopping_at_once() -> Self {
+        Self::with(with_base().await, |config| config.drain = Duration::ZERO).await
     }
 
     /// Stops the server at once and starts one on what it left: a copy of the directory, whose lock
@@ -206,9 +208,12 @@ async fn token(service: &Arc<Service>, admin: &Actor, tenant: &str, role: Role) 
     text.expose().to_owned()
 }
 
-/// Adds the image `busybox`: the host's program with its applets.
-fn add_base(data: &Path) {
-    add_image(data, "busybox", |_| {});
+/// Returns a data directory with the image `busybox`: the host's program with its applets.
+async fn with_base() -> TempDir {
+    let data = tempfile::tempdir().unwrap();
+    let dir = data.path().to_owned();
+    tokio::task::spawn_blocking(move || add_image(&dir, "busybox", |_| {})).await.unwrap();
+    data
 }
 
 /// Adds an image with the host's busybox and what `fill` adds to it.
