@@ -15,7 +15,7 @@ use crate::context::{Bound, Context};
 use crate::credentials::by_registry;
 use crate::documents::{Attempt, AttemptFiles, FileUse, NamedBlob};
 use crate::errors::{Answer, ApiError, code};
-use crate::failure::{detail_of, message_of};
+use crate::failure::{code_of, detail_of, message_of};
 use crate::fields::Fields;
 use crate::ids;
 use crate::logs::{LogFrom, Owned, PIECE};
@@ -134,7 +134,7 @@ impl App {
             (_, Some(failure)) => Err(ApiError {
                 detail: Some(Box::new(detail_of(failure, &id))),
                 build_id: Some(id),
-                ..ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, message_of(failure))
+                ..ApiError::new(StatusCode::BAD_REQUEST, code_of(failure.kind), message_of(failure))
             }),
             _ => Err(ApiError {
                 build_id: Some(id),

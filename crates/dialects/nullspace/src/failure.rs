@@ -26,7 +26,8 @@ pub(crate) fn phase_of(failure: &Failure) -> &'static str {
     }
 }
 
-const fn code_of(kind: FailureKind) -> &'static str {
+/// Returns the code of a failure, by which clients choose the exception.
+pub(crate) const fn code_of(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Auth => code::UNAUTHORIZED,
         FailureKind::Internal | FailureKind::Interrupted => code::INTERNAL_ERROR,

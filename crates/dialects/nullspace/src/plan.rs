@@ -60,8 +60,6 @@ fn plan_of(prepared: &Prepared) -> Answer<BuildPlan> {
         base_template: prepared.base_name(),
         build_envs: request.build_envs.clone(),
         start_cmd: request.start_cmd.clone(),
-        default_user: request.runtime.user.clone(),
-        default_workdir: request.runtime.workdir.clone(),
         readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
         ..BuildPlan::default()
     };
@@ -72,6 +70,10 @@ fn plan_of(prepared: &Prepared) -> Answer<BuildPlan> {
     for instruction in stages.iter().flat_map(|s| &s.instructions) {
         add(&mut plan, instruction);
     }
+    // What the request says itself comes after all that the definition says.
+    let runtime = &request.runtime;
+    plan.default_user = runtime.user.clone().or(plan.default_user);
+    plan.default_workdir = runtime.workdir.clone().or(plan.default_workdir);
     Ok(plan)
 }
 
@@ -122,9 +124,12 @@ fn add(plan: &mut BuildPlan, instruction: &Instruction) {
         }
         Command::Workdir(path) => {
             step("Workdir", path.text.clone().into());
-            plan.default_workdir.get_or_insert_with(|| path.text.clone());
+            plan.default_workdir = Some(joined(plan.default_workdir.as_deref(), &path.text));
         }
-        Command::User(user) => step("User", user.text.clone().into()),
+        Command::User(user) => {
+            step("User", user.text.clone().into());
+            plan.default_user = Some(user.text.clone());
+        }
         Command::Copy(copying) => {
             step(if copying.add { "Add" } else { "Copy" }, copy(copying));
         }
@@ -145,6 +150,16 @@ fn add(plan: &mut BuildPlan, instruction: &Instruction) {
         | Command::Onbuild(_)
         | Command::StopSignal(_)
         | Command::Volume(_) => ignore(plan, instruction),
+    }
+}
+
+/// Returns where a working directory leads that is given within another.
+fn joined(before: Option<&str>, path: &str) -> String {
+    match before {
+        Some(before) if !path.starts_with('/') => {
+            format!("{}/{path}", before.trim_end_matches('/'))
+        }
+        _ => path.to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 """Drives nullspace-sdk 1.0.3 and its CLI against a server.
 
-Takes NULLSPACE_API_URL, NULLSPACE_API_KEY (of the tenant acme) and STRANGER_KEY (of the tenant other).
+Takes NULLSPACE_API_URL, NULLSPACE_API_KEY (of the tenant acme), STRANGER_KEY (of the tenant other) and PRIVATE_IMAGE (of
+a registry that wants a password).
 """
 
 import concurrent.futures
@@ -139,6 +140,19 @@ def a_base_that_is_not_there_fails_in_phase_prepare():
     assert error.phase == "prepare", vars(error)
     gone = Template().from_template("acme/nothing")
     raises(NotFoundError, lambda: Template.build(gone, name="baseless"), "template_not_found")
+
+
+@case
+def a_blocking_create_raises_what_its_failure_says():
+    def create(**more):
+        return request("POST", "/v1/templates", {"name": "blocking", "base_image": "busybox", **more})
+
+    assert create(steps=[{"action": "run", "command": "true"}])["name"] == "blocking"
+    error = raises(BuildError, lambda: create(steps=[{"action": "run", "command": "exit 3"}]), "build_error")
+    assert error.phase == "build_step" and error.step_index == 1 and error.build_id.startswith("tb_"), vars(error)
+    login = {"kind": "basic", "username": "me", "password": "wrong"}
+    refused = {"base_image": os.environ["PRIVATE_IMAGE"], "base_image_auth": login}
+    raises(AuthError, lambda: create(**refused), "unauthorized")
 
 
 @case

@@ -312,6 +312,28 @@ async fn validate_and_plan_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_where_and_as_whom_the_result_runs() {
+    let world = World::new().await;
+    let plan = async |request: Value| {
+        let plan = world.post("/v1/templates/plan", request).await.is(200)["build_plan"].clone();
+        (plan["default_workdir"].clone(), plan["default_user"].clone())
+    };
+    let file = "FROM busybox AS a\nWORKDIR /first\nUSER one\nFROM a\nWORKDIR /last\nWORKDIR in\n\
+                USER two\nRUN true\n";
+    let mut request = json!({ "dockerfile": file });
+    assert_eq!(plan(request.clone()).await, (json!("/last/in"), json!("two")));
+    request["build_target"] = json!("a");
+    assert_eq!(plan(request.clone()).await, (json!("/first"), json!("one")));
+    request["runtime_config"] = json!({ "default_workdir": "/said", "default_user": "three" });
+    assert_eq!(plan(request).await, (json!("/said"), json!("three")));
+    let steps = json!({ "base_image": "busybox", "steps": [
+        { "action": "workdir", "path": "/w" }, { "action": "user", "user": "u" },
+        { "action": "workdir", "path": "x" }] });
+    assert_eq!(plan(steps).await, (json!("/w/x"), json!("u")));
+    assert_eq!(plan(json!({ "base_image": "busybox" })).await, (Value::Null, Value::Null));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_build_that_is_refused_takes_nothing_from_others_of_its_name() {
     let world = std::sync::Arc::new(World::new().await);
     // Refused by the service, after all that the dialect itself looks at.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use tokio::net::TcpListener;
 
+use crate::registries::Closed;
 use crate::support::World;
 
 /// What is installed from PyPI.
@@ -41,6 +42,8 @@ async fn the_unmodified_sdk_and_cli_build_follow_cancel_retry_promote_and_list()
         .nest("/nullspace", ashlar_dialect_nullspace::router(Arc::clone(&world.service)));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let (owner, stranger) = (world.owner.clone(), world.stranger.clone());
+    let closed = Closed::start();
+    let image = closed.image();
     let ran = tokio::task::spawn_blocking(move || {
         let dir = client();
         let home = tempfile::tempdir().unwrap();
@@ -52,6 +55,7 @@ async fn the_unmodified_sdk_and_cli_build_follow_cancel_retry_promote_and_list()
             .env("NULLSPACE_API_URL", base)
             .env("NULLSPACE_API_KEY", owner)
             .env("STRANGER_KEY", stranger)
+            .env("PRIVATE_IMAGE", image)
             .env("NO_PROXY", "127.0.0.1")
             .env("no_proxy", "127.0.0.1")
             .output()

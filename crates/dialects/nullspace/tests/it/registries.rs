@@ -26,7 +26,7 @@ const AWS_PASSWORD: &str = "ecr-token-7719";
 const GCP_KEY: &str = r#"{"type":"service_account","key":"gcp-9915"}"#;
 
 /// A registry that lives as long as the test, with the image `private/app:1`.
-struct Closed {
+pub(crate) struct Closed {
     host: String,
     child: Child,
     _dir: TempDir,
@@ -40,7 +40,7 @@ impl Drop for Closed {
 }
 
 impl Closed {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let (root, users) = (dir.path().join("data"), dir.path().join("users"));
@@ -89,7 +89,7 @@ impl Closed {
         packaged.digest.to_string()
     }
 
-    fn image(&self) -> String {
+    pub(crate) fn image(&self) -> String {
         format!("{}/private/app:1", self.host)
     }
 }
@@ -127,6 +127,11 @@ async fn a_private_base_needs_the_builds_own_credentials() {
     let entries = world.build(on(&image, Some(basic(PASSWORD)))).await;
     let id = World::ready(&entries);
     assert!(entries.iter().any(|e| e["message"] == "private"), "{entries:#?}");
+    // Whoever waits for the end gets the failure's own code.
+    let create = world.post("/v1/templates", on(&image, Some(basic("wrong-3316")))).await;
+    let body = create.refused(400, "unauthorized");
+    assert_eq!(body["error_detail"]["phase"], "auth");
+    assert!(body["build_id"].is_string(), "{body}");
     // The next build of the same tenant brings none: the tag is asked for, and refused.
     failed(&world.build(on(&image, None)).await, "prepare", "build_error");
     let pinned = format!("{}/private/app@{digest}", closed.host);
