@@ -114,7 +114,7 @@ impl App {
     /// Returns a build as its owner sees it.
     pub(crate) async fn view(&self, actor: &Actor, owned: &Owned) -> Answer<TemplateBuild> {
         let record = self.service.row(actor, owned.build).await?;
-        let cache = self.cache(actor, owned, &record).await?;
+        let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
         let keeping = self.keeping(actor, &owned.found).await?;
         let kept = self.kept(&record, &keeping).await?;
         Ok(views::build(&owned.found, &record, &owned.attempt.value, cache, kept))

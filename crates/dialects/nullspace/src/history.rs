@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ashlar_core::Timestamp;
 use ashlar_core::state::State;
-use ashlar_service::{Actor, At, Cursor, Document, Filter, Page, Record};
+use ashlar_service::{Actor, At, Cursor, Filter, Page, Record};
 use uuid::Uuid;
 
 use crate::DIALECT;
@@ -13,7 +13,6 @@ use crate::documents::Attempt;
 use crate::errors::{Answer, ApiError};
 use crate::ids;
 use crate::kept::Keeping;
-use crate::logs::Owned;
 use crate::templates::Found;
 use crate::views;
 use crate::wire::{BuildList, BuildSummary};
@@ -125,7 +124,7 @@ impl App {
     pub(crate) async fn history(
         &self,
         actor: &Actor,
-        found: Found,
+        found: &Found,
         query: &HistoryQuery,
     ) -> Answer<BuildList> {
         if !found.own {
@@ -133,18 +132,18 @@ impl App {
             return Ok(BuildList { builds: Vec::new(), next_cursor: None });
         }
         let (records, next) = match query.status {
-            Some("building") => self.at_work(actor, &found, query).await?,
-            status => self.listed(actor, &found, query, status).await?,
+            Some("building") => self.at_work(actor, found, query).await?,
+            status => self.listed(actor, found, query, status).await?,
         };
         let ids: Vec<Uuid> = records.iter().map(|r| r.submission.build.uuid()).collect();
         let attempts = self.objects.documents_of::<Attempt>(Some(found.tenant), &ids).await?;
         let mut attempts: HashMap<Uuid, _> = attempts.into_iter().map(|d| (d.id, d)).collect();
-        let keeping = self.keeping(actor, &found).await?;
+        let keeping = self.keeping(actor, found).await?;
         let mut builds = Vec::with_capacity(records.len());
         for record in &records {
             // None: forgotten meanwhile.
             if let Some(attempt) = attempts.remove(&record.submission.build.uuid()) {
-                builds.push(self.row(actor, &found, record, attempt, &keeping).await?);
+                builds.push(self.row(actor, found, record, &attempt.value, &keeping).await?);
             }
         }
         Ok(BuildList { builds, next_cursor: next.map(|p| p.to_string()) })
@@ -208,13 +207,12 @@ impl App {
         actor: &Actor,
         found: &Found,
         record: &Record,
-        attempt: Document<Attempt>,
+        attempt: &Attempt,
         keeping: &Keeping,
     ) -> Answer<BuildSummary> {
-        let owned = Owned { found: found.clone(), attempt, build: record.submission.build };
-        let cache = self.cache(actor, &owned, record).await?;
+        let cache = self.cache(actor, found, attempt, record).await?;
         let kept = self.kept(record, keeping).await?;
-        Ok(views::summary(found, record, &owned.attempt.value, cache, kept))
+        Ok(views::summary(found, record, attempt, cache, kept))
     }
 }
 

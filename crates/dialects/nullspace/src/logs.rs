@@ -130,11 +130,11 @@ impl App {
     async fn entries(
         &self,
         actor: &Actor,
-        owned: &Owned,
+        found: &Found,
+        build: BuildId,
         offset: u64,
     ) -> Answer<(Vec<LogEntry>, Projector)> {
-        let (tenant, build) = (owned.found.tenant, owned.build);
-        let mut projector = self.projector(tenant, build, owned.found.id, offset).await?;
+        let mut projector = self.projector(found.tenant, build, found.id, offset).await?;
         let mut entries = Vec::new();
         loop {
             let (piece, more) = self.piece(actor, build, &mut projector, u64::MAX).await?;
@@ -167,13 +167,15 @@ impl App {
     pub(crate) async fn cache(
         &self,
         actor: &Actor,
-        owned: &Owned,
+        found: &Found,
+        attempt: &Attempt,
         record: &Record,
     ) -> Answer<CacheSummary> {
         if record.attempt <= 1 {
-            return Ok(views::cache_of(record, owned.attempt.value.files));
+            return Ok(views::cache_of(record, attempt.files));
         }
-        let (_, projector) = self.entries(actor, owned, u64::MAX).await?;
+        let build = record.submission.build;
+        let (_, projector) = self.entries(actor, found, build, u64::MAX).await?;
         Ok(projector.counted())
     }
 
@@ -190,13 +192,14 @@ impl App {
             LogFrom::End => u64::MAX,
         };
         let owned = self.owned(actor, id).await?;
-        let (mut entries, projector) = self.entries(actor, &owned, offset).await?;
+        let (mut entries, projector) =
+            self.entries(actor, &owned.found, owned.build, offset).await?;
         // After the entries: an end that is shown is one whose last entry is there too.
         let mut record = self.service.row(actor, owned.build).await?;
         let late = record.state.is_terminal() && !projector.ended();
         let (mut owned, mut projector) = (owned, projector);
         if late {
-            (entries, projector) = self.entries(actor, &owned, offset).await?;
+            (entries, projector) = self.entries(actor, &owned.found, owned.build, offset).await?;
             record = self.service.row(actor, owned.build).await?;
         }
         if record.state.is_terminal() {
@@ -206,7 +209,7 @@ impl App {
             entries.extend(projector.last().cloned());
         }
         owned = self.complete(owned, &mut entries).await?;
-        let cache = self.cache(actor, &owned, &record).await?;
+        let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
         let keeping = self.keeping(actor, &owned.found).await?;
         let kept = self.kept(&record, &keeping).await?;
         let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);

@@ -96,12 +96,12 @@ impl App {
     pub(crate) async fn assign_tags(
         &self,
         actor: &Actor,
+        found: Found,
         reference: &TemplateRef,
         body: &Value,
     ) -> Answer<TemplateInfo> {
         let tags = read_tags(&Fields::new("", body)?)?;
         let tags = tags.ok_or_else(|| ApiError::invalid("tags: is missing"))?;
-        let found = self.find_own(actor, reference).await?;
         let build = match self.source_build(&found, reference).await? {
             Some(build) => Some(build),
             None => found.default_build().filter(|_| reference.qualifier().is_none()),

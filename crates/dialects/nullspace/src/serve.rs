@@ -20,6 +20,7 @@ use crate::manage::{read_fields, select};
 use crate::refs::TemplateRef;
 use crate::routes::{Action, Route, route};
 use crate::stream::stream;
+use crate::templates::Found;
 
 /// The largest JSON body, in bytes: contexts may come inline.
 const BODY_BYTES_MAX: usize = 256 << 20;
@@ -88,8 +89,8 @@ async fn answer(app: Arc<App>, request: Request) -> Answer<Response> {
             Ok(stream(app, actor, owned, 0, true))
         }
         Route::Template(readings) => {
-            let (reference, action) = app.reading(&actor, readings).await?;
-            template(&app, &actor, &reference, action, &query, body).await
+            let reading = app.reading(&actor, readings).await?;
+            template(&app, &actor, reading, &query, body).await
         }
         route => plain(&app, &actor, route, &query, body).await,
     }
@@ -153,21 +154,27 @@ async fn plain(
     }
 }
 
+/// A path as it is meant.
+struct Reading {
+    reference: TemplateRef,
+    action: Action,
+    /// What the reference leads to, as it is stored.
+    found: Option<Found>,
+}
+
 impl App {
     /// Returns the reading of a path whose template exists; the last one when none does.
-    async fn reading(
-        &self,
-        actor: &Actor,
-        readings: Vec<(String, Action)>,
-    ) -> Answer<(TemplateRef, Action)> {
+    async fn reading(&self, actor: &Actor, readings: Vec<(String, Action)>) -> Answer<Reading> {
         let mut last = Err(ApiError::not_found("there is no such route"));
         for (text, action) in readings {
             match TemplateRef::parse(&text) {
                 Ok(reference) => {
-                    if self.look_up(actor, &reference).await?.is_some() {
-                        return Ok((reference, action));
+                    let found = self.look_up(actor, &reference).await?;
+                    let known = found.is_some();
+                    last = Ok(Reading { reference, action, found });
+                    if known {
+                        break;
                     }
-                    last = Ok((reference, action));
                 }
                 Err(error) if last.is_err() => last = Err(ApiError::invalid(error.to_string())),
                 Err(_) => {}
@@ -180,46 +187,50 @@ impl App {
 async fn template(
     app: &Arc<App>,
     actor: &Actor,
-    reference: &TemplateRef,
-    action: Action,
+    reading: Reading,
     query: &Query,
     body: Body,
 ) -> Answer<Response> {
+    let Reading { reference, action, found } = reading;
     match action {
         Action::Get => {
             let fields = read_fields(query)?;
-            let found = app.find(actor, reference).await?;
+            let found = app.current(&reference, found).await?;
             ok(&select(&app.info(&found).await?, fields.as_deref())?)
-        }
-        Action::Delete => {
-            let found = app.find_own(actor, reference).await?;
-            app.delete(actor, found).await.map(|()| empty())
         }
         Action::Builds => {
             let query = HistoryQuery::read(query)?;
-            let found = app.find(actor, reference).await?;
-            ok(&app.history(actor, found, &query).await?)
+            let found = app.current(&reference, found).await?;
+            ok(&app.history(actor, &found, &query).await?)
         }
-        Action::Tags => ok(&App::tags(&app.find(actor, reference).await?)),
+        Action::Tags => ok(&App::tags(&app.current(&reference, found).await?)),
+        Action::Aliases => ok(&App::aliases(&app.current(&reference, found).await?)),
+        action => {
+            let found = app.current_own(actor, &reference, found).await?;
+            change(app, actor, found, (&reference, action), body).await
+        }
+    }
+}
+
+async fn change(
+    app: &Arc<App>,
+    actor: &Actor,
+    found: Found,
+    (reference, action): (&TemplateRef, Action),
+    body: Body,
+) -> Answer<Response> {
+    match action {
+        Action::Delete => app.delete(actor, found).await.map(|()| empty()),
         Action::AssignTags => {
-            ok(&app.assign_tags(actor, reference, &read_json(body).await?).await?)
+            let body = read_json(body).await?;
+            ok(&app.assign_tags(actor, found, reference, &body).await?)
         }
-        Action::RemoveTag(tag) => {
-            let found = app.find_own(actor, reference).await?;
-            app.remove_tag(&found, &tag).await.map(|()| empty())
-        }
-        Action::Aliases => ok(&App::aliases(&app.find(actor, reference).await?)),
-        Action::RemoveAlias(alias) => {
-            let found = app.find_own(actor, reference).await?;
-            app.remove_alias(&found, &alias).await.map(|()| empty())
-        }
-        Action::Rename => {
-            let found = app.find_own(actor, reference).await?;
-            ok(&app.rename(actor, &found, &read_json(body).await?).await?)
-        }
-        Action::SetVisibility => {
-            let found = app.find_own(actor, reference).await?;
-            ok(&app.set_visibility(&found, &read_json(body).await?).await?)
+        Action::RemoveTag(tag) => app.remove_tag(&found, &tag).await.map(|()| empty()),
+        Action::RemoveAlias(alias) => app.remove_alias(&found, &alias).await.map(|()| empty()),
+        Action::Rename => ok(&app.rename(actor, &found, &read_json(body).await?).await?),
+        Action::SetVisibility => ok(&app.set_visibility(&found, &read_json(body).await?).await?),
+        Action::Get | Action::Builds | Action::Tags | Action::Aliases => {
+            Err(ApiError::not_found("there is no such route"))
         }
     }
 }

@@ -66,8 +66,18 @@ impl Found {
 impl App {
     /// Finds a template by reference, with the ends of its builds taken into account.
     pub(crate) async fn find(&self, actor: &Actor, reference: &TemplateRef) -> Answer<Found> {
+        let found = self.look_up(actor, reference).await?;
+        self.current(reference, found).await
+    }
+
+    /// Takes the ends of its builds into account in what was looked up by a reference.
+    pub(crate) async fn current(
+        &self,
+        reference: &TemplateRef,
+        found: Option<Found>,
+    ) -> Answer<Found> {
         let missing = || ApiError::no_template(&reference.to_string());
-        let found = self.look_up(actor, reference).await?.ok_or_else(missing)?;
+        let found = found.ok_or_else(missing)?;
         let found = self.settled(found).await?;
         if let Some(qualifier) = reference.qualifier() {
             let system = is_system(reference);
@@ -76,9 +86,14 @@ impl App {
         Ok(found)
     }
 
-    /// Finds a template that the caller may change.
-    pub(crate) async fn find_own(&self, actor: &Actor, reference: &TemplateRef) -> Answer<Found> {
-        let found = self.find(actor, reference).await?;
+    /// Does the same for a template that the caller wants to change.
+    pub(crate) async fn current_own(
+        &self,
+        actor: &Actor,
+        reference: &TemplateRef,
+        found: Option<Found>,
+    ) -> Answer<Found> {
+        let found = self.current(reference, found).await?;
         actor.needs(Role::Developer)?;
         if found.own {
             return Ok(found);
