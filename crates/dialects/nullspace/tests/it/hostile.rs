@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::World;
+use crate::support::{World, steps};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_requests_are_refused_and_leave_no_template() {
@@ -157,4 +157,159 @@ async fn values_of_build_variables_are_nowhere_on_disk() {
     for value in [value, other] {
         assert_eq!(world.files_with(value), [] as [PathBuf; 0]);
     }
+}
+
+/// Every route that reads a body, on a template `app` with a build.
+fn bodies(build: &str) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("POST", String::new()),
+        ("POST", "/build".into()),
+        ("POST", "/builds".into()),
+        ("POST", "/plan".into()),
+        ("POST", "/blobs/preflight".into()),
+        ("POST", "/claims".into()),
+        ("POST", format!("/builds/{build}/cancel")),
+        ("POST", format!("/builds/{build}/retry")),
+        ("POST", format!("/builds/{build}/promote")),
+    ];
+    for root in ["/app", "/refs/acme%2Fapp"] {
+        all.extend([
+            ("POST", format!("{root}/tags")),
+            ("POST", format!("{root}/rename")),
+            ("PATCH", format!("{root}/visibility")),
+        ]);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_no_objects_are_refused_by_every_route() {
+    let world = World::new().await;
+    let build = World::ready(&world.build(steps("app", &["true"])).await);
+    let deep = "[".repeat(100_000);
+    let nested = format!("{}1{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+    let bad = ["{", "[]", "7", "\"text\"", "\u{0}", "{\"a\":}", "{}{}", &deep, &nested];
+    for (method, path) in bodies(&build) {
+        let path = format!("/v1/templates{path}");
+        for body in bad {
+            let reply = world.send(Some(&world.owner), method, &path, body.to_owned()).await;
+            reply.refused(400, "invalid_request");
+        }
+        let bytes = vec![0xff, 0xfe, b'{', b'}'];
+        let reply = world.send(Some(&world.owner), method, &path, bytes).await;
+        reply.refused(400, "invalid_request");
+    }
+    for body in bad {
+        let path = "/v1/templates/validate";
+        let said = world.send(Some(&world.owner), "POST", path, body.to_owned()).await.is(200);
+        assert_eq!(said["valid"], false, "{said}");
+    }
+    // Nothing of it has changed the build.
+    assert_eq!(world.status(&build).await["build"]["status"], "ready");
+    assert_eq!(world.get("/v1/templates/app/builds").await.is(200)["builds"][0]["build_id"], build);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_values_are_refused_by_every_route_and_change_nothing() {
+    let world = World::new().await;
+    let build = World::ready(&world.build(steps("app", &["true"])).await);
+    let long = "x".repeat(129);
+    let before = world.get("/v1/templates/app").await.is(200);
+    let on = |rest: &str| format!("/v1/templates/builds/{build}{rest}");
+    let file = |sha256: Value, size: Value| {
+        json!({ "files": [{ "path": "a", "entry_type": "file", "sha256": sha256,
+                            "size_bytes": size }] })
+    };
+    let digest = || json!(ashlar_core::Digest::of("x").hex());
+    let preflight = "/v1/templates/blobs/preflight".to_owned();
+    let cases = [
+        (on("/cancel"), json!({ "reason": 7 })),
+        (on("/retry"), json!({ "tags": [] })),
+        (on("/retry"), json!({ "tags": ["a b"] })),
+        (on("/retry"), json!({ "base_image_auth": { "kind": "magic" } })),
+        (on("/retry"), json!({ "build_secrets": [{ "id": "a/b", "value": "x" }] })),
+        (on("/promote"), json!({})),
+        (on("/promote"), json!({ "tags": [] })),
+        (on("/promote"), json!({ "tag": "tb_x" })),
+        (on("/promote"), json!({ "tag": "" })),
+        (on("/promote"), json!({ "tag": long })),
+        (on("/promote"), json!({ "tag": ["x"] })),
+        ("/v1/templates/app/tags".into(), json!({ "tags": [long] })),
+        ("/v1/templates/app/tags".into(), json!({ "tags": [7] })),
+        ("/v1/templates/app/rename".into(), json!({ "new_name": long })),
+        ("/v1/templates/app/rename".into(), json!({ "new_name": "acme/x" })),
+        ("/v1/templates/app/rename".into(), json!({ "new_name": "a:b" })),
+        ("/v1/templates/app/rename".into(), json!({ "new_name": "-a" })),
+        ("/v1/templates/app/rename".into(), json!({ "new_name": null })),
+        ("/v1/templates/claims".into(), json!({})),
+        ("/v1/templates/claims".into(), json!({ "template_ref": "" })),
+        ("/v1/templates/claims".into(), json!({ "template_ref": long })),
+        (preflight.clone(), json!({ "files": {} })),
+        (preflight.clone(), json!({ "files": [7] })),
+        (preflight.clone(), json!({ "files": [{ "path": "a", "entry_type": "link" }] })),
+        (preflight.clone(), file(json!("00"), json!(1))),
+        (preflight.clone(), file(json!("g".repeat(64)), json!(1))),
+        (preflight.clone(), file(Value::Null, json!(1))),
+        (preflight.clone(), file(digest(), Value::Null)),
+        (preflight.clone(), file(digest(), json!(-1))),
+        (preflight.clone(), file(digest(), json!(1.5))),
+        (preflight, file(digest(), json!("1"))),
+    ];
+    for (path, body) in cases {
+        let reply = world.post(&path, body.clone()).await;
+        assert_eq!(reply.status, 400, "{path} {body}: {}", reply.text);
+        let code = reply.json()["code"].clone();
+        assert!(code == "invalid_request" || code == "file_upload_error", "{path} {body}: {code}");
+    }
+    for body in [json!({}), json!({ "visibility": "secret" }), json!({ "visibility": true })] {
+        let path = "/v1/templates/app/visibility";
+        let reply = world.send(Some(&world.owner), "PATCH", path, body.to_string()).await;
+        reply.refused(400, "invalid_request");
+    }
+    for query in ["offset=18446744073709551616", "offset=+1", "offset=0x1", "offset=%00"] {
+        world.get(&on(&format!("?{query}"))).await.refused(400, "invalid_request");
+        world.get(&on(&format!("/logs?{query}"))).await.refused(400, "invalid_request");
+    }
+    world.get(&on("/logs?cursor=l1")).await.refused(400, "invalid_request");
+    for path in ["/builds/tb_", "/builds/tb_%00", "/builds/..", "/builds/TB_1/logs"] {
+        let path = format!("/v1/templates{path}");
+        world.get(&path).await.refused(404, "template_build_not_found");
+    }
+    for blob in ["..", "sha256-", "sha256-00-1", "%00"] {
+        let path = format!("/v1/templates/blobs/{blob}");
+        let reply = world.send(Some(&world.owner), "PUT", &path, "x").await;
+        reply.refused(400, "file_upload_error");
+    }
+    world.get("/v1/templates/refs/%ff").await.refused(404, "not_found");
+    assert_eq!(world.get("/v1/templates/app").await.is(200), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_repeat_no_secret() {
+    let world = World::new().await;
+    let value = "value-of-a-secret-5501";
+    let login = json!({ "kind": "basic", "username": "me", "password": value });
+    let plain = |key: &str, value: Value| {
+        let mut request = json!({ "name": "x", "base_image": "busybox" });
+        request[key] = value;
+        request
+    };
+    let docker = |secrets: Value| json!({ "name": "x", "dockerfile": "FROM busybox", "build_secrets": secrets });
+    for request in [
+        plain("build_secrets", json!([{ "id": "a", "value": value }])),
+        plain("build_envs", json!({ "A=B": value })),
+        plain("base_image_auth", json!({ "kind": "basic", "password": value })),
+        plain("registry_auth", json!([{ "registry": "a b", "auth": login }])),
+        plain("registry_auth", json!([{ "registry": "a.example", "auth": value }])),
+        docker(json!([{ "id": "a/b", "value": value }])),
+        docker(json!([{ "id": "a", "value": value }, { "id": "a", "value": value }])),
+        docker(json!([{ "id": "a", "value": [value] }])),
+    ] {
+        for path in ["/v1/templates/builds", "/v1/templates/plan"] {
+            let reply = world.post(path, request.clone()).await;
+            assert_eq!(reply.status, 400, "{request}: {}", reply.text);
+            assert!(!reply.text.contains(value), "{}", reply.text);
+        }
+    }
+    assert_eq!(world.files_with(value), [] as [PathBuf; 0]);
 }
