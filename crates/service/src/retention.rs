@@ -10,7 +10,7 @@ use std::time::Duration;
 use ashlar_core::identity::Role;
 use ashlar_core::journal::Record;
 use ashlar_core::{BuildId, TenantId, Timestamp};
-use ashlar_records::{Bounds, Exempt, Group, LetGo, Place, Retention, What, Why};
+use ashlar_records::{Bounds, Exempt, Group, LetGo, Place, Retention, Standing, What, Why};
 use serde_json::json;
 
 use crate::recipe::image_name;
@@ -74,6 +74,26 @@ fn due(bounds: &Bounds, ended_at: Timestamp, place: Place, now: Timestamp) -> Op
     let nanos = |age: Duration| i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
     let at = |age| Timestamp::from_nanos(ended_at.nanos().saturating_add(nanos(age)));
     bounds.age().map(|age| Due { at: at(age), why: Why::Age })
+}
+
+fn expiry_of(retention: &Retention, standing: &Standing) -> Expiry {
+    if standing.exempt.is_some() || !retention.is_bound() {
+        return Expiry { exempt: standing.exempt, ..Expiry::default() };
+    }
+    let (ended_at, now) = (standing.ended_at, ashlar_records::now());
+    let [record, log, artifacts] = standing.things;
+    let of = |what, place: Place| {
+        let found = due(retention.of(what), ended_at, place, now);
+        found.filter(|_| place.there)
+    };
+    let gone = of(What::Record, record);
+    let with_record = |what, place: Place| earlier(of(what, place), gone).filter(|_| place.there);
+    Expiry {
+        exempt: None,
+        record: gone,
+        log: with_record(What::Log, log),
+        artifacts: with_record(What::Artifacts, artifacts),
+    }
 }
 
 fn earlier(a: Option<Due>, b: Option<Due>) -> Option<Due> {
@@ -158,27 +178,33 @@ impl Service {
     pub async fn expiry(&self, record: &Record) -> Result<Expiry, Error> {
         let s = &record.submission;
         let retention = self.effective_retention(s.tenant, &s.scope, &s.dialect).await?;
-        let Some(standing) = self.store().standing(s.build).await? else {
-            return Ok(Expiry::default());
-        };
-        if standing.exempt.is_some() || !retention.is_bound() {
-            return Ok(Expiry { exempt: standing.exempt, ..Expiry::default() });
+        let standing = self.store().standing(s.build).await?;
+        Ok(standing.map_or_else(Expiry::default, |s| expiry_of(&retention, &s)))
+    }
+
+    /// Says the same of builds of one scope and dialect, in their order: a few queries for a whole
+    /// page. Where nothing is bound nothing is looked at, not even whether a build is exempt.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expiries(&self, records: &[Record]) -> Result<Vec<Expiry>, Error> {
+        let Some(first) = records.first().map(|r| &r.submission) else { return Ok(Vec::new()) };
+        let retention =
+            self.effective_retention(first.tenant, &first.scope, &first.dialect).await?;
+        if !retention.is_bound() {
+            return Ok(vec![Expiry::default(); records.len()]);
         }
-        let (ended_at, now) = (standing.ended_at, ashlar_records::now());
-        let [record, log, artifacts] = standing.things;
-        let of = |what, place: Place| {
-            let found = due(retention.of(what), ended_at, place, now);
-            found.filter(|_| place.there)
+        let builds: Vec<BuildId> = records.iter().map(|r| r.submission.build).collect();
+        let counted = What::ALL.iter().any(|what| {
+            let bounds = retention.of(*what);
+            bounds.count().is_some() || bounds.bytes().is_some()
+        });
+        let standings = self.store().standings(&builds, counted).await?;
+        let expiry = |build: &BuildId| {
+            let standing = standings.get(build);
+            standing.map_or_else(Expiry::default, |s| expiry_of(&retention, s))
         };
-        let gone = of(What::Record, record);
-        let with_record =
-            |what, place: Place| earlier(of(what, place), gone).filter(|_| place.there);
-        Ok(Expiry {
-            exempt: None,
-            record: gone,
-            log: with_record(What::Log, log),
-            artifacts: with_record(What::Artifacts, artifacts),
-        })
+        Ok(builds.iter().map(expiry).collect())
     }
 
     /// Lets go what is past its bounds, some of it; called again and again it gets everywhere.

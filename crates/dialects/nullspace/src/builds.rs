@@ -115,8 +115,7 @@ impl App {
     pub(crate) async fn view(&self, actor: &Actor, owned: &Owned) -> Answer<TemplateBuild> {
         let record = self.service.row(actor, owned.build).await?;
         let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
-        let keeping = self.keeping(actor, &owned.found).await?;
-        let kept = self.kept(&record, &keeping).await?;
+        let kept = self.kept(&record).await?;
         Ok(views::build(&owned.found, &record, &owned.attempt.value, cache, kept))
     }
 

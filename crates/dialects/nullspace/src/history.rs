@@ -12,10 +12,9 @@ use crate::app::App;
 use crate::documents::Attempt;
 use crate::errors::{Answer, ApiError};
 use crate::ids;
-use crate::kept::Keeping;
 use crate::templates::Found;
 use crate::views;
-use crate::wire::{BuildList, BuildSummary};
+use crate::wire::BuildList;
 
 /// Rows of a page when the request does not say.
 const LIMIT_DEFAULT: u32 = 50;
@@ -138,12 +137,14 @@ impl App {
         let ids: Vec<Uuid> = records.iter().map(|r| r.submission.build.uuid()).collect();
         let attempts = self.objects.documents_of::<Attempt>(Some(found.tenant), &ids).await?;
         let mut attempts: HashMap<Uuid, _> = attempts.into_iter().map(|d| (d.id, d)).collect();
-        let keeping = self.keeping(actor, found).await?;
+        let kept = self.all_kept(&records).await?;
         let mut builds = Vec::with_capacity(records.len());
-        for record in &records {
+        for (record, kept) in records.iter().zip(kept) {
             // None: forgotten meanwhile.
             if let Some(attempt) = attempts.remove(&record.submission.build.uuid()) {
-                builds.push(self.row(actor, found, record, &attempt.value, &keeping).await?);
+                let attempt = attempt.value;
+                let cache = self.cache(actor, found, &attempt, record).await?;
+                builds.push(views::summary(found, record, &attempt, cache, kept));
             }
         }
         Ok(BuildList { builds, next_cursor: next.map(|p| p.to_string()) })
@@ -200,19 +201,6 @@ impl App {
         all.truncate(query.limit as usize);
         let last = all.last().filter(|_| more).map(key);
         Ok((all, last.map(|(time, id)| Place::AtWork(time, id))))
-    }
-
-    async fn row(
-        &self,
-        actor: &Actor,
-        found: &Found,
-        record: &Record,
-        attempt: &Attempt,
-        keeping: &Keeping,
-    ) -> Answer<BuildSummary> {
-        let cache = self.cache(actor, found, attempt, record).await?;
-        let kept = self.kept(record, keeping).await?;
-        Ok(views::summary(found, record, attempt, cache, kept))
     }
 }
 

@@ -210,8 +210,7 @@ impl App {
         }
         owned = self.complete(owned, &mut entries).await?;
         let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
-        let keeping = self.keeping(actor, &owned.found).await?;
-        let kept = self.kept(&record, &keeping).await?;
+        let kept = self.kept(&record).await?;
         let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);
         let next_offset = match from {
             LogFrom::Offset(offset) => projector.offset().max(offset),

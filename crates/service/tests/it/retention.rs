@@ -49,6 +49,12 @@ async fn what_goes_is_shown_ahead_and_then_goes(world: World) {
     assert_eq!((expiry.exempt, expiry.record), (Some(Exempt::LastGood), None));
     let expiry = service.expiry(&failed).await.unwrap();
     assert_eq!((expiry.record, expiry.artifacts), (due(&failed, 30), None));
+    // A page of them is told the same at once.
+    let page = [failed.clone(), old.clone(), good.clone()];
+    let told = service.expiries(&page).await.unwrap();
+    for (record, told) in page.iter().zip(told) {
+        assert_eq!(service.expiry(record).await.unwrap(), told);
+    }
 
     let id = old.submission.build;
     assert_eq!(service.apply_retention(now()).await.unwrap(), 0);

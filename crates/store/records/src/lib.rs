@@ -37,6 +37,7 @@ mod search;
 mod secrets;
 mod segment;
 mod segments;
+mod standings;
 mod store;
 mod submit;
 mod tenants;

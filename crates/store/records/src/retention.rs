@@ -28,7 +28,7 @@ pub const SPARED_FOR: Duration = Duration::from_secs(3600);
 /// Exempt builds that one call looks at again at most.
 const SPARED_AT_ONCE: u32 = 1000;
 /// Newer builds that are added up for one build's prospects at most.
-const NEWER_MAX: u64 = 10_000;
+pub(crate) const NEWER_MAX: u64 = 10_000;
 /// Groups that one look returns at most.
 pub const GROUPS_MAX: u32 = 1000;
 

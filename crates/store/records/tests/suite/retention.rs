@@ -23,6 +23,7 @@ crate::on_both! {
     levels_are_put_together;
     groups_come_in_pieces;
     what_will_go_is_known_ahead;
+    a_page_stands_as_each_of_its_builds_does;
     blobs_are_held_as_long_as_they_are_needed;
 }
 
@@ -242,6 +243,34 @@ async fn what_will_go_is_known_ahead(db: Database) {
     assert_eq!((artifacts.newer, artifacts.bytes), (1, 40));
     let standing = db.store.standing(id(&second)).await.unwrap().unwrap();
     assert!(!standing.things[2].there && standing.things[0].newer == 1);
+}
+
+async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
+    let mut all = Vec::new();
+    for n in 0..6_i64 {
+        let bytes = (n % 3 != 0).then_some(n as u64 * 10);
+        all.push(id(&ended(&db.store, "web", "a", n * SECOND, bytes).await));
+    }
+    // Other groups, one that runs and one that is not there.
+    let elsewhere = id(&ended(&db.store, "other", "a", SECOND, Some(7)).await);
+    let running = submit(&db.store, submission(), SECOND).await.submission.build;
+    let pin = [stamped(9 * SECOND, Event::Pinned { pinned: true })];
+    db.store.append(all[2], Writer::Service, pin).await.unwrap();
+    let tags = Namespace::new("native", Some(tenant(1)), "tag");
+    let tag = NewAlias::protecting(tags, "a:1".into());
+    db.store.move_aliases(&[tag], all[1].uuid()).await.unwrap();
+    // Spared from now on: it counts for those before it in another way.
+    let spared = db.store.let_go(all[1], What::Record, Why::Age, at(DAY)).await.unwrap();
+    assert_eq!(spared, LetGo::Spared(Exempt::Promoted));
+    let asked = [&all[..], &[elsewhere, running, BuildId::from_parts(1, [1; 10])]].concat();
+    let page = db.store.standings(&asked, true).await.unwrap();
+    assert_eq!(page.len(), 7);
+    for build in asked {
+        assert_eq!(page.get(&build).copied(), db.store.standing(build).await.unwrap(), "{build}");
+    }
+    let plain = db.store.standings(&all[..1], false).await.unwrap();
+    assert_eq!(plain[&all[0]].things[0].newer, 0, "nobody asked for counts");
+    assert_eq!(db.store.standings(&[], true).await.unwrap().len(), 0);
 }
 
 async fn blobs_are_held_as_long_as_they_are_needed(db: Database) {
