@@ -26,7 +26,6 @@ impl SegmentBlobs for Segments {
         if stored.digest != *digest {
             return Err(io::Error::other("the segment has another digest than it should"));
         }
-        self.blobs.sync().map_err(io::Error::other)?;
         self.blobs.keep(&[*digest]).map_err(io::Error::other)
     }
 

@@ -23,7 +23,13 @@ pub(crate) fn take_in(
     let imported = read_archive(&mut archive, images.blobs()).map_err(|e| failed(&e))?;
     // What follows the end of an archive still has to be taken, and may say that it broke off.
     std::io::copy(&mut archive.by_ref(), &mut std::io::sink()).map_err(|e| failed(&e))?;
-    images.blobs().sync().map_err(|e| failed(&e))?;
+    // Only what is the image's: the store waits for no blob that others have stored here. Other
+    // machines need it once the build has ended, which sees to that.
+    for entry in &imported {
+        let mut needed = images.blobs_below(entry.root.digest).map_err(|e| failed(&e))?;
+        needed.push(entry.root.digest);
+        images.blobs().flush_all(&needed).map_err(|e| failed(&e))?;
+    }
     let image = imported.into_iter().flat_map(|i| i.images).next();
     let image = image.ok_or_else(|| {
         Failure::new(FailureKind::Export, "the daemon sent an archive without an image")

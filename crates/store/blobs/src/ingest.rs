@@ -31,9 +31,13 @@ pub struct Ingest {
     size: u64,
 }
 
-pub(crate) fn claim(store: &BlobStore, digest: &Digest) -> Result<Claim> {
+pub(crate) fn claim(
+    store: &BlobStore,
+    digest: &Digest,
+    has: impl Fn(&BlobStore, &Digest) -> Result<bool>,
+) -> Result<Claim> {
     loop {
-        if store.has(digest)? {
+        if has(store, digest)? {
             return Ok(Claim::Present(store.stat(digest)?));
         }
         let (file, path) = open_partial(store, digest)?;

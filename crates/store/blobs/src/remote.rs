@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 
 use ashlar_core::Digest;
 
@@ -49,11 +50,12 @@ pub trait Remote: Send + Sync + Debug {
     /// When the store does not answer.
     fn remove(&self, digest: &Digest) -> Result<bool, RemoteError>;
 
-    /// Calls `visit` with every blob, in no order.
+    /// Calls `visit` with every blob, in no order, until it says that this is enough. Blobs that
+    /// are not visited yet wait elsewhere, however many there are.
     ///
     /// # Errors
     /// When the store does not answer.
-    fn list(&self, visit: &mut dyn FnMut(BlobInfo)) -> Result<(), RemoteError>;
+    fn list(&self, visit: &mut dyn FnMut(BlobInfo) -> ControlFlow<()>) -> Result<(), RemoteError>;
 }
 
 /// A store elsewhere did not do what was asked.

@@ -4,7 +4,9 @@
 //! # Safe against a collector of garbage
 //! A blob that is about to be referred to must not be collected elsewhere at that moment. A collector
 //! spares what is younger than [`AGE_MIN`]; [`BlobStore::keep`] therefore sends a blob again that
-//! is older than a half of that, and believes in what it saw for a quarter.
+//! is older than a half of that, and believes in what it saw for a quarter. That leaves the moment
+//! between a collector's last look and its removal: for that the collector and those who refer to
+//! blobs have to agree with each other, as the service does in its database.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -81,6 +83,11 @@ impl Shared {
         state.seen.insert(digest, Instant::now());
     }
 
+    /// Forgets that a blob was seen elsewhere.
+    fn unsee(&self, digest: &Digest) {
+        self.lock().seen.remove(digest);
+    }
+
     /// Forgets a blob whose file here is gone.
     pub(crate) fn forget(&self, digest: &Digest) {
         self.lock().waiting.remove(digest);
@@ -118,6 +125,25 @@ impl BlobStore {
                 self.send(&**remote, digest)?;
                 turn.is_sent = true;
                 Ok(())
+            }
+        })
+    }
+
+    /// Forgets that a blob was seen elsewhere, where it is being removed.
+    pub fn forget_elsewhere(&self, digest: &Digest) {
+        self.shared().unsee(digest);
+    }
+
+    /// Sends all that was stored here and not sent yet.
+    pub(crate) fn send_waiting(&self) -> Result<()> {
+        at_once(&self.shared().waiting(), |digest| {
+            match self.keep(std::slice::from_ref(digest)) {
+                // Another process of this data directory has removed it: nobody can send it.
+                Err(BlobError::Missing(_)) => {
+                    self.shared().forget(digest);
+                    Ok(())
+                }
+                other => other,
             }
         })
     }

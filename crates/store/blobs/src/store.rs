@@ -125,6 +125,14 @@ impl BlobStore {
         Ok(self.size(digest)?.is_some())
     }
 
+    /// Tells whether the blob is there and whole without asking a store elsewhere.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn has_here(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.local_size(digest)?.is_some())
+    }
+
     /// Returns the size in bytes of a blob that is there and whole.
     ///
     /// # Errors
@@ -259,7 +267,16 @@ impl BlobStore {
     /// # Errors
     /// When the file system refuses.
     pub fn claim(&self, digest: &Digest) -> Result<Claim> {
-        ingest::claim(self, digest)
+        ingest::claim(self, digest, Self::has)
+    }
+
+    /// As [`claim`](Self::claim), and a blob that is only in a store elsewhere is to be fetched by
+    /// the caller, who may not be let to have it from there.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn claim_here(&self, digest: &Digest) -> Result<Claim> {
+        ingest::claim(self, digest, Self::has_here)
     }
 
     /// Removes the blob here; tells whether it was here. Readers that have it open keep it.
@@ -295,21 +312,26 @@ impl BlobStore {
     /// where there is a store elsewhere, there.
     ///
     /// Call it before a record that names them becomes durable. [`keep`](Self::keep) does not wait
-    /// for blobs of others.
+    /// for blobs of others, nor send what nobody needs elsewhere. A blob that was removed meanwhile,
+    /// by whomever, is fine.
     ///
     /// # Errors
     /// When a flush fails; what was not flushed stays in the batch. [`BlobError::Remote`].
     pub fn sync(&self) -> Result<()> {
         if self.remote().is_some() {
-            return self.keep(&self.shared().waiting());
+            return self.send_waiting();
         }
         let _turn = self.inner.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         let batch: Vec<Digest> = std::mem::take(&mut *self.unsynced()).into_iter().collect();
         self.flush_all(&batch).inspect_err(|_| self.unsynced().extend(batch))
     }
 
-    /// Flushes blobs and the directories that name them.
-    pub(crate) fn flush_all(&self, digests: &[Digest]) -> Result<()> {
+    /// Makes blobs last on this machine's disk, whatever there is elsewhere. One that was removed
+    /// meanwhile is fine.
+    ///
+    /// # Errors
+    /// When a flush fails.
+    pub fn flush_all(&self, digests: &[Digest]) -> Result<()> {
         let mut shards = BTreeSet::new();
         for digest in digests {
             self.flush(digest)?;

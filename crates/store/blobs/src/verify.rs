@@ -38,6 +38,7 @@ impl BlobStore {
         let moved_to = self.layout().quarantine().join(format!("{}.{now}", digest.hex()));
         fs::rename(&path, &moved_to).at("set aside", &path)?;
         self.unsynced().remove(digest);
+        self.shared().forget(digest);
         tracing::warn!(%digest, %actual, "a damaged blob was set aside");
         Err(BlobError::Corrupt { digest: *digest, actual, moved_to })
     }

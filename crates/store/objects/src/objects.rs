@@ -1,6 +1,7 @@
 //! The store itself: keys, requests, errors.
 
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ashlar_blobs::{BlobInfo, Remote, RemoteError};
@@ -171,7 +172,7 @@ impl Remote for Objects {
         self.ask("remove a blob", request).map(|()| there)
     }
 
-    fn list(&self, visit: &mut dyn FnMut(BlobInfo)) -> Result<(), RemoteError> {
+    fn list(&self, visit: &mut dyn FnMut(BlobInfo) -> ControlFlow<()>) -> Result<(), RemoteError> {
         let (store, root) = (Arc::clone(&self.store), self.root());
         let (found, mut incoming) = mpsc::channel(PIECES_MAX);
         self.handle.spawn(async move {
@@ -185,7 +186,9 @@ impl Remote for Objects {
         while let Some(meta) = self.next(&mut incoming)? {
             let meta = meta.map_err(|e| self.failed("be listed", e))?;
             // Other objects below the prefix are somebody else's.
-            Self::info(&meta).into_iter().for_each(&mut *visit);
+            if Self::info(&meta).is_some_and(|info| visit(info).is_break()) {
+                break;
+            }
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use ashlar_blobs::{BlobError, BlobInfo, BlobStore, Claim, Remote, RemoteError};
 use ashlar_core::Digest;
@@ -100,12 +101,28 @@ fn a_copy_that_was_altered_is_fetched_anew_and_never_sent() {
     assert!(place.remote.look(&other).unwrap().is_none());
 }
 
-/// Breaks transfers off after some bytes.
+/// Counts what is asked of a store, and breaks transfers off after some bytes.
 #[derive(Debug)]
-struct Breaking {
+struct Watched {
     inner: Arc<dyn Remote>,
     room: usize,
     asked_from: AtomicUsize,
+    fetched: Mutex<Vec<Digest>>,
+    uploaded: Mutex<Vec<Digest>>,
+}
+
+impl Watched {
+    fn new(inner: &Arc<dyn Remote>, room: usize) -> Arc<Self> {
+        let (fetched, uploaded) = (Mutex::default(), Mutex::default());
+        let (inner, asked_from) = (inner.clone(), AtomicUsize::new(0));
+        Arc::new(Self { inner, room, asked_from, fetched, uploaded })
+    }
+}
+
+fn sorted(digests: &Mutex<Vec<Digest>>) -> Vec<Digest> {
+    let mut digests = digests.lock().unwrap().clone();
+    digests.sort_unstable();
+    digests
 }
 
 struct Cut<'a>(&'a mut dyn Write, usize);
@@ -125,7 +142,7 @@ impl Write for Cut<'_> {
     }
 }
 
-impl Remote for Breaking {
+impl Remote for Watched {
     fn check(&self) -> Result<(), RemoteError> {
         self.inner.check()
     }
@@ -136,6 +153,7 @@ impl Remote for Breaking {
 
     fn fetch(&self, digest: &Digest, from: u64, to: &mut dyn Write) -> Result<(), RemoteError> {
         self.asked_from.store(usize::try_from(from).unwrap(), Ordering::Relaxed);
+        self.fetched.lock().unwrap().push(*digest);
         self.inner.fetch(digest, from, &mut Cut(to, self.room))
     }
 
@@ -145,6 +163,7 @@ impl Remote for Breaking {
         content: &mut (dyn Read + Send),
         size: u64,
     ) -> Result<(), RemoteError> {
+        self.uploaded.lock().unwrap().push(*digest);
         self.inner.upload(digest, content, size)
     }
 
@@ -152,7 +171,7 @@ impl Remote for Breaking {
         self.inner.remove(digest)
     }
 
-    fn list(&self, visit: &mut dyn FnMut(BlobInfo)) -> Result<(), RemoteError> {
+    fn list(&self, visit: &mut dyn FnMut(BlobInfo) -> ControlFlow<()>) -> Result<(), RemoteError> {
         self.inner.list(visit)
     }
 }
@@ -164,8 +183,7 @@ fn a_fetch_that_broke_off_is_gone_on_with() {
     let bytes = noise(3 << 20);
     let digest = one.put_reader(&mut &*bytes, None).unwrap().digest;
     one.sync().unwrap();
-    let (inner, room) = (place.remote.clone(), 2 << 20);
-    let breaking = Arc::new(Breaking { inner, room, asked_from: AtomicUsize::new(0) });
+    let breaking = Watched::new(&place.remote, 2 << 20);
     let remote: Arc<dyn Remote> = breaking.clone();
     let (_b, two) = node(&remote);
     assert!(two.open_read(&digest).is_err());
@@ -177,9 +195,12 @@ fn a_fetch_that_broke_off_is_gone_on_with() {
 #[test]
 fn many_threads_fetch_a_blob_once_and_keep_it_once() {
     let place = s3();
-    let ((_a, one), (_b, two)) = (node(&place.remote), node(&place.remote));
-    let digests: Vec<Digest> =
+    let (from, to) = (Watched::new(&place.remote, 0), Watched::new(&place.remote, usize::MAX));
+    let (sending, fetching): (Arc<dyn Remote>, Arc<dyn Remote>) = (from.clone(), to.clone());
+    let ((_a, one), (_b, two)) = (node(&sending), node(&fetching));
+    let mut digests: Vec<Digest> =
         (0..40).map(|i| one.put_bytes(format!("blob {i}").as_bytes()).unwrap().digest).collect();
+    digests.sort_unstable();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| one.keep(&digests).unwrap());
@@ -191,6 +212,26 @@ fn many_threads_fetch_a_blob_once_and_keep_it_once() {
         }
     });
     assert!(digests.iter().all(|d| is_here(&two, d)));
+    assert_eq!((sorted(&from.uploaded), sorted(&from.fetched)), (digests.clone(), vec![]));
+    assert_eq!((sorted(&to.fetched), sorted(&to.uploaded)), (digests, vec![]));
+}
+
+#[test]
+fn a_blob_that_is_gone_stops_no_other_from_being_sent() {
+    let place = s3();
+    let (_a, one) = node(&place.remote);
+    let put = |text: &str| one.put_bytes(text.as_bytes()).unwrap().digest;
+    let (gone, torn, kept) = (put("removed by another process"), put("torn"), put("kept"));
+    fs::remove_file(one.path(&gone)).unwrap();
+    fs::write(one.path(&torn), "other bytes").unwrap();
+    assert!(one.verify(&torn).is_err());
+    one.sync().unwrap();
+    assert!(place.remote.look(&kept).unwrap().is_some());
+    for digest in [gone, torn] {
+        assert!(place.remote.look(&digest).unwrap().is_none());
+        // Somebody who needs it is told.
+        assert!(matches!(one.keep(&[digest]), Err(BlobError::Missing(d)) if d == digest));
+    }
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ashlar_blobs::{Remote, RemoteError};
+use ashlar_blobs::{BlobInfo, Remote, RemoteError};
 use ashlar_core::Digest;
 use tempfile::TempDir;
 
@@ -168,10 +169,21 @@ fn only_blobs_are_listed(place: Place) {
     let mut wanted: Vec<Digest> = (0..20).map(|i| put(&place, format!("{i}").as_bytes())).collect();
     fs::write(place.files.join("blobs/sha256/notes.txt"), "not a blob").unwrap();
     let mut found = Vec::new();
-    place.remote.list(&mut |info| found.push(info.digest)).unwrap();
+    let mut take = |info: BlobInfo| {
+        found.push(info.digest);
+        ControlFlow::Continue(())
+    };
+    place.remote.list(&mut take).unwrap();
     wanted.sort();
     found.sort();
     assert_eq!(found, wanted);
+    let mut seen = 0;
+    let mut enough = |_| {
+        seen += 1;
+        if seen == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    place.remote.list(&mut enough).unwrap();
+    assert_eq!(seen, 3);
 }
 
 /// Counts the blobs that the store's directory has, whatever else it keeps there.
