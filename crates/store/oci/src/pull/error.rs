@@ -65,6 +65,9 @@ pub enum PullError {
     /// The image store failed.
     #[error(transparent)]
     Store(#[from] ImageStoreError),
+    /// It could not be found out, or noted, who may read something.
+    #[error("the marks of private content cannot be read or set")]
+    Marks(#[source] std::io::Error),
     /// A record could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),

@@ -21,6 +21,7 @@ use ashlar_blobs::{BlobInfo, BlobStore};
 use ashlar_core::{Digest, Platform};
 
 pub use error::PullError;
+pub use private::{Marks, Reader, Readership};
 use resolve::Resolve;
 pub(crate) use resolve::join_layers;
 pub use tags::PulledTag;
@@ -56,6 +57,8 @@ pub struct Images {
     registry: Registry,
     /// Whose view it is; all is seen when absent.
     viewer: Option<Arc<private::Viewer>>,
+    /// Marks that other machines know; files of the image store when absent.
+    marks: Option<Arc<dyn Marks>>,
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
@@ -63,7 +66,7 @@ type Result<T, E = PullError> = std::result::Result<T, E>;
 impl Images {
     /// Joins the parts.
     pub fn new(blobs: BlobStore, store: ImageStore, registry: Registry) -> Self {
-        Self { blobs, store, registry, viewer: None }
+        Self { blobs, store, registry, viewer: None, marks: None }
     }
 
     /// Returns the blob store.
@@ -153,10 +156,9 @@ impl Images {
         if let Some(repository) = &image.repository {
             // The snapshot store names the layer by its diff id.
             if let Some(diff_id) = found.diff_id
-                && self.is_private(repository)
-                && !self.blobs.has(&blob.digest)?
+                && !self.may_take(&blob.digest)?
             {
-                self.note_received(repository, &diff_id, true)?;
+                self.reserve(repository, &diff_id)?;
             }
             return self.fetch_readable(repository, blob, transfer);
         }
@@ -231,7 +233,7 @@ impl Images {
 
     fn keep_manifest(&self, reference: &Reference, fetched: &FetchedManifest) -> Result<()> {
         let digest = fetched.descriptor.digest;
-        let new = !self.blobs.has(&digest)?;
+        let new = !self.blobs.has_here(&digest)?;
         self.note_received(reference.repository(), &digest, new)?;
         self.blobs.put_bytes(&fetched.bytes)?;
         Ok(())

@@ -45,7 +45,7 @@ impl Resolve<'_> {
     }
 
     fn document(&self, digest: Digest) -> Result<Document> {
-        if self.images.may_read(&digest)? {
+        if self.images.may_take(&digest)? {
             match self.images.blobs.read(&digest, MANIFEST_BYTES_MAX) {
                 Ok(bytes) => return parse(&bytes, digest),
                 Err(BlobError::Missing(_) | BlobError::Corrupt { .. }) => {}
@@ -103,7 +103,7 @@ impl Resolve<'_> {
         if self.may_fetch {
             let quiet = self.transfer.without_progress();
             self.images.fetch_readable(&self.repository(), blob, &quiet)?;
-        } else if !blobs.has(&blob.digest)? || !self.images.may_read(&blob.digest)? {
+        } else if !self.images.may_take(&blob.digest)? {
             return Err(PullError::NotLocal { reference: Box::new(self.reference.clone()) });
         }
         Ok(blobs.read(&blob.digest, CONFIG_BYTES_MAX)?)

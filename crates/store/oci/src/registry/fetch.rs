@@ -32,11 +32,24 @@ impl Registry {
         store: &BlobStore,
         transfer: &Transfer<'_>,
     ) -> Result<BlobInfo, RegistryError> {
+        let claim = || store.claim(&blob.digest);
+        Ok(self.fetch_claimed(repository, blob, transfer, claim)?.0)
+    }
+
+    /// Fetches a blob unless it is there, as `claim` sees it; says whether the registry gave all of
+    /// it. What somebody else's fetch left was not given.
+    pub(crate) fn fetch_claimed(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        transfer: &Transfer<'_>,
+        claim: impl Fn() -> Result<Claim, BlobError>,
+    ) -> Result<(BlobInfo, bool), RegistryError> {
         let mut ingest = loop {
-            match store.claim(&blob.digest)? {
+            match claim()? {
                 Claim::Present(info) => {
                     transfer.report(blob.digest, info.size, info.size);
-                    return Ok(info);
+                    return Ok((info, false));
                 }
                 Claim::Mine(ingest) => break ingest,
                 Claim::Busy(done) => {
@@ -45,13 +58,15 @@ impl Registry {
                 }
             }
         };
+        let is_whole = ingest.size() == 0;
         let endpoints = Endpoint::all(self.settings(), repository);
         let what = || format!("fetch blob {} of {repository}", blob.digest);
-        self.try_endpoints(endpoints, transfer, what, |endpoint| {
+        let fetched = self.try_endpoints(endpoints, transfer, what, |endpoint| {
             let mut download = Download { blob, ingest: &mut ingest, transfer, moved: 0 };
             let result = runtime::run(transfer, download.run(self, endpoint));
             result.map_err(|failure| (failure, download.moved))
-        })
+        });
+        Ok((fetched?, is_whole))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What one tenant pulled with its credentials, and what others get of it.
 
+mod shared;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
