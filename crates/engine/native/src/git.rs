@@ -2,7 +2,11 @@
 //!
 //! One bare repository a remote lies in the cache; a build fetches what it lacks, one commit deep,
 //! and checks it out into a layer. The program gets no configuration of the host's, no prompts, no
-//! hooks, and only transports that were allowed: a definition must not read the server's disk.
+//! hooks, and only transports that were allowed: a definition must not read the server's disk. Where
+//! builds may not go everywhere, it gets a way to the network that holds it to that ([`way`]).
+
+mod relay;
+mod way;
 
 use std::fs;
 use std::io;
@@ -17,6 +21,7 @@ use ashlar_layers::KnownFiles;
 use ashlar_sandbox::Cancel;
 use ashlar_snapshots::Tree;
 use serde::{Deserialize, Serialize};
+use way::Way;
 
 use crate::cache::RecordDir;
 use crate::engine::Shared;
@@ -57,7 +62,9 @@ pub(crate) fn fetch(engine: &Shared, op: &Op, cancel: &Cancel) -> Result<Output,
         keep_git_dir: *keep_git_dir,
         submodules: *submodules,
     };
-    let git = Git { engine, cancel, transports: transports(engine, remote)? };
+    let transports = transports(engine, remote)?;
+    let way = Way::to(&engine.config.registries, remote)?;
+    let git = Git { engine, cancel, transports, way: &way };
     let commit = git.commit_of(&source)?;
     let mut key = Hasher::new();
     key.field(b"git").field(remote).field(&commit).field(subdir);
@@ -108,6 +115,7 @@ struct Git<'a> {
     engine: &'a Shared,
     cancel: &'a Cancel,
     transports: &'static str,
+    way: &'a Way,
 }
 
 impl Git<'_> {
@@ -209,8 +217,10 @@ impl Git<'_> {
         allow.run(Some(tree), &["checkout", "--quiet", "--force", commit])?;
         if source.submodules {
             self.run(Some(tree), &["remote", "add", "origin", source.remote])?;
+            let of_submodules =
+                Git { transports: self.way.submodules.unwrap_or(self.transports), ..*self };
             let update = ["submodule", "update", "--quiet", "--init", "--recursive", "--depth=1"];
-            self.run(Some(tree), &update)?;
+            of_submodules.run(Some(tree), &update)?;
         }
         if !source.keep_git_dir {
             fs::remove_dir_all(tree.join(".git")).map_err(internal)?;
@@ -221,7 +231,7 @@ impl Git<'_> {
     fn run(&self, dir: Option<&Path>, args: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new("git");
         command.env_clear();
-        for name in ["PATH", "SSH_AUTH_SOCK", "http_proxy", "https_proxy", "no_proxy"] {
+        for name in ["PATH", "SSH_AUTH_SOCK"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -232,9 +242,10 @@ impl Git<'_> {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", self.transports)
-            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oStrictHostKeyChecking=accept-new")
             .args(["-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false"])
-            .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"])
+            .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false"]);
+        self.way.apply(&mut command);
+        command
             .args(args)
             .current_dir(dir.unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
@@ -248,6 +259,9 @@ impl Git<'_> {
         let output = wait(child, self.cancel)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        if let Some(refused) = self.way.refused() {
+            return Err(refused);
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said: String = said.trim().chars().take(MESSAGE_BYTES_MAX).collect();

@@ -63,7 +63,7 @@ pub(crate) fn fetch(engine: &Shared, op: &Op, cancel: &Cancel) -> Result<Output,
         let (earlier, expected) = (validators.as_ref(), checksum.as_ref());
         registry.download(url, earlier, expected, blobs, FILE_BYTES_MAX, &transfer)
     })?
-    .map_err(source)?;
+    .map_err(|e| Failure { hint: e.hint().map(str::to_owned), ..source(e) })?;
     match (got, earlier) {
         (Downloaded::Unchanged, Some(found)) => held(engine, found.layer),
         (Downloaded::Unchanged, None) => {
