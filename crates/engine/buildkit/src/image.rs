@@ -5,6 +5,7 @@ use std::io::Read;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_oci::{Images, LocalImage, Origin, read_archive};
 
+use crate::chain::chain;
 use crate::session::Archive;
 
 /// Reads an archive into the blob store as it comes; none when the daemon sent none. The image is in
@@ -35,11 +36,4 @@ pub(crate) fn take_in(
         Failure::new(FailureKind::Export, "the daemon sent an archive without an image")
     })?;
     Ok(Some(LocalImage { origin: Origin::Built, ..image }))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
-    }
 }

@@ -5,7 +5,7 @@
 //! when it dies. A daemon is a `dockerd`, whose BuildKit is reached through upgraded connections, or
 //! a `buildkitd`; which of both answers is found out.
 //!
-//! The way of one build, in [`build`]: a [`session`] is opened on which the daemon asks us for
+//! The way of one build, in `work`: a [`session`] is opened on which the daemon asks us for
 //! files, secrets and logins; the `Solve` call runs BuildKit's own Dockerfile frontend; its progress
 //! becomes journal entries ([`progress`]), its errors [`failure`]s; the image comes back as an
 //! archive ([`image`]) and is kept among the local images as if it had been built here.
@@ -15,6 +15,7 @@
 mod address;
 mod attrs;
 mod build;
+mod chain;
 mod connect;
 mod daemon;
 mod dockerfile;
@@ -24,9 +25,11 @@ mod image;
 mod pool;
 mod progress;
 mod session;
+mod stop;
 mod sync;
 mod tls;
 mod unfit;
+mod work;
 
 pub use address::{Address, AddressError};
 pub use build::{Buildkit, Job, Made};

@@ -19,6 +19,8 @@ use bollard_buildkit_proto::fsutil::types::packet::PacketType;
 use bollard_buildkit_proto::fsutil::types::{Packet, Stat};
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::chain::chain;
+
 pub(crate) use counts::Counts;
 pub use counts::Sent;
 
@@ -45,13 +47,6 @@ pub(crate) enum SyncError {
 impl From<ashlar_files::PatternError> for SyncError {
     fn from(error: ashlar_files::PatternError) -> Self {
         Self::List(error.into())
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
     }
 }
 
