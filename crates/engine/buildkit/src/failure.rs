@@ -103,22 +103,43 @@ pub(crate) fn vertex_of(status: &Status) -> Option<String> {
     Details::of(status).vertex
 }
 
+/// The daemon's own words, without what its clients put before them.
+fn words(status: &Status) -> &str {
+    status.message().strip_prefix("failed to solve: ").unwrap_or(status.message())
+}
+
+/// Says whether a process of the build ended badly: the text quotes its command then, which may hold
+/// any words.
+fn is_of_process(status: &Status) -> bool {
+    const QUOTES: [&str; 2] = ["process \"", "executor failed running ["];
+    Details::of(status).exit_code.is_some() || QUOTES.iter().any(|q| words(status).starts_with(q))
+}
+
 /// Says whether a call broke off because the daemon is gone, and not by its own words.
 pub(crate) fn is_lost(status: &Status) -> bool {
     // A status that came over the wire has no cause; one that was made here does.
-    status.source().is_some()
-        || status.code() == Code::Unavailable
-        // A daemon that is told to stop cancels its builds: nobody here asked for that.
-        || status.code() == Code::Cancelled
-        || status.message().ends_with("context canceled")
-        // Streams that end in the middle of a message.
-        || status.message().contains("h2 protocol error")
+    if status.source().is_some() || is_stopped(status) {
+        return true;
+    }
+    // A registry that is out of reach says so in the same words as a daemon.
+    !is_of_process(status)
+        && !is_unresolved(status)
+        && (status.code() == Code::Unavailable
+            // Streams that end in the middle of a message.
+            || words(status).starts_with("h2 protocol error"))
+}
+
+/// Says whether the daemon gave a build up that nobody here had stopped, as one does that is told to
+/// end. Whatever it was doing says the same at the end of its text, a process and a pull alike.
+fn is_stopped(status: &Status) -> bool {
+    status.code() == Code::Cancelled || status.message().ends_with("context canceled")
 }
 
 /// Says whether the daemon has no exporter of this kind.
 pub(crate) fn lacks_exporter(status: &Status) -> bool {
-    let text = status.message();
-    text.contains("exporter") && text.contains("could not be found")
+    const TEXTS: [&str; 2] =
+        ["exporter \"oci\" could not be found", "exporter \"moby\" could not be found"];
+    TEXTS.contains(&words(status))
 }
 
 /// Says whether an image could not be had: another mirror may have it.
@@ -130,7 +151,7 @@ pub(crate) fn is_unresolved(status: &Status) -> bool {
         "pull access denied",
         "failed to copy: ",
     ];
-    SIGNS.iter().any(|s| status.message().contains(s))
+    !is_of_process(status) && SIGNS.iter().any(|s| status.message().contains(s))
 }
 
 /// Says whether the image of a `# syntax=` line could not be had.
@@ -276,6 +297,65 @@ mod tests {
         assert_eq!((place.file.as_str(), place.line, place.end_line), ("Mine", 4, 5));
         assert_eq!((failure.kind, failure.exit_code), (FailureKind::Step, Some(3)));
         assert!(failure.message.starts_with("process "), "{}", failure.message);
+    }
+
+    /// What a daemon says when a process of a build has ended with a code.
+    fn of_process(text: &str) -> Status {
+        let exit = Any {
+            type_url: "github.com/moby/buildkit/gatewayapi.ExitMessage+json".into(),
+            value: br#"{"Code":1}"#.to_vec(),
+        };
+        let whole = rpc::Status { code: 2, message: String::new(), details: vec![exit] };
+        Status::with_details(Code::Unknown, text, whole.encode_to_vec().into())
+    }
+
+    #[test]
+    fn what_a_daemon_says_of_itself_is_told_from_what_it_quotes() {
+        let said = |code: Code, text: &str| Status::new(code, text);
+        let quoted = |text: &str| {
+            let did = "did not complete successfully: exit code: 1";
+            format!("process \"/bin/sh -c {text}\" {did}")
+        };
+        let exporter = "exporter \"oci\" could not be found";
+        let unresolved = "x: failed to resolve source metadata for docker.io/library/x: down";
+        let broken = "h2 protocol error: error reading a body from connection";
+        let cut = |text: &str| format!("{text}: context canceled");
+        let made_here = Status::from_error(Box::new(std::io::Error::other("reset")));
+        // Status, is it lost, does it lack an exporter, is an image out of reach.
+        let table = [
+            (made_here, true, false, false),
+            (said(Code::Unavailable, "closing"), true, false, false),
+            (said(Code::Internal, broken), true, false, false),
+            (said(Code::Cancelled, "stopping"), true, false, false),
+            (said(Code::Unknown, &cut("x")), true, false, false),
+            (said(Code::Unknown, exporter), false, true, false),
+            (said(Code::Unknown, &format!("failed to solve: {exporter}")), false, true, false),
+            (said(Code::Unknown, "exporter \"tar\" could not be found"), false, false, false),
+            (said(Code::Unknown, &format!("a stage: {exporter}")), false, false, false),
+            (said(Code::Unknown, unresolved), false, false, true),
+            (said(Code::Unavailable, unresolved), false, false, true),
+            // A daemon that is stopped while it pulls, or while a process runs.
+            (said(Code::Unknown, &cut(unresolved)), true, false, true),
+            (said(Code::Cancelled, unresolved), true, false, true),
+            (of_process(&cut(&quoted("sleep 9"))), true, false, false),
+            // Words of the user.
+            (of_process(&quoted("echo node_exporter could not be found")), false, false, false),
+            (of_process(&quoted("echo h2 protocol error")), false, false, false),
+            (of_process(&quoted("echo pull access denied")), false, false, false),
+            (of_process(&quoted("context canceled")), false, false, false),
+            (said(Code::Unknown, &quoted("failed to do request: ")), false, false, false),
+            (
+                said(Code::Unavailable, "executor failed running [x failed to copy: ]: 1"),
+                false,
+                false,
+                false,
+            ),
+        ];
+        for (status, lost, exporter, unresolved) in table {
+            assert_eq!(is_lost(&status), lost, "{status:?}");
+            assert_eq!(lacks_exporter(&status), exporter, "{status:?}");
+            assert_eq!(is_unresolved(&status), unresolved, "{status:?}");
+        }
     }
 
     #[test]

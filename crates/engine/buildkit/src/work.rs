@@ -85,6 +85,9 @@ impl Work<'_> {
                     turn.learn_archives(true);
                     continue;
                 }
+                Err(Trouble::Said(status)) if failure::is_lost(&status) => {
+                    return Err(Trouble::Lost(chain(&status)));
+                }
                 Err(Trouble::Said(status)) => status,
                 other => return other,
             };
@@ -104,10 +107,6 @@ impl Work<'_> {
                         "the frontend '{image}' of the syntax line cannot be had: the daemon's own \
                          is taken"
                     ));
-                }
-                // A registry that is out of reach says so in the same words as a daemon.
-                _ if failure::is_lost(&status) && !failure::is_unresolved(&status) => {
-                    return Err(Trouble::Lost(chain(&status)));
                 }
                 _ => return Err(Trouble::Said(status)),
             }
