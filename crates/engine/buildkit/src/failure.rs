@@ -22,6 +22,26 @@ const TEXT_CHARS_MAX: usize = 4000;
 /// The longest detail that is read, in bytes: they quote the whole Dockerfile.
 const DETAIL_BYTES_MAX: usize = 8 << 20;
 
+/// How errors end that are those of the daemon's machine, in the words of the operating system.
+const MACHINE_IS_AT_FAULT: [&str; 7] = [
+    "no space left on device",
+    "disk quota exceeded",
+    "input/output error",
+    "read-only file system",
+    "cannot allocate memory",
+    "too many open files",
+    "structure needs cleaning",
+];
+
+/// What the frontend says of a Dockerfile as a whole, with no line.
+const FRONTEND_COMPLAINTS: [&str; 5] = [
+    "target stage",
+    "no build stage in current context",
+    "file with no instructions",
+    "the Dockerfile cannot be empty",
+    "circular dependency",
+];
+
 /// What the details of a status say.
 #[derive(Debug, Default)]
 struct Details {
@@ -170,8 +190,12 @@ pub(crate) fn of_status(
     let details = Details::of(status);
     let text = clean(status.message(), masker);
     let exit_code = details.exit_code.or_else(|| exit_code_in(&text));
-    let is_step = step.as_ref().is_some_and(|s| s.step.is_some());
-    let kind = kind_of(status.code(), &text, exit_code.is_some(), is_step);
+    let signs = Signs {
+        exited: exit_code.is_some(),
+        has_place: !details.ranges.is_empty(),
+        is_step: step.as_ref().is_some_and(|s| s.step.is_some()),
+    };
+    let kind = kind_of(status.code(), &text, signs);
     let place = location(file, &details.ranges);
     let message = match kind {
         FailureKind::Definition => {
@@ -198,10 +222,25 @@ pub(crate) fn no_daemon(reasons: &[String]) -> Failure {
         .hint("see whether the daemons run and answer at their addresses, then build again")
 }
 
-fn kind_of(code: Code, text: &str, exited: bool, is_step: bool) -> FailureKind {
+/// What is known of an error besides its text.
+#[derive(Clone, Copy)]
+struct Signs {
+    /// A process ended with a code.
+    exited: bool,
+    /// It names lines of the Dockerfile.
+    has_place: bool,
+    /// It failed a step of the Dockerfile.
+    is_step: bool,
+}
+
+fn kind_of(code: Code, text: &str, signs: Signs) -> FailureKind {
     let says = |signs: &[&str]| signs.iter().any(|s| text.contains(s));
-    if exited {
+    if signs.exited {
         return FailureKind::Step;
+    }
+    // What a system call answered comes last, whatever names were quoted before it.
+    if MACHINE_IS_AT_FAULT.iter().any(|s| text.ends_with(s)) {
+        return FailureKind::Internal;
     }
     if says(&["401 Unauthorized", "403 Forbidden", "authorization failed", "insufficient_scope"]) {
         return FailureKind::Auth;
@@ -226,12 +265,17 @@ fn kind_of(code: Code, text: &str, exited: bool, is_step: bool) -> FailureKind {
     if says(&["error from sender", "of the context"]) {
         return FailureKind::Source;
     }
-    match (is_step, code) {
-        (true, _) => FailureKind::Step,
-        (false, Code::Internal | Code::ResourceExhausted | Code::DataLoss) => FailureKind::Internal,
-        (false, _) if says(&["exporting", "export"]) => FailureKind::Export,
-        // The frontend's own complaints: an unknown target, a stage without a base.
-        (false, _) => FailureKind::Definition,
+    if signs.is_step {
+        return FailureKind::Step;
+    }
+    if signs.has_place || code == Code::InvalidArgument || says(&FRONTEND_COMPLAINTS) {
+        return FailureKind::Definition;
+    }
+    match code {
+        Code::Internal | Code::ResourceExhausted | Code::DataLoss => FailureKind::Internal,
+        _ if says(&["exporting", "exporter"]) => FailureKind::Export,
+        // Nothing says that the user could mend it.
+        _ => FailureKind::Internal,
     }
 }
 
@@ -371,12 +415,20 @@ mod tests {
             ("unexpected status: 401 Unauthorized", FailureKind::Auth),
             ("target stage \"x\" could not be found", FailureKind::Definition),
             ("network.host is not allowed: granting entitlement", FailureKind::Definition),
+            ("failed to prepare x: write /l: no space left on device", FailureKind::Internal),
+            ("failed to solve: mount overlay: read-only file system", FailureKind::Internal),
+            ("\"/no space left on device\": not found", FailureKind::Internal),
+            ("exporter failed to write", FailureKind::Export),
+            ("something nobody has seen before", FailureKind::Internal),
         ];
         for (text, want) in table {
-            let status = Status::new(Code::Unknown, format!("{text} hunter22"));
+            let status = Status::new(Code::Unknown, format!("hunter22 {text}"));
             let failure = of_status(&status, None, "Dockerfile", &masker);
             assert_eq!(failure.kind, want, "{text}");
             assert!(!failure.message.contains("hunter22"), "{}", failure.message);
         }
+        let invalid = Status::new(Code::InvalidArgument, "something about an option");
+        let failure = of_status(&invalid, None, "Dockerfile", &masker);
+        assert_eq!(failure.kind, FailureKind::Definition);
     }
 }
