@@ -5,6 +5,7 @@
 //! one begins, such that each comes after those that it needs. A vertex is told of several times, and
 //! again when a build is tried on another daemon: each step begins once and ends once.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
@@ -145,7 +146,7 @@ impl<'a> Tracker<'a> {
             if self.vertices.contains_key(&vertex.digest) || self.vertices.len() >= VERTICES_MAX {
                 continue;
             }
-            let name: String = vertex.name.chars().take(NAME_CHARS_MAX).collect();
+            let name: String = even(&vertex.name).chars().take(NAME_CHARS_MAX).collect();
             let name = String::from_utf8_lossy(&self.masker.mask(name.as_bytes())).into_owned();
             let (inputs, is_step) = (vertex.inputs.clone(), place_in_stage(&name).is_some());
             let (step, error, logs) = (None, String::new(), None);
@@ -356,7 +357,16 @@ fn place_in_stage(name: &str) -> Option<(&str, u32, u32)> {
     let (inside, _) = name.strip_prefix('[')?.split_once("] ")?;
     let (stage, place) = inside.rsplit_once(' ').unwrap_or(("", inside));
     let (number, total) = place.split_once('/')?;
-    Some((stage, number.parse().ok()?, total.parse().ok()?))
+    Some((stage.trim(), number.parse().ok()?, total.parse().ok()?))
+}
+
+/// Returns a name with one space before the step's number: the daemon pads it, as in `[build  1/12]`.
+fn even(name: &str) -> Cow<'_, str> {
+    let Some((stage, _, _)) = place_in_stage(name) else { return Cow::Borrowed(name) };
+    let Some((inside, text)) = name.split_once("] ") else { return Cow::Borrowed(name) };
+    let place = inside.rsplit([' ', '[']).next().unwrap_or_default();
+    let gap = if stage.is_empty() { "" } else { " " };
+    Cow::Owned(format!("[{stage}{gap}{place}] {text}"))
 }
 
 /// Says whether a step has cache entries: those of bases and directories have none, as natively.

@@ -83,6 +83,21 @@ fn steps_are_numbered_after_what_they_need_whatever_order_they_come_in() {
 }
 
 #[test]
+fn stages_of_more_than_nine_steps_have_padded_numbers() {
+    let name = |stage: &str, number: usize| format!("[{stage}{number:>2}/12] RUN {number}");
+    for (told, stage) in [("build ", "build "), ("", "")] {
+        let got = heard(&Masker::default(), |t| {
+            let digest = |number: usize| format!("d{number}");
+            let vertices = (1..=12).map(|n| vertex(&digest(n), &name(told, n), &[&digest(n - 1)]));
+            // The first one needs nothing that is unknown.
+            t.take(news(vertices.skip(1).chain([vertex("d1", &name(told, 1), &[])]).collect()));
+        });
+        let names: Vec<_> = (1..=12).map(|n| format!("[{stage}{n}/12] RUN {n}")).collect();
+        assert_eq!(got, [format!("steps {}", names.join(", "))]);
+    }
+}
+
+#[test]
 fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
     let (f, r) = (|| vertex("f", "[1/2] FROM x", &[]), || vertex("r", "[2/2] RUN y", &["f"]));
     let got = heard(&Masker::default(), |t| {
