@@ -105,9 +105,7 @@ impl Buildkit {
         });
         work.stop.stop();
         self.runtime.block_on(work.tidy());
-        if result.is_err() {
-            tracker.close();
-        }
+        tracker.close();
         result
     }
 
@@ -127,7 +125,7 @@ impl Buildkit {
                     let number = turn.number() + 1;
                     work.warn(format!("BuildKit daemon {number} was lost: {reason}"));
                     reasons.push(format!("daemon {number}: {reason}"));
-                    tracker.change_daemon();
+                    tracker.begin_again();
                 }
                 Err(Trouble::Failed(failure)) => {
                     turn.remember(&work.identity, Instant::now());

@@ -49,7 +49,15 @@ struct Step {
     name: String,
     began: bool,
     ended: bool,
+    /// How it failed: told only at the build's end, since another try may come to a better one.
+    pending: Option<StepOutcome>,
     tail: Tail,
+}
+
+impl Step {
+    fn new(name: String) -> Self {
+        Self { name, began: false, ended: false, pending: None, tail: Tail::default() }
+    }
 }
 
 struct Vertex<'a> {
@@ -110,8 +118,8 @@ impl<'a> Tracker<'a> {
         news.warnings.iter().for_each(|w| self.warn(w));
     }
 
-    /// Forgets a daemon that was lost, but not what was told of its steps.
-    pub(crate) fn change_daemon(&mut self) {
+    /// Forgets what was heard in a try that came to nothing, but not what was told of its steps.
+    pub(crate) fn begin_again(&mut self) {
         for vertex in std::mem::take(&mut self.vertices).values_mut() {
             flush(vertex, &mut self.steps, self.sink);
         }
@@ -119,10 +127,11 @@ impl<'a> Tracker<'a> {
 
     /// Ends the steps that have begun and not ended, when nothing more will be heard of them.
     pub(crate) fn close(&mut self) {
-        self.change_daemon();
+        self.begin_again();
         for number in 0..self.steps.len() {
             if self.steps[number].began {
-                self.end(number, StepOutcome::Cancelled);
+                let outcome = self.steps[number].pending.unwrap_or(StepOutcome::Cancelled);
+                self.end(number, outcome);
             }
         }
     }
@@ -222,7 +231,7 @@ impl<'a> Tracker<'a> {
         let number = *self.numbers.entry(place.to_owned()).or_insert(next);
         if number == next {
             let name = name.to_owned();
-            self.steps.push(Step { name, began: false, ended: false, tail: Tail::default() });
+            self.steps.push(Step::new(name));
         }
         number
     }
@@ -246,16 +255,19 @@ impl<'a> Tracker<'a> {
             error if is_cancelled(error) => StepOutcome::Cancelled,
             _ => StepOutcome::Failed,
         };
-        if !self.steps[number].ended {
-            self.count(number, outcome);
+        match outcome {
+            StepOutcome::Ran | StepOutcome::Cached => self.end(number, outcome),
+            // A step that was stopped for another one's sake may say so after it failed itself.
+            StepOutcome::Cancelled => drop(self.steps[number].pending.get_or_insert(outcome)),
+            StepOutcome::Failed => self.steps[number].pending = Some(outcome),
         }
-        self.end(number, outcome);
     }
 
     fn end(&mut self, number: usize, outcome: StepOutcome) {
         if std::mem::replace(&mut self.steps[number].ended, true) {
             return;
         }
+        self.count(number, outcome);
         self.sink.event(Event::StepEnded {
             step: id_of(number),
             outcome,

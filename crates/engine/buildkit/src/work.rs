@@ -83,6 +83,7 @@ impl Work<'_> {
                     if daemon.kind() == Kind::Dockerd && !turn.lacks_archives() =>
                 {
                     turn.learn_archives(true);
+                    tracker.begin_again();
                     continue;
                 }
                 Err(Trouble::Said(status)) if failure::is_lost(&status) => {
@@ -95,6 +96,7 @@ impl Work<'_> {
             match known {
                 _ if has_mirror && failure::is_unresolved(&status) => {
                     choices.mirror += 1;
+                    tracker.begin_again();
                     self.warn("a mirror does not have an image: asking the next one".into());
                 }
                 Some(image)
@@ -103,6 +105,7 @@ impl Work<'_> {
                 {
                     turn.learn_no_syntax(image, Instant::now());
                     choices = Choices { built_in_syntax: true, mirror: 0 };
+                    tracker.begin_again();
                     self.warn(format!(
                         "the frontend '{image}' of the syntax line cannot be had: the daemon's own \
                          is taken"

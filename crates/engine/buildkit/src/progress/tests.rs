@@ -105,7 +105,7 @@ fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
         t.take(news(vec![done(f(), false, "")]));
         t.take(news(vec![begun(r())]));
         t.take(log("r", 1, "half"));
-        t.change_daemon();
+        t.begin_again();
         t.take(news(vec![f(), r()]));
         t.take(news(vec![done(f(), true, ""), done(r(), false, "")]));
         t.take(news(vec![done(r(), false, "")]));
@@ -135,14 +135,15 @@ fn failed_steps_are_told_from_those_that_were_stopped_for_them() {
         t.take(news(vec![done(a, false, "process: context canceled"), done(b, false, "exit 1")]));
         failed = t.failed(None);
         assert_eq!(t.failed(Some("a")).unwrap().name, "[a 1/1] RUN x");
+        t.close();
     });
     let want = [
         "steps [a 1/1] RUN x, [b 1/1] RUN y",
         "begin 1",
         "begin 2",
         "Some(2) Stderr the ***",
-        "end 1 Cancelled",
         "Some(2) Stderr last",
+        "end 1 Cancelled",
         "cache Miss 2",
         "end 2 Failed",
     ];
@@ -150,6 +151,37 @@ fn failed_steps_are_told_from_those_that_were_stopped_for_them() {
     let failed = failed.unwrap();
     assert_eq!((failed.step, failed.name.as_str()), (Some(StepId(2)), "[b 1/1] RUN y"));
     assert_eq!(failed.last_lines, ["the ***", "last"]);
+}
+
+#[test]
+fn how_a_step_failed_is_told_at_the_end_unless_another_try_came_to_more() {
+    let base = || vertex("f", "[1/3] FROM x", &[]);
+    let (r, c) = (|| vertex("r", "[2/3] RUN y", &["f"]), || vertex("c", "[3/3] RUN z", &["r"]));
+    let got = heard(&Masker::default(), |t| {
+        t.take(news(vec![base(), r(), c()]));
+        t.take(news(vec![done(base(), false, "registry: no such host")]));
+        t.begin_again();
+        t.take(news(vec![done(base(), false, ""), r(), c()]));
+        // A daemon that is told to end.
+        t.take(news(vec![done(r(), false, "exit code: 137: context canceled")]));
+        t.begin_again();
+        t.take(news(vec![done(base(), true, ""), done(r(), false, ""), done(c(), false, "no")]));
+        t.take(news(vec![done(c(), false, "context canceled")]));
+        t.close();
+    });
+    let want = [
+        "steps [1/3] FROM x, [2/3] RUN y, [3/3] RUN z",
+        "begin 1",
+        "end 1 Ran",
+        "begin 2",
+        "cache Miss 2",
+        "cache Store 2",
+        "end 2 Ran",
+        "begin 3",
+        "cache Miss 3",
+        "end 3 Failed",
+    ];
+    assert_eq!(got, want);
 }
 
 #[test]
