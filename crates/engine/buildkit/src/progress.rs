@@ -51,12 +51,24 @@ struct Step {
     ended: bool,
     /// How it failed: told only at the build's end, since another try may come to a better one.
     pending: Option<StepOutcome>,
+    earlier: Earlier,
     tail: Tail,
+}
+
+/// What an earlier try told of a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    Nothing,
+    /// A part of its log: the rest never came.
+    Part,
+    /// All of it.
+    All,
 }
 
 impl Step {
     fn new(name: String) -> Self {
-        Self { name, began: false, ended: false, pending: None, tail: Tail::default() }
+        let (pending, earlier, tail) = (None, Earlier::Nothing, Tail::default());
+        Self { name, began: false, ended: false, pending, earlier, tail }
     }
 }
 
@@ -122,6 +134,14 @@ impl<'a> Tracker<'a> {
     pub(crate) fn begin_again(&mut self) {
         for vertex in std::mem::take(&mut self.vertices).values_mut() {
             flush(vertex, &mut self.steps, self.sink);
+        }
+        for step in &mut self.steps {
+            let said = !std::mem::take(&mut step.tail).into_lines().is_empty();
+            if step.ended {
+                step.earlier = Earlier::All;
+            } else if said {
+                step.earlier = Earlier::Part;
+            }
         }
     }
 
@@ -238,8 +258,13 @@ impl<'a> Tracker<'a> {
 
     fn begin(&mut self, digest: &str) {
         let Some(number) = self.vertices.get(digest).and_then(|v| v.step) else { return };
-        if !std::mem::replace(&mut self.steps[number].began, true) {
+        let step = &mut self.steps[number];
+        if !std::mem::replace(&mut step.began, true) {
             self.sink.event(Event::StepStarted { step: id_of(number) });
+        } else if step.earlier == Earlier::Part {
+            step.earlier = Earlier::Nothing;
+            let text = format!("{} begins again: what it said before is of another try", step.name);
+            self.sink.event(Event::Log(LogLine::service(Level::Info, text)));
         }
     }
 
@@ -355,6 +380,9 @@ fn flush(vertex: &mut Vertex<'_>, steps: &mut [Step], sink: &dyn Sink) {
 fn tell(text: LogText, step: Option<usize>, steps: &mut [Step], sink: &dyn Sink) {
     if let Some(number) = step {
         steps[number].tail.push(&text);
+        if steps[number].earlier == Earlier::All {
+            return;
+        }
     }
     sink.text(text);
 }

@@ -102,11 +102,15 @@ fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
     let (f, r) = (|| vertex("f", "[1/2] FROM x", &[]), || vertex("r", "[2/2] RUN y", &["f"]));
     let got = heard(&Masker::default(), |t| {
         t.take(news(vec![f(), r()]));
-        t.take(news(vec![done(f(), false, "")]));
-        t.take(news(vec![begun(r())]));
+        t.take(news(vec![begun(f())]));
+        t.take(log("f", 1, "whole\n"));
+        t.take(news(vec![done(f(), false, ""), begun(r())]));
         t.take(log("r", 1, "half"));
         t.begin_again();
         t.take(news(vec![f(), r()]));
+        t.take(news(vec![begun(f()), begun(r())]));
+        t.take(log("f", 1, "whole\n"));
+        t.take(log("r", 1, "half and more\n"));
         t.take(news(vec![done(f(), true, ""), done(r(), false, "")]));
         t.take(news(vec![done(r(), false, "")]));
         t.close();
@@ -114,9 +118,12 @@ fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
     let want = [
         "steps [1/2] FROM x, [2/2] RUN y",
         "begin 1",
-        "end 1 Ran",
+        "Some(1) Stdout whole",
         "begin 2",
+        "end 1 Ran",
         "Some(2) Stdout half",
+        "None Service [2/2] RUN y begins again: what it said before is of another try",
+        "Some(2) Stdout half and more",
         "cache Miss 2",
         "cache Store 2",
         "end 2 Ran",
@@ -174,10 +181,10 @@ fn how_a_step_failed_is_told_at_the_end_unless_another_try_came_to_more() {
         "begin 1",
         "end 1 Ran",
         "begin 2",
+        "begin 3",
         "cache Miss 2",
         "cache Store 2",
         "end 2 Ran",
-        "begin 3",
         "cache Miss 3",
         "end 3 Failed",
     ];
