@@ -5,6 +5,8 @@ mod addresses;
 mod both;
 mod builds;
 mod doors;
+mod fake;
 mod reach;
+mod standalone;
 mod stops;
 mod world;

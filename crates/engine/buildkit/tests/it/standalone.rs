@@ -1,0 +1,81 @@
+//! Builds on a standalone daemon, as far as one of our own shows them.
+
+use ashlar_core::failure::FailureKind;
+use ashlar_core::journal::StepOutcome;
+use ashlar_native::RegistryLogin;
+use tonic::Code;
+
+use crate::fake::{At, End, Fake, Script};
+use crate::world::{World, fresh};
+
+/// How many builds are begun so that one comes to a daemon that is one of two.
+const TRIES: usize = 30;
+
+const DOCKERFILE: &str = "FROM standalone\nRUN everything\n";
+
+fn ends(end: End) -> Script {
+    Script { end, ..Script::default() }
+}
+
+/// Builds until one came to the first daemon; returns the world with what was told of that build.
+fn until_it_comes_to(first: &Fake, world: &mut World) {
+    for _ in 0..TRIES {
+        world.build.name = fresh();
+        world.build(DOCKERFILE);
+        if !first.got().is_empty() {
+            return;
+        }
+    }
+    panic!("none of {TRIES} builds came to the daemon");
+}
+
+#[test]
+fn a_standalone_daemon_asks_for_all_it_needs_and_hands_an_image_back() {
+    for at in [At::Unix, At::Tcp] {
+        let (secrets, registries) = (vec!["key".to_owned()], vec!["example.com".to_owned()]);
+        let daemon = Fake::start(at, Script { secrets, registries, end: End::Image });
+        let mut world = World::with(vec![daemon.address()]);
+        world.build.secrets.insert("key".into(), b"twelve bytes".to_vec());
+        let login = RegistryLogin { username: "me".into(), password: "p4ssw0rd".into() };
+        world.build.credentials.insert("example.com".into(), login);
+        world.file("a", "from the context").file("deep/b", &"long ".repeat(200_000));
+        let made = world.build(DOCKERFILE);
+        let files = world.files(&made);
+        assert_eq!(files["a"], b"from the context");
+        assert_eq!(files["deep/b"].len(), 1_000_000);
+        assert_eq!(files["lengths/key"], b"12");
+        let got = daemon.got().pop().unwrap();
+        assert_eq!(got.dockerfile["Dockerfile"], DOCKERFILE.as_bytes());
+        assert_eq!(got.logins["example.com"], ("me".to_owned(), "p4ssw0rd".to_owned()));
+        assert_eq!(got.request.frontend, "dockerfile.v0");
+        assert_eq!(got.request.exporters[0].r#type, "oci");
+        assert_eq!(world.heard.steps(), ["[1/2] FROM standalone", "[2/2] RUN everything"]);
+        assert!(world.heard.outcomes().values().all(|o| *o == StepOutcome::Ran));
+        assert!(world.heard.lines().contains(&"up".to_owned()));
+    }
+}
+
+#[test]
+fn a_standalone_daemon_that_dies_in_the_middle_is_replaced_by_another() {
+    let dies = Fake::start(At::Unix, ends(End::Dies));
+    let other = Fake::start(At::Tcp, Script::default());
+    let mut world = World::with(vec![dies.address(), other.address()]);
+    until_it_comes_to(&dies, &mut world);
+    let lines = world.heard.lines();
+    assert!(lines.iter().any(|l| l.starts_with("BuildKit daemon 1 was lost")), "{lines:?}");
+    assert!(world.heard.outcomes().values().all(|o| *o == StepOutcome::Ran));
+    // What the first daemon had told is not taken for the second one's.
+    assert_eq!(lines.iter().filter(|l| *l == "up").count(), 2, "{lines:?}");
+    assert!(lines.iter().any(|l| l.starts_with("[2/2] RUN everything begins again")), "{lines:?}");
+}
+
+#[test]
+fn an_error_of_a_standalone_daemon_is_the_builds() {
+    let text = "failed to solve: target stage \"x\" could not be found";
+    let daemon = Fake::start(At::Unix, ends(End::Fails(Code::Unknown, text.into())));
+    let world = World::with(vec![daemon.address()]);
+    let failure = world.try_build(DOCKERFILE).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Definition);
+    assert_eq!(failure.message, "target stage \"x\" could not be found");
+    assert_eq!(daemon.got().len(), 1, "it is not tried again");
+}
