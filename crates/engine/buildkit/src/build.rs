@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 use crate::Address;
 use crate::dockerfile::Inputs;
 use crate::failure;
+use crate::patience::Patience;
 use crate::pool::Pool;
 use crate::progress::Tracker;
 use crate::stop::cancelled;
@@ -32,6 +33,7 @@ const THREADS: usize = 2;
 pub struct Buildkit {
     pool: Pool,
     runtime: Runtime,
+    patience: Patience,
 }
 
 /// One build.
@@ -71,7 +73,13 @@ impl Buildkit {
             .thread_name("ashlar-buildkit")
             .enable_all()
             .build()?;
-        Ok(Self { pool: Pool::new(addresses), runtime })
+        Ok(Self { pool: Pool::new(addresses), runtime, patience: Patience::default() })
+    }
+
+    /// Sets how long daemons are waited for.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Runs one build to its end. Blocks; not to be called inside an async task.
@@ -94,6 +102,7 @@ impl Buildkit {
             counts: Arc::new(Counts::new(Arc::clone(&build.sink))),
             stop: Stop::default(),
             identity: format!("{}\n{}\n{}", build.tenant, build.scope, build.name),
+            patience: self.patience,
             leftovers: Mutex::default(),
         };
         build.sink.event(Event::State { to: State::Running });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -15,8 +16,14 @@ use tokio_rustls::TlsConnector;
 use crate::address::{Address, Place};
 use crate::tls::TlsError;
 
-/// How long a connection may take to come about, and a daemon to say what it is.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A quiet TCP connection is probed after this time,
+const PROBE_AFTER: Duration = Duration::from_secs(15);
+/// again this often,
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// and given up after so many probes without an answer.
+const PROBES_MAX: u32 = 3;
+/// How long what was sent may stay unacknowledged, in milliseconds.
+const UNANSWERED_MILLIS: u32 = 30_000;
 /// What dockerd speaks.
 const HTTP1: &[u8] = b"http/1.1";
 /// What buildkitd speaks.
@@ -31,8 +38,8 @@ const HTTP1_ANSWER: &[u8] = b"HTTP/1.";
 pub(crate) enum ConnectError {
     #[error("nothing answers")]
     Unreachable(#[source] io::Error),
-    #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Slow,
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Slow(Duration),
     #[error("TLS failed")]
     Handshake(#[source] io::Error),
     #[error(transparent)]
@@ -96,7 +103,7 @@ impl AsyncWrite for Link {
     }
 }
 
-/// Connects to a daemon of a kind that is known.
+/// Connects to a daemon of a kind that is known. To be bounded by [`within`], as all that follows.
 pub(crate) async fn connect(address: &Address, kind: Kind) -> Result<Link, ConnectError> {
     let protocol = match kind {
         Kind::Dockerd => HTTP1,
@@ -116,23 +123,20 @@ pub(crate) async fn detect(address: &Address) -> Result<Kind, ConnectError> {
         link.write_all(PING).await?;
         link.read_exact(&mut answer).await
     };
-    match timeout(CONNECT_TIMEOUT, asked).await {
-        Err(_) => Err(ConnectError::Slow),
-        // A server that speaks gRPC only closes the connection, or answers in HTTP/2.
-        Ok(done) if done.is_ok() && answer == HTTP1_ANSWER => Ok(Kind::Dockerd),
-        Ok(_) => Ok(Kind::Buildkitd),
-    }
+    // A server that speaks gRPC only closes the connection, or answers in HTTP/2.
+    let is_http1 = asked.await.is_ok() && answer == HTTP1_ANSWER;
+    Ok(if is_http1 { Kind::Dockerd } else { Kind::Buildkitd })
+}
+
+/// Bounds the time that all of a connection's beginning takes.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    timeout(limit, doing).await.unwrap_or(Err(ConnectError::Slow(limit)))
 }
 
 async fn open(
-    address: &Address,
-    protocols: &[&[u8]],
-) -> Result<(Link, Option<Vec<u8>>), ConnectError> {
-    let opened = timeout(CONNECT_TIMEOUT, open_now(address, protocols)).await;
-    opened.unwrap_or(Err(ConnectError::Slow))
-}
-
-async fn open_now(
     address: &Address,
     protocols: &[&[u8]],
 ) -> Result<(Link, Option<Vec<u8>>), ConnectError> {
@@ -145,7 +149,7 @@ async fn open_now(
     };
     let tcp = TcpStream::connect((host.as_str(), port)).await;
     let tcp = tcp.map_err(ConnectError::Unreachable)?;
-    tcp.set_nodelay(true).map_err(ConnectError::Unreachable)?;
+    prepare(&tcp).map_err(ConnectError::Unreachable)?;
     let Some(certificates) = &address.certificates else { return Ok((Link::new(tcp), None)) };
     let name = certificates.server_name.as_ref().unwrap_or(host);
     let bad_name = || ConnectError::ServerName(name.clone());
@@ -154,4 +158,15 @@ async fn open_now(
     let tls = connector.connect(server, tcp).await.map_err(ConnectError::Handshake)?;
     let agreed = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
     Ok((Link::new(tls), agreed))
+}
+
+/// Sets a connection up such that a host that vanishes is noticed: a step may be silent for hours.
+fn prepare(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(tcp, PROBE_EVERY)?;
+    sockopt::set_tcp_keepcnt(tcp, PROBES_MAX)?;
+    sockopt::set_tcp_user_timeout(tcp, UNANSWERED_MILLIS)?;
+    Ok(())
 }

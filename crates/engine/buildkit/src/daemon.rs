@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
@@ -15,7 +16,7 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::address::Address;
-use crate::connect::{ConnectError, Kind, Link, connect, detect};
+use crate::connect::{ConnectError, Kind, Link, connect, detect, within};
 use crate::http;
 use crate::session::Session;
 
@@ -30,12 +31,18 @@ const TUNNEL_BYTES: usize = 256 << 10;
 pub(crate) struct Daemon {
     address: Address,
     kind: Kind,
+    /// How long another connection to it may take to come about.
+    limit: Duration,
     pub(crate) control: ControlClient<Channel>,
 }
 
 impl Daemon {
     /// Connects to whatever listens at an address.
-    pub(crate) async fn open(address: &Address) -> Result<Self, ConnectError> {
+    pub(crate) async fn open(address: &Address, limit: Duration) -> Result<Self, ConnectError> {
+        within(limit, Self::open_now(address, limit)).await
+    }
+
+    async fn open_now(address: &Address, limit: Duration) -> Result<Self, ConnectError> {
         let kind = detect(address).await?;
         let link = connect(address, kind).await?;
         let link = match kind {
@@ -45,7 +52,7 @@ impl Daemon {
         let control = ControlClient::new(channel(link).await?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Self { address: address.clone(), kind, control })
+        Ok(Self { address: address.clone(), kind, limit, control })
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -57,9 +64,11 @@ impl Daemon {
         let headers = session.headers();
         let task = match self.kind {
             Kind::Dockerd => {
-                let link = connect(&self.address, self.kind).await?;
-                let link = http::upgrade(link, "/session", &headers).await?;
-                tokio::spawn(session.serve(link))
+                let upgraded = async {
+                    let link = connect(&self.address, self.kind).await?;
+                    http::upgrade(link, "/session", &headers).await
+                };
+                tokio::spawn(session.serve(within(self.limit, upgraded).await?))
             }
             Kind::Buildkitd => {
                 let (ours, theirs) = tokio::io::duplex(TUNNEL_BYTES);
@@ -86,12 +95,15 @@ impl Daemon {
         &self,
         image: &str,
     ) -> Result<impl Stream<Item = io::Result<Bytes>> + use<>, ConnectError> {
-        http::save(connect(&self.address, self.kind).await?, image).await
+        let link = within(self.limit, connect(&self.address, self.kind)).await?;
+        // It begins to answer when the archive is ready, which may take its time.
+        http::save(link, image).await
     }
 
     /// Takes a name off an image in a Docker daemon's store.
     pub(crate) async fn untag(&self, image: &str) -> Result<(), ConnectError> {
-        http::untag(connect(&self.address, self.kind).await?, image).await
+        let untagged = async { http::untag(connect(&self.address, self.kind).await?, image).await };
+        within(self.limit, untagged).await
     }
 }
 

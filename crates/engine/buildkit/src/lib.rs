@@ -22,6 +22,7 @@ mod dockerfile;
 mod failure;
 mod http;
 mod image;
+mod patience;
 mod pool;
 mod progress;
 mod session;
@@ -33,6 +34,7 @@ mod work;
 
 pub use address::{Address, AddressError};
 pub use build::{Buildkit, Job, Made};
+pub use patience::Patience;
 pub use sync::Sent;
 pub use tls::{Certificates, TlsError};
 pub use unfit::unfit;

@@ -22,6 +22,7 @@ use crate::daemon::Daemon;
 use crate::dockerfile::Inputs;
 use crate::failure;
 use crate::image::take_in;
+use crate::patience::{Patience, Pulse};
 use crate::pool::Turn;
 use crate::progress::Tracker;
 use crate::session::{Agents, Files, Logins, Receiver, Secrets, Session, archive, forward};
@@ -62,6 +63,7 @@ pub(crate) struct Work<'a> {
     pub(crate) counts: Arc<Counts>,
     pub(crate) stop: Stop,
     pub(crate) identity: String,
+    pub(crate) patience: Patience,
     /// Names in stores of daemons that have to go.
     pub(crate) leftovers: Mutex<Vec<(Address, String)>>,
 }
@@ -73,7 +75,7 @@ impl Work<'_> {
         turn: &Turn<'_>,
         tracker: &mut Tracker<'_>,
     ) -> Result<LocalImage, Trouble> {
-        let daemon = Daemon::open(turn.address()).await?;
+        let daemon = Daemon::open(turn.address(), self.patience.connect).await?;
         let known = self.inputs.known_syntax.as_deref();
         let out_of_reach = known.is_some_and(|image| turn.lacks_syntax(image, Instant::now()));
         let mut choices = Choices { built_in_syntax: out_of_reach, mirror: 0 };
@@ -125,7 +127,8 @@ impl Work<'_> {
         tracker: &mut Tracker<'_>,
     ) -> Result<LocalImage, Trouble> {
         let (receiver, archive) = archive();
-        let session = self.session(receiver);
+        let pulse = Arc::new(Pulse::new());
+        let session = self.session(receiver, Arc::clone(&pulse));
         let reference = uuid::Uuid::now_v7().simple().to_string();
         let way = if daemon.kind() == Kind::Dockerd && turn.lacks_archives() {
             Way::Store(format!("{STORE_NAME}/{reference}:latest"))
@@ -146,19 +149,38 @@ impl Work<'_> {
         let images = self.job.images.clone();
         if let Way::Store(name) = &way {
             self.leftovers().push((turn.address().clone(), name.clone()));
-            let response = self.solve(daemon, request, tracker).await?;
+            let solving = self.solve(daemon, request, tracker, &pulse);
+            let response = self.while_it_lives(&pulse, solving).await?;
+            let image = self.while_it_lives(&pulse, self.fetch(daemon, name)).await?;
+            // Until here the session shows whether the daemon lives.
             drop(attached);
-            let image = self.fetch(daemon, name).await?;
             daemon.untag(name).await?;
             self.leftovers().retain(|(_, n)| n != name);
             return checked(image, &response);
         }
         let importing = tokio::task::spawn_blocking(move || take_in(&images, archive));
-        let response = self.solve(daemon, request, tracker).await?;
+        let solving = self.solve(daemon, request, tracker, &pulse);
+        let response = self.while_it_lives(&pulse, solving).await?;
         // Nothing more can come: an archive that was never begun is none.
         drop(attached);
         let image = importing.await.map_err(|_| Trouble::Failed(broke()))?;
         checked(image.map_err(Trouble::Failed)?, &response)
+    }
+
+    /// Waits for what a daemon does as long as anything is heard of it.
+    async fn while_it_lives<T>(
+        &self,
+        pulse: &Pulse,
+        doing: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, Trouble> {
+        let silence = self.patience.silence;
+        tokio::select! {
+            done = doing => done,
+            () = pulse.stopped(silence) => {
+                let seconds = silence.as_secs_f32();
+                Err(Trouble::Lost(format!("nothing was heard of it for {seconds} s")))
+            }
+        }
     }
 
     /// Calls the daemon and follows what it tells until it is done.
@@ -167,6 +189,7 @@ impl Work<'_> {
         daemon: &Daemon,
         request: SolveRequest,
         tracker: &mut Tracker<'_>,
+        pulse: &Pulse,
     ) -> Result<Response, Trouble> {
         let reference = request.r#ref.clone();
         let (mut control, mut news) = (daemon.control.clone(), daemon.control.clone());
@@ -176,6 +199,7 @@ impl Work<'_> {
             let mut stream = stream.into_inner();
             // An end of another kind is the call's to tell.
             while let Ok(Some(status)) = stream.message().await {
+                pulse.beat();
                 tracker.take(status);
             }
         });
@@ -219,7 +243,7 @@ impl Work<'_> {
         image.map_err(Trouble::Failed)
     }
 
-    fn session(&self, receiver: Receiver) -> Session {
+    fn session(&self, receiver: Receiver, pulse: Arc<Pulse>) -> Session {
         let build = self.job.build;
         let mut key = Hasher::new();
         key.field("buildkit session").field(&self.identity);
@@ -238,6 +262,7 @@ impl Work<'_> {
                 settings: self.job.images.registry().settings().clone(),
             },
             agents: Agents(build.ssh.clone()),
+            pulse,
         }
     }
 
@@ -266,7 +291,7 @@ impl Work<'_> {
     pub(crate) async fn tidy(&self) {
         let leftovers = std::mem::take(&mut *self.leftovers());
         for (address, name) in leftovers {
-            let untag = async { Daemon::open(&address).await?.untag(&name).await };
+            let untag = async { Daemon::open(&address, TIDY).await?.untag(&name).await };
             match timeout(TIDY, untag).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

@@ -1,6 +1,7 @@
 //! Says that we are well: a daemon gives a session up after two missing answers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bollard_buildkit_proto::health::health_check_response::ServingStatus;
 use bollard_buildkit_proto::health::health_server::Health;
@@ -10,8 +11,10 @@ use bollard_buildkit_proto::health::{
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
-/// As long as it answers at all, all is well.
-pub(super) struct Well;
+use crate::patience::Pulse;
+
+/// As long as it answers at all, all is well. Whoever asks is well too.
+pub(super) struct Well(pub(super) Arc<Pulse>);
 
 #[tonic::async_trait]
 impl Health for Well {
@@ -21,6 +24,7 @@ impl Health for Well {
         &self,
         _: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
+        self.0.beat();
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 

@@ -10,6 +10,8 @@ mod receive;
 mod secrets;
 mod ssh;
 
+use std::sync::Arc;
+
 use bollard_buildkit_proto::health::health_server::HealthServer;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
 use bollard_buildkit_proto::moby::filesync::packet::file_sync_server::FileSyncServer;
@@ -22,6 +24,7 @@ use hyper_util::service::TowerToHyperService;
 use tonic::service::Routes;
 
 use crate::connect::Link;
+use crate::patience::Pulse;
 
 pub(crate) use auth::Logins;
 pub(crate) use files::Files;
@@ -56,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) secrets: Secrets,
     pub(crate) logins: Logins,
     pub(crate) agents: Agents,
+    /// Told when the daemon asks for our health.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Session {
@@ -76,7 +81,7 @@ impl Session {
     pub(crate) async fn serve(self, link: Link) {
         let mut routes = Routes::builder();
         routes
-            .add_service(HealthServer::new(health::Well))
+            .add_service(HealthServer::new(health::Well(self.pulse)))
             .add_service(
                 FileSyncServer::new(self.files).max_decoding_message_size(MESSAGE_BYTES_MAX),
             )

@@ -1,5 +1,9 @@
 //! Builds on a standalone daemon, as far as one of our own shows them.
 
+use std::net::TcpListener;
+use std::time::Duration;
+
+use ashlar_buildkit::Patience;
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::StepOutcome;
 use ashlar_native::RegistryLogin;
@@ -78,4 +82,30 @@ fn an_error_of_a_standalone_daemon_is_the_builds() {
     assert_eq!(failure.kind, FailureKind::Definition);
     assert_eq!(failure.message, "target stage \"x\" could not be found");
     assert_eq!(daemon.got().len(), 1, "it is not tried again");
+}
+
+#[test]
+fn a_daemon_of_which_nothing_is_heard_any_more_is_replaced_by_another() {
+    let hushes = Fake::start(At::Tcp, ends(End::Hushes));
+    let other = Fake::start(At::Unix, Script::default());
+    let mut world = World::with(vec![hushes.address(), other.address()]);
+    let silence = Duration::from_secs(3);
+    world.buildkit = world.buildkit.with_patience(Patience { silence, ..Patience::default() });
+    until_it_comes_to(&hushes, &mut world);
+    let lines = world.heard.lines();
+    let lost = "BuildKit daemon 1 was lost: nothing was heard of it for 3 s";
+    assert!(lines.contains(&lost.to_owned()), "{lines:?}");
+}
+
+#[test]
+fn a_daemon_that_never_answers_is_not_waited_for() {
+    // Connections come about, and nobody takes them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp://{}", listener.local_addr().unwrap());
+    let mut world = World::with(vec![address.parse().unwrap()]);
+    let connect = Duration::from_millis(500);
+    world.buildkit = world.buildkit.with_patience(Patience { connect, ..Patience::default() });
+    let failure = world.try_build(DOCKERFILE).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Interrupted);
+    assert!(failure.message.contains("no answer within 0.5 s"), "{}", failure.message);
 }
