@@ -25,7 +25,9 @@ use crate::image::take_in;
 use crate::patience::{Patience, Pulse};
 use crate::pool::Turn;
 use crate::progress::Tracker;
-use crate::session::{Agents, Files, Logins, Receiver, Secrets, Session, archive, forward};
+use crate::session::{
+    Agents, Files, Logins, REFUSAL, Receiver, Secrets, Session, archive, forward,
+};
 use crate::sync::Counts;
 
 /// How long the last of a build's progress may take once the build is over.
@@ -160,11 +162,18 @@ impl Work<'_> {
         }
         let importing = tokio::task::spawn_blocking(move || take_in(&images, archive));
         let solving = self.solve(daemon, request, tracker, &pulse);
-        let response = self.while_it_lives(&pulse, solving).await?;
+        let solved = self.while_it_lives(&pulse, solving).await;
         // Nothing more can come: an archive that was never begun is none.
         drop(attached);
         let image = importing.await.map_err(|_| Trouble::Failed(broke()))?;
-        checked(image.map_err(Trouble::Failed)?, &response)
+        match (solved, image) {
+            (Ok(response), image) => checked(image.map_err(Trouble::Failed)?, &response),
+            // The daemon says only what it was told; the reason lies here.
+            (Err(Trouble::Said(status)), Err(failure)) if status.message().contains(REFUSAL) => {
+                Err(Trouble::Failed(failure))
+            }
+            (Err(trouble), _) => Err(trouble),
+        }
     }
 
     /// Waits for what a daemon does as long as anything is heard of it.

@@ -28,7 +28,7 @@ use crate::patience::Pulse;
 
 pub(crate) use auth::Logins;
 pub(crate) use files::Files;
-pub(crate) use receive::{Archive, Receiver, archive, forward};
+pub(crate) use receive::{Archive, REFUSAL, Receiver, archive, forward};
 pub(crate) use secrets::Secrets;
 pub(crate) use ssh::Agents;
 

@@ -11,6 +11,8 @@ use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
+/// What the daemon is told when nobody reads its archive to the end.
+pub(crate) const REFUSAL: &str = "the archive is refused";
 /// Messages that wait to be read.
 const WAITING_MAX: usize = 16;
 
@@ -114,7 +116,7 @@ impl FileSend for Receiver {
             };
             let broken = piece.is_err();
             if sender.send(piece).await.is_err() {
-                return Err(Status::aborted("the archive is refused"));
+                return Err(Status::aborted(REFUSAL));
             }
             if broken {
                 return Err(Status::aborted("the archive broke off"));

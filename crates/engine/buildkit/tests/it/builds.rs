@@ -121,6 +121,19 @@ fn a_build_without_cache_says_so_and_runs_again() {
 }
 
 #[test]
+fn a_store_that_takes_nothing_in_is_what_a_build_failed_of() {
+    let world = World::on("store");
+    // More than what may be under way.
+    let text = from_base("RUN head -c 20000000 /dev/urandom >/large");
+    let blobs = world.path("data/blobs");
+    std::fs::remove_dir_all(&blobs).unwrap();
+    std::fs::write(&blobs, "in the way").unwrap();
+    let failure = world.try_build(&text).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Export);
+    assert!(failure.message.contains("cannot be taken in: "), "{failure:?}");
+}
+
+#[test]
 fn secrets_leave_no_trace() {
     let mut world = World::on("store");
     let needle = format!("needle-{}", fresh());

@@ -85,6 +85,16 @@ fn an_error_of_a_standalone_daemon_is_the_builds() {
 }
 
 #[test]
+fn an_archive_that_cannot_be_taken_in_is_the_reason_and_not_that_it_was_refused() {
+    let daemon = Fake::start(At::Unix, ends(End::Rubbish));
+    let failure = World::with(vec![daemon.address()]).try_build(DOCKERFILE).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Export);
+    let says = "the image of the daemon cannot be taken in: ";
+    assert!(failure.message.starts_with(says), "{}", failure.message);
+    assert!(!failure.message.contains("refused"), "{}", failure.message);
+}
+
+#[test]
 fn a_daemon_of_which_nothing_is_heard_any_more_is_replaced_by_another() {
     let hushes = Fake::start(At::Tcp, ends(End::Hushes));
     let other = Fake::start(At::Unix, Script::default());
