@@ -301,7 +301,7 @@ fn exit_code_in(text: &str) -> Option<i32> {
 }
 
 /// Takes the daemon's preamble and secrets out of a text.
-fn clean(text: &str, masker: &Masker) -> String {
+pub(crate) fn clean(text: &str, masker: &Masker) -> String {
     let masked = masker.mask(text.as_bytes());
     let text = String::from_utf8_lossy(&masked);
     let text = text.strip_prefix("failed to solve: ").unwrap_or(&text);

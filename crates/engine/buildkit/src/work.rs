@@ -156,8 +156,10 @@ impl Work<'_> {
             let image = self.while_it_lives(&pulse, self.fetch(daemon, name)).await?;
             // Until here the session shows whether the daemon lives.
             drop(attached);
-            daemon.untag(name).await?;
-            self.leftovers().retain(|(_, n)| n != name);
+            // A name that stays is none of the build's troubles, and tried again at its end.
+            if daemon.untag(name).await.is_ok() {
+                self.leftovers().retain(|(_, n)| n != name);
+            }
             return checked(image, &response);
         }
         let importing = tokio::task::spawn_blocking(move || take_in(&images, archive));
@@ -242,7 +244,16 @@ impl Work<'_> {
     /// Takes an image out of a Docker daemon's store.
     async fn fetch(&self, daemon: &Daemon, name: &str) -> Result<Option<LocalImage>, Trouble> {
         let (receiver, archive) = archive();
-        let pieces = Box::pin(daemon.save(name).await?);
+        let saved = daemon.save(name).await.map_err(|error| match error {
+            // It lives, and says no.
+            ConnectError::Refused { status, text, .. } => {
+                let text = format!("the daemon does not hand out its image ({status}): {text}");
+                let text = failure::clean(&text, self.masker);
+                Trouble::Failed(Failure::new(FailureKind::Export, text))
+            }
+            other => other.into(),
+        });
+        let pieces = Box::pin(saved?);
         let images = self.job.images.clone();
         let importing = tokio::task::spawn_blocking(move || take_in(&images, archive));
         if let Some(sender) = receiver.take() {

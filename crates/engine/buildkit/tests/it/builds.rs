@@ -8,7 +8,8 @@ use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, StepOutcome, Stream};
 use ashlar_frontend_dockerfile::{NamedContext, NoCache, Request};
 
-use crate::world::{STORES, World, fresh, registry};
+use crate::doors::{Behind, Door};
+use crate::world::{STORES, World, daemon, fresh, registry};
 
 /// Starts a Dockerfile on the base image, with a first line that no earlier build had.
 fn from_base(rest: &str) -> String {
@@ -131,6 +132,24 @@ fn a_store_that_takes_nothing_in_is_what_a_build_failed_of() {
     let failure = world.try_build(&text).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Export);
     assert!(failure.message.contains("cannot be taken in: "), "{failure:?}");
+}
+
+#[test]
+fn a_name_that_stays_in_a_daemons_store_fails_no_build() {
+    let door = Door::open(&daemon("classic"), Behind::Refusing("DELETE /images/"), None);
+    let world = World::with(vec![door.address()]);
+    let made = world.build(&from_base("RUN echo made >/made"));
+    assert_eq!(world.files(&made)["made"], b"made\n");
+    assert_eq!(door.asked(), 2, "the name is taken off at the end");
+}
+
+#[test]
+fn an_image_that_a_daemon_does_not_hand_out_is_no_lost_daemon() {
+    let door = Door::open(&daemon("classic"), Behind::Refusing("GET /images/"), None);
+    let world = World::with(vec![door.address()]);
+    let failure = world.try_build(&from_base("RUN echo made >/made")).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Export);
+    assert!(failure.message.contains("(500): out of order"), "{failure:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ashlar_buildkit::Address;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -24,6 +25,7 @@ pub(crate) struct Door {
     address: SocketAddr,
     query: String,
     pki: Option<Pki>,
+    asked: Arc<AtomicUsize>,
 }
 
 /// What is behind a door.
@@ -33,6 +35,8 @@ pub(crate) enum Behind {
     Dockerd,
     /// Its BuildKit alone.
     Buildkitd,
+    /// The daemon, but the first request that begins like this is answered with an error.
+    Refusing(&'static str),
 }
 
 impl Door {
@@ -48,23 +52,25 @@ impl Door {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = pki.as_ref().map(|p| p.acceptor(behind));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (socket, acceptor) = (socket.clone(), acceptor.clone());
+                let (socket, acceptor, asked) = (socket.clone(), acceptor.clone(), counted.clone());
                 tokio::spawn(async move {
                     match acceptor {
                         Some(acceptor) => {
                             if let Ok(tls) = acceptor.accept(stream).await {
-                                splice(tls, &socket, behind).await;
+                                splice(tls, &socket, behind, &asked).await;
                             }
                         }
-                        None => splice(stream, &socket, behind).await,
+                        None => splice(stream, &socket, behind, &asked).await,
                     }
                 });
             }
         });
         let query = pki.as_ref().map_or_else(String::new, |p| format!("?certs={}", p.folder()));
-        Self { runtime: std::sync::Mutex::new(Some(runtime)), address, query, pki }
+        Self { runtime: std::sync::Mutex::new(Some(runtime)), address, query, pki, asked }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -74,6 +80,11 @@ impl Door {
     /// Returns the address with other certificates, or none.
     pub(crate) fn address_with(&self, query: &str) -> Address {
         format!("tcp://{}{query}", self.address).parse().unwrap()
+    }
+
+    /// Returns how many requests came of those of which the first is refused.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub(crate) fn pki(&self) -> &Pki {
@@ -100,6 +111,7 @@ async fn splice(
     mut near: impl AsyncRead + AsyncWrite + Unpin,
     socket: &std::path::Path,
     behind: Behind,
+    asked: &AtomicUsize,
 ) {
     let mut far = UnixStream::connect(socket).await.unwrap();
     if behind == Behind::Buildkitd {
@@ -111,6 +123,20 @@ async fn splice(
             head.push(far.read_u8().await.unwrap());
         }
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    }
+    if let Behind::Refusing(start) = behind {
+        let mut head = vec![0; start.len()];
+        if near.read_exact(&mut head).await.is_err() {
+            return;
+        }
+        if head == start.as_bytes() && asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            let answer = "HTTP/1.1 500 No\r\nContent-Length: 13\r\n\r\nout of order\n";
+            near.write_all(answer.as_bytes()).await.unwrap();
+            // What was asked is read to its end, so that the answer is not cut off by a reset.
+            let _ = near.read_to_end(&mut head).await;
+            return;
+        }
+        far.write_all(&head).await.unwrap();
     }
     // Either side may break off.
     let _ = copy_bidirectional(&mut near, &mut far).await;
@@ -160,7 +186,7 @@ impl Pki {
             .with_client_cert_verifier(verifier.build().unwrap())
             .with_single_cert(vec![self.server.0.clone()], self.server.1.clone_key())
             .unwrap();
-        let protocol: &[u8] = if behind == Behind::Dockerd { b"http/1.1" } else { b"h2" };
+        let protocol: &[u8] = if behind == Behind::Buildkitd { b"h2" } else { b"http/1.1" };
         config.alpn_protocols = vec![protocol.to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }
