@@ -34,6 +34,7 @@ pub struct Buildkit {
     pool: Pool,
     runtime: Runtime,
     patience: Patience,
+    names_files: bool,
 }
 
 /// One build.
@@ -73,7 +74,19 @@ impl Buildkit {
             .thread_name("ashlar-buildkit")
             .enable_all()
             .build()?;
-        Ok(Self { pool: Pool::new(addresses), runtime, patience: Patience::default() })
+        Ok(Self {
+            pool: Pool::new(addresses),
+            runtime,
+            patience: Patience::default(),
+            names_files: false,
+        })
+    }
+
+    /// Lets failures name files of this machine, such as certificates that cannot be read: for a user
+    /// whose own machine it is.
+    #[must_use]
+    pub fn naming_files(self) -> Self {
+        Self { names_files: true, ..self }
     }
 
     /// Sets how long daemons are waited for.
@@ -128,9 +141,12 @@ impl Buildkit {
                     let (sent, daemon) = (work.counts.sent(), turn.address().clone());
                     return Ok(Made { image, sent, daemon });
                 }
-                Err(Trouble::Lost(reason)) => {
+                Err(Trouble::Lost(loss)) => {
                     turn.lost(Instant::now());
-                    tracing::warn!(address = %turn.address(), reason, "a BuildKit daemon was lost");
+                    let whole = loss.whole();
+                    tracing::warn!(address = %turn.address(), reason = whole, "a BuildKit daemon was lost");
+                    let reason = if self.names_files { whole } else { loss.without_files() };
+                    let reason = failure::reason(&reason, work.masker);
                     let number = turn.number() + 1;
                     work.warn(format!("BuildKit daemon {number} was lost: {reason}"));
                     reasons.push(format!("daemon {number}: {reason}"));

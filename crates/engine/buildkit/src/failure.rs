@@ -19,6 +19,9 @@ use crate::progress::{FailedStep, location};
 /// The longest text of a daemon that is passed on, in characters.
 const TEXT_CHARS_MAX: usize = 4000;
 
+/// The longest reason why a daemon was lost, in characters.
+const REASON_CHARS_MAX: usize = 500;
+
 /// The longest detail that is read, in bytes: they quote the whole Dockerfile.
 const DETAIL_BYTES_MAX: usize = 8 << 20;
 
@@ -214,6 +217,12 @@ pub(crate) fn of_status(
     failure
 }
 
+/// Makes words of a daemon, or of this machine, fit for a build's log: on one line, not too long.
+pub(crate) fn reason(text: &str, masker: &Masker) -> String {
+    let line = clean(text, masker).split_whitespace().collect::<Vec<_>>().join(" ");
+    line.chars().take(REASON_CHARS_MAX).collect()
+}
+
 /// Makes the failure of a build whose daemons are all gone.
 pub(crate) fn no_daemon(reasons: &[String]) -> Failure {
     let text = format!("no BuildKit daemon can run the build: {}", reasons.join("; "));
@@ -400,6 +409,15 @@ mod tests {
             assert_eq!(lacks_exporter(&status), exporter, "{status:?}");
             assert_eq!(is_unresolved(&status), unresolved, "{status:?}");
         }
+    }
+
+    #[test]
+    fn reasons_are_short_and_hold_no_secrets() {
+        let masker = Masker::new([b"hunter22".as_slice()]);
+        let text = format!("a\n\tb hunter22 {}", "x".repeat(10_000));
+        let reason = reason(&text, &masker);
+        assert!(reason.starts_with("a b *** xxx"), "{reason}");
+        assert_eq!(reason.len(), REASON_CHARS_MAX);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::session::{
     Agents, Files, Logins, REFUSAL, Receiver, Secrets, Session, archive, forward,
 };
 use crate::sync::Counts;
+use crate::tls::TlsError;
 
 /// How long the last of a build's progress may take once the build is over.
 const LAST_NEWS: Duration = Duration::from_secs(10);
@@ -42,7 +43,7 @@ const CONFIG_DIGEST: &str = "containerimage.config.digest";
 /// Why an attempt came to nothing.
 pub(crate) enum Trouble {
     /// The daemon is gone, or was never there.
-    Lost(String),
+    Lost(Loss),
     /// It cannot send archives.
     NoArchives,
     /// It says why.
@@ -51,9 +52,38 @@ pub(crate) enum Trouble {
     Failed(Failure),
 }
 
+/// How a daemon was lost.
+pub(crate) enum Loss {
+    Connection(ConnectError),
+    Call(Status),
+    /// Nothing was heard of it for so long.
+    Silence(Duration),
+}
+
+impl Loss {
+    /// Returns all that is known, for whoever runs the service.
+    pub(crate) fn whole(&self) -> String {
+        match self {
+            Self::Connection(error) => chain(error),
+            Self::Call(status) => chain(status),
+            Self::Silence(time) => format!("nothing was heard of it for {} s", time.as_secs_f32()),
+        }
+    }
+
+    /// Returns the same without the names of files here.
+    pub(crate) fn without_files(&self) -> String {
+        match self {
+            Self::Connection(ConnectError::Tls(TlsError::File { what, source, .. })) => {
+                format!("cannot read {what} for TLS: {source}")
+            }
+            other => other.whole(),
+        }
+    }
+}
+
 impl From<ConnectError> for Trouble {
     fn from(error: ConnectError) -> Self {
-        Self::Lost(chain(&error))
+        Self::Lost(Loss::Connection(error))
     }
 }
 
@@ -91,7 +121,7 @@ impl Work<'_> {
                     continue;
                 }
                 Err(Trouble::Said(status)) if failure::is_lost(&status) => {
-                    return Err(Trouble::Lost(chain(&status)));
+                    return Err(Trouble::Lost(Loss::Call(status)));
                 }
                 Err(Trouble::Said(status)) => status,
                 other => return other,
@@ -187,10 +217,7 @@ impl Work<'_> {
         let silence = self.patience.silence;
         tokio::select! {
             done = doing => done,
-            () = pulse.stopped(silence) => {
-                let seconds = silence.as_secs_f32();
-                Err(Trouble::Lost(format!("nothing was heard of it for {seconds} s")))
-            }
+            () = pulse.stopped(silence) => Err(Trouble::Lost(Loss::Silence(silence))),
         }
     }
 

@@ -110,6 +110,7 @@ impl Chosen {
             let text = format!("cannot start threads for BuildKit: {e}");
             Failure::new(FailureKind::Internal, text)
         })?;
+        let daemons = daemons.naming_files();
         let job = ashlar_buildkit::Job {
             dockerfile: &definition.request,
             build: &request,

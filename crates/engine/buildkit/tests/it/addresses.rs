@@ -27,7 +27,13 @@ fn a_docker_daemon_over_tcp_with_certificates_of_both_sides() {
         assert_eq!(failure.kind, FailureKind::Interrupted, "{failure:?}");
     }
     let gone = door.address_with("?certs=/nowhere");
-    let failure = World::with(vec![gone]).try_build("FROM scratch\n").unwrap_err();
+    let mut world = World::with(vec![gone]);
+    let failure = world.try_build("FROM scratch\n").unwrap_err();
+    assert!(failure.message.contains("cannot read certificates"), "{failure:?}");
+    let told = format!("{failure:?} {:?}", world.heard.lines());
+    assert!(!told.contains("/nowhere"), "files of the server are nobody's: {told}");
+    world.buildkit = world.buildkit.naming_files();
+    let failure = world.try_build("FROM scratch\n").unwrap_err();
     assert!(failure.message.contains("/nowhere/ca.pem"), "{failure:?}");
 }
 
