@@ -344,6 +344,20 @@ impl Drop for OwnDaemon {
     }
 }
 
+/// Finds a name such that builds of it come to a daemon, one of several: where steps run shows in their
+/// mounts.
+fn name_that_comes_to(own: &OwnDaemon, server: &Server, world: &World) -> String {
+    const NAMES_MAX: usize = 30;
+    let place = own.dir.path().file_name().unwrap().to_str().unwrap();
+    let comes = |name: &String| {
+        let text = format!("FROM {}\nRUN echo {}; cat /proc/self/mountinfo\n", busybox(), fresh());
+        let made = built(server, &json!({"name": name, "dockerfile": text}));
+        log(server, world, &made).contains(place)
+    };
+    let mut names = (0..NAMES_MAX).map(|number| format!("name-{number}"));
+    names.find(comes).unwrap_or_else(|| panic!("none of {NAMES_MAX} builds came to {place}"))
+}
+
 #[test]
 fn a_daemon_that_is_killed_in_the_middle_is_replaced_by_another() {
     let own = OwnDaemon::start();

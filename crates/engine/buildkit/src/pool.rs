@@ -1,9 +1,11 @@
 //! Which daemon runs a build: the one that ran it last, whose cache is warm, else the one with the
-//! least to do.
+//! least to do; of several that have equally much to do always the same.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use ashlar_core::{Digest, Hasher};
 
 use crate::address::Address;
 
@@ -58,7 +60,8 @@ impl Pool {
         let free = (0..self.addresses.len()).filter(|n| !tried.contains(n));
         let rests = |m: &Member| m.lost.is_some_and(|at| now.duration_since(at) < REST);
         let members = &state.members;
-        let least = free.clone().min_by_key(|n| (rests(&members[*n]), members[*n].running, *n))?;
+        let lot = |n: usize| lot(identity, &self.addresses[n]);
+        let least = free.min_by_key(|n| (rests(&members[*n]), members[*n].running, lot(*n)))?;
         let warm = preferred.filter(|n| {
             !tried.contains(n)
                 && !rests(&members[*n])
@@ -73,6 +76,14 @@ impl Pool {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Orders daemons that have equally much to do. The order of a build is its own, and the same in every
+/// process that names these daemons: one that starts anew finds the caches again.
+fn lot(identity: &str, address: &Address) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.field("buildkit daemon").field(identity).field(address.to_string());
+    hasher.finish()
 }
 
 impl Turn<'_> {
@@ -140,26 +151,56 @@ mod tests {
         Pool::new((0..count).map(|n| format!("/daemon{n}").parse().unwrap()).collect())
     }
 
+    /// Returns the daemon that an idle pool gives a build.
+    fn first(pool: &Pool, identity: &str, now: Instant) -> usize {
+        pool.pick(identity, &[], now).unwrap().number()
+    }
+
     #[test]
     fn the_warm_daemon_first_then_the_idle_one() {
         let (pool, now) = (pool(3), Instant::now());
-        let first = pool.pick("a", &[], now).unwrap();
-        assert_eq!(first.number(), 0);
-        let second = pool.pick("b", &[], now).unwrap();
-        assert_eq!(second.number(), 1, "the first is busy");
-        second.remember("b", now);
-        drop((first, second));
-        assert_eq!(pool.pick("b", &[], now).unwrap().number(), 1);
-        assert_eq!(pool.pick("c", &[], now).unwrap().number(), 0);
+        let one = pool.pick("a", &[], now).unwrap();
+        let two = pool.pick("b", &[], now).unwrap();
+        assert_ne!(one.number(), two.number(), "the first is busy");
+        let three = pool.pick("b", &[], now).unwrap();
+        assert!(![one.number(), two.number()].contains(&three.number()));
+        // Another daemon than the one that it would be given.
+        let warm = [&one, &two].into_iter().find(|t| t.number() != first_of(3, "c")).unwrap();
+        warm.remember("c", now);
+        let warm = warm.number();
+        drop((one, two, three));
+        assert_eq!(first(&pool, "c", now), warm);
+    }
+
+    fn first_of(count: usize, identity: &str) -> usize {
+        first(&pool(count), identity, Instant::now())
+    }
+
+    #[test]
+    fn a_build_comes_to_the_same_daemon_in_another_process_whatever_the_order_of_addresses() {
+        let addresses = |names: [&str; 3]| names.iter().map(|n| n.parse().unwrap()).collect();
+        let one = Pool::new(addresses(["/a", "/b", "/c"]));
+        let other = Pool::new(addresses(["/c", "/a", "/b"]));
+        let now = Instant::now();
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..50 {
+            let identity = format!("build {number}");
+            let address =
+                |pool: &Pool| pool.pick(&identity, &[], now).unwrap().address().to_string();
+            assert_eq!(address(&one), address(&other));
+            seen.insert(address(&one));
+        }
+        assert_eq!(seen.len(), 3, "builds are spread over all");
     }
 
     #[test]
     fn a_warm_daemon_that_is_far_busier_is_passed_over() {
         let (pool, now) = (pool(2), Instant::now());
         pool.pick("a", &[], now).unwrap().remember("a", now);
+        let warm = first(&pool, "a", now);
         let held: Vec<_> = (0..=AHEAD_MAX).map(|_| pool.pick("a", &[], now).unwrap()).collect();
-        assert!(held.iter().all(|t| t.number() == 0));
-        assert_eq!(pool.pick("a", &[], now).unwrap().number(), 1);
+        assert!(held.iter().all(|t| t.number() == warm));
+        assert_ne!(first(&pool, "a", now), warm);
     }
 
     #[test]
@@ -168,10 +209,12 @@ mod tests {
         let turn = pool.pick("a", &[], now).unwrap();
         turn.remember("a", now);
         turn.lost(now);
+        let lost = turn.number();
         drop(turn);
-        assert_eq!(pool.pick("a", &[], now).unwrap().number(), 1);
-        assert_eq!(pool.pick("a", &[1], now).unwrap().number(), 0);
-        assert_eq!(pool.pick("a", &[], now + REST).unwrap().number(), 0);
+        let other = first(&pool, "a", now);
+        assert_ne!(other, lost);
+        assert_eq!(pool.pick("a", &[other], now).unwrap().number(), lost);
+        assert_eq!(first(&pool, "a", now + REST), lost);
         assert!(pool.pick("a", &[0, 1], now).is_none());
     }
 }

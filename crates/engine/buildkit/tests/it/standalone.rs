@@ -10,10 +10,7 @@ use ashlar_native::RegistryLogin;
 use tonic::Code;
 
 use crate::fake::{At, End, Fake, Script};
-use crate::world::{World, fresh};
-
-/// How many builds are begun so that one comes to a daemon that is one of two.
-const TRIES: usize = 30;
+use crate::world::{NAMES_MAX, World, fresh};
 
 const DOCKERFILE: &str = "FROM standalone\nRUN everything\n";
 
@@ -21,16 +18,16 @@ fn ends(end: End) -> Script {
     Script { end, ..Script::default() }
 }
 
-/// Builds until one came to the first daemon; returns the world with what was told of that build.
+/// Builds until one came to the first daemon; what was told then is of that build.
 fn until_it_comes_to(first: &Fake, world: &mut World) {
-    for _ in 0..TRIES {
+    for _ in 0..NAMES_MAX {
         world.build.name = fresh();
         world.build(DOCKERFILE);
         if !first.got().is_empty() {
             return;
         }
     }
-    panic!("none of {TRIES} builds came to the daemon");
+    panic!("none of {NAMES_MAX} builds came to the daemon");
 }
 
 #[test]

@@ -86,6 +86,7 @@ fn a_stop_reaches_the_process_of_the_step() {
 fn a_daemon_that_is_lost_in_the_middle_is_replaced_by_another() {
     let door = Door::to(&daemon("store"));
     let mut world = World::with(vec![door.address(), daemon("classic")]);
+    world.come_to(&door.address());
     let seconds = format!("2{}", std::process::id());
     // Only on the first daemon is there somebody who waits.
     let text = format!(

@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// The two Docker daemons of `scripts/peers`.
 pub(crate) const STORES: [&str; 2] = ["classic", "store"];
 
+/// How many names are tried until a build comes to one daemon of two.
+pub(crate) const NAMES_MAX: usize = 30;
+
 fn peers_home() -> PathBuf {
     std::env::var_os("ASHLAR_PEERS_DIR").unwrap_or("/var/tmp/ashlar-peers".into()).into()
 }
@@ -115,6 +118,17 @@ impl World {
             build,
             dir,
         }
+    }
+
+    /// Finds a name for the build such that it comes to this daemon, which then is warm.
+    pub(crate) fn come_to(&mut self, daemon: &Address) {
+        for _ in 0..NAMES_MAX {
+            self.build.name = fresh();
+            if self.build("FROM scratch\nCOPY Dockerfile /\n").daemon == *daemon {
+                return;
+            }
+        }
+        panic!("none of {NAMES_MAX} builds came to {daemon}");
     }
 
     /// Returns a new request like the one of this world.
