@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ashlar_blobs::BlobStore;
-use ashlar_buildkit::Buildkit;
+use ashlar_buildkit::{BUILDKIT_KEY, Buildkit};
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::gc::WorkLease;
@@ -246,6 +246,7 @@ fn preferred(config: &ServiceConfig, engine: &Engine) -> Result<Vec<Arc<dyn Exec
     let mut preferred = config.executors.clone();
     if !config.buildkit.is_empty() {
         let daemons = Buildkit::new(config.buildkit.clone()).map_err(Error::internal)?;
+        let daemons = daemons.with_key(engine.key_for(BUILDKIT_KEY));
         let (engine, limits) = (engine.clone(), config.limits.clone());
         preferred.push(Arc::new(OnBuildkit { daemons, engine, limits }));
     }

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ashlar_core::Hasher;
 use ashlar_core::graph::Network;
+use ashlar_core::{Digest, Hasher};
 use ashlar_frontend_dockerfile::{NoCache, Request};
 use ashlar_native::BuildRequest;
 use ashlar_oci::Mirror;
@@ -20,6 +20,8 @@ use crate::dockerfile::Inputs;
 const FRONTEND: &str = "dockerfile.v0";
 /// Separates cache mounts of those who share a daemon.
 const CACHE_NAMESPACE: &str = "build-arg:BUILDKIT_CACHE_MOUNT_NS";
+/// How much of a hash makes a name, in hexadecimal digits.
+const NAMESPACE_CHARS: usize = 32;
 /// The time of the result, for the frontend.
 const EPOCH: &str = "build-arg:SOURCE_DATE_EPOCH";
 /// What is said of the built-in frontend when the Dockerfile's own is out of reach.
@@ -51,6 +53,8 @@ pub(crate) struct Solve<'a> {
     pub(crate) session: &'a str,
     pub(crate) job: &'a Job<'a>,
     pub(crate) inputs: &'a Inputs,
+    /// Makes names that nobody else can compute.
+    pub(crate) key: &'a Digest,
     pub(crate) way: &'a Way,
     pub(crate) rules: Vec<Rule>,
     pub(crate) choices: Choices,
@@ -60,7 +64,7 @@ impl Solve<'_> {
     /// Makes the request.
     pub(crate) fn request(self) -> SolveRequest {
         let build = self.job.build;
-        let mut attributes = frontend(self.job.dockerfile, build, self.inputs);
+        let mut attributes = frontend(self.job.dockerfile, build, self.inputs, self.key);
         if self.job.pull {
             attributes.insert("image-resolve-mode".into(), "pull".into());
         }
@@ -106,7 +110,12 @@ fn exporter(build: &BuildRequest, way: &Way) -> Exporter {
 }
 
 /// Returns the attributes of the frontend.
-fn frontend(request: &Request, build: &BuildRequest, inputs: &Inputs) -> BTreeMap<String, String> {
+fn frontend(
+    request: &Request,
+    build: &BuildRequest,
+    inputs: &Inputs,
+    key: &Digest,
+) -> BTreeMap<String, String> {
     let mut all = inputs.attributes.clone();
     let mut set = |name: &str, value: String| drop(all.insert(name.to_owned(), value));
     set("filename", inputs.file.clone());
@@ -156,15 +165,17 @@ fn frontend(request: &Request, build: &BuildRequest, inputs: &Inputs) -> BTreeMa
         set(EPOCH, epoch.to_string());
     }
     let own = request.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
-    set(CACHE_NAMESPACE, cache_namespace(build, own));
+    set(CACHE_NAMESPACE, cache_namespace(key, build, own));
     all
 }
 
-/// Cache mounts are shared within a scope of a tenant, whatever the build says.
-fn cache_namespace(build: &BuildRequest, own: &str) -> String {
+/// Cache mounts are shared within a scope of a tenant, whatever the build says. A build may write any
+/// name into its `id=`, and so must not be able to compute another tenant's.
+fn cache_namespace(key: &Digest, build: &BuildRequest, own: &str) -> String {
     let mut hasher = Hasher::new();
-    hasher.field("buildkit cache mounts").field(&build.tenant).field(&build.scope).field(own);
-    hasher.finish().hex()[..16].to_owned()
+    hasher.field("buildkit cache mounts").field(key.as_bytes());
+    hasher.field(&build.tenant).field(&build.scope).field(own).field(key.as_bytes());
+    hasher.finish().hex()[..NAMESPACE_CHARS].to_owned()
 }
 
 fn joined(items: impl Iterator<Item = String>) -> String {

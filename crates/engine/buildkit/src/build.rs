@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use ashlar_core::Digest;
 use ashlar_core::cache::Bypass;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::Event;
@@ -14,6 +15,7 @@ use ashlar_native::BuildRequest;
 use ashlar_native::log::Masker;
 use ashlar_oci::{Images, LocalImage};
 use ashlar_sandbox::Cancel;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::runtime::Runtime;
 
 use crate::Address;
@@ -29,12 +31,16 @@ use crate::work::{Trouble, Work};
 /// Threads that carry what daemons say; files are read on others.
 const THREADS: usize = 2;
 
+/// The purpose of [`Buildkit::with_key`]'s key, for whoever makes keys.
+pub const BUILDKIT_KEY: &str = "names on BuildKit daemons";
+
 /// BuildKit daemons. Shared by all builds of a process.
 pub struct Buildkit {
     pool: Pool,
     runtime: Runtime,
     patience: Patience,
     names_files: bool,
+    key: Digest,
 }
 
 /// One build.
@@ -74,12 +80,16 @@ impl Buildkit {
             .thread_name("ashlar-buildkit")
             .enable_all()
             .build()?;
-        Ok(Self {
-            pool: Pool::new(addresses),
-            runtime,
-            patience: Patience::default(),
-            names_files: false,
-        })
+        let key = own_key()?;
+        let (pool, patience) = (Pool::new(addresses), Patience::default());
+        Ok(Self { pool, runtime, patience, names_files: false, key })
+    }
+
+    /// Sets a secret key of this service, by which it names what it leaves on daemons: cache mounts, and
+    /// copies of contexts. Without one they are found again only within this process.
+    #[must_use]
+    pub fn with_key(self, key: Digest) -> Self {
+        Self { key, ..self }
     }
 
     /// Lets failures name files of this machine, such as certificates that cannot be read: for a user
@@ -116,6 +126,7 @@ impl Buildkit {
             stop: Stop::default(),
             identity: format!("{}\n{}\n{}", build.tenant, build.scope, build.name),
             patience: self.patience,
+            key: &self.key,
             leftovers: Mutex::default(),
         };
         build.sink.event(Event::State { to: State::Running });
@@ -168,4 +179,11 @@ impl Buildkit {
         }
         Err(failure::no_daemon(&reasons))
     }
+}
+
+/// Makes a key that nobody knows.
+fn own_key() -> io::Result<Digest> {
+    let mut key = [0; 32];
+    getrandom(&mut key, GetRandomFlags::empty())?;
+    Ok(Digest::from_bytes(key))
 }

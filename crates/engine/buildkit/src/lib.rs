@@ -33,7 +33,7 @@ mod unfit;
 mod work;
 
 pub use address::{Address, AddressError};
-pub use build::{Buildkit, Job, Made};
+pub use build::{BUILDKIT_KEY, Buildkit, Job, Made};
 pub use patience::Patience;
 pub use sync::Sent;
 pub use tls::{Certificates, TlsError};

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ashlar_core::Hasher;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Level, LogLine};
+use ashlar_core::{Digest, Hasher};
 use ashlar_layers::Stop;
 use ashlar_native::log::Masker;
 use ashlar_oci::LocalImage;
@@ -96,6 +96,7 @@ pub(crate) struct Work<'a> {
     pub(crate) stop: Stop,
     pub(crate) identity: String,
     pub(crate) patience: Patience,
+    pub(crate) key: &'a Digest,
     /// Names in stores of daemons that have to go.
     pub(crate) leftovers: Mutex<Vec<(Address, String)>>,
 }
@@ -172,6 +173,7 @@ impl Work<'_> {
             session: &session.id,
             job: self.job,
             inputs: &self.inputs,
+            key: self.key,
             way: &way,
             rules: self.rules(choices),
             choices,
@@ -293,7 +295,7 @@ impl Work<'_> {
     fn session(&self, receiver: Receiver, pulse: Arc<Pulse>) -> Session {
         let build = self.job.build;
         let mut key = Hasher::new();
-        key.field("buildkit session").field(&self.identity);
+        key.field("buildkit session").field(self.key.as_bytes()).field(&self.identity);
         Session {
             id: uuid::Uuid::now_v7().simple().to_string(),
             shared_key: key.finish().hex().to_owned(),

@@ -150,6 +150,12 @@ impl Engine {
         format!("{HIDDEN_PREFIX}{}", hash.hex())
     }
 
+    /// Returns a key for one purpose, made of this data directory's own: what is named by it can be
+    /// named by nobody else.
+    pub fn key_for(&self, purpose: &str) -> Digest {
+        self.shared.keyed_hash("purpose", purpose.as_bytes())
+    }
+
     /// The data directory.
     pub fn dir(&self) -> &DataDir {
         &self.shared.dir

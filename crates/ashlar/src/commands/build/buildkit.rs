@@ -1,7 +1,7 @@
 //! Which executor runs a local build, and the way to a BuildKit daemon.
 
 use anyhow::Result;
-use ashlar_buildkit::{Address, Buildkit, unfit};
+use ashlar_buildkit::{Address, BUILDKIT_KEY, Buildkit, unfit};
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Level, LogLine, Sink};
 use ashlar_native::{BuildRequest, Built, Engine};
@@ -110,7 +110,7 @@ impl Chosen {
             let text = format!("cannot start threads for BuildKit: {e}");
             Failure::new(FailureKind::Internal, text)
         })?;
-        let daemons = daemons.naming_files();
+        let daemons = daemons.naming_files().with_key(engine.key_for(BUILDKIT_KEY));
         let job = ashlar_buildkit::Job {
             dockerfile: &definition.request,
             build: &request,

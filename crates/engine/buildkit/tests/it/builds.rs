@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ashlar_buildkit::Made;
+use ashlar_core::Digest;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, StepOutcome, Stream};
@@ -106,6 +107,19 @@ fn a_file_that_changed_behind_its_size_and_time_is_sent() {
             assert_eq!(world.times(&made)["f"], ["315619200".to_owned()], "{store}");
         }
     }
+}
+
+#[test]
+fn cache_mounts_are_found_again_by_the_same_key_only() {
+    let ours = Digest::of(fresh());
+    let seen = |key: Digest| {
+        let mut world = World::on("store");
+        world.buildkit = world.buildkit.with_key(key);
+        let mount = "RUN --mount=type=cache,target=/c echo x >>/c/f; wc -l </c/f >/lines";
+        let made = world.build(&from_base(mount));
+        String::from_utf8(world.files(&made)["lines"].clone()).unwrap()
+    };
+    assert_eq!([ours, ours, Digest::of(fresh())].map(seen), ["1\n", "2\n", "1\n"]);
 }
 
 #[test]
