@@ -20,6 +20,8 @@ use crate::dockerfile::Inputs;
 const FRONTEND: &str = "dockerfile.v0";
 /// Separates cache mounts of those who share a daemon.
 const CACHE_NAMESPACE: &str = "build-arg:BUILDKIT_CACHE_MOUNT_NS";
+/// The privilege to use the host's own network.
+const HOST_NETWORK: &str = "network.host";
 /// How much of a hash makes a name, in hexadecimal digits.
 const NAMESPACE_CHARS: usize = 32;
 /// The time of the result, for the frontend.
@@ -83,13 +85,23 @@ impl Solve<'_> {
             exporter_deprecated: exporter.r#type.clone(),
             exporter_attrs_deprecated: exporter.attrs.clone(),
             exporters: vec![exporter],
-            entitlements: build.entitlements.iter().cloned().collect(),
+            entitlements: entitlements(self.job.dockerfile, build),
             // The daemon's own history would keep build arguments.
             internal: true,
             source_policy: (!rules.is_empty()).then_some(Policy { version: 1, rules }),
             ..SolveRequest::default()
         }
     }
+}
+
+/// Returns the privileges that were granted. The network that the operator made everybody's default
+/// needs no other permission.
+fn entitlements(request: &Request, build: &BuildRequest) -> Vec<String> {
+    let mut all = build.entitlements.clone();
+    if (request.network, build.network) == (Network::Default, Network::Host) {
+        all.insert(HOST_NETWORK.to_owned());
+    }
+    all.into_iter().collect()
 }
 
 fn exporter(build: &BuildRequest, way: &Way) -> Exporter {
@@ -135,7 +147,9 @@ fn frontend(
         NoCache::Stages(names) => set("no-cache", joined(names.iter().cloned())),
     }
     match (request.network, build.network) {
-        (Network::Host, _) => set("force-network-mode", "host".into()),
+        (Network::Host, _) | (Network::Default, Network::Host) => {
+            set("force-network-mode", "host".into());
+        }
         (Network::None, _) | (Network::Default, Network::None) => {
             set("force-network-mode", "none".into());
         }

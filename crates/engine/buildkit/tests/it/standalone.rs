@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ashlar_buildkit::Patience;
 use ashlar_core::failure::FailureKind;
+use ashlar_core::graph::Network;
 use ashlar_core::journal::StepOutcome;
+use ashlar_frontend_dockerfile::Request;
 use ashlar_native::RegistryLogin;
 use tonic::Code;
 
@@ -53,6 +55,30 @@ fn a_standalone_daemon_asks_for_all_it_needs_and_hands_an_image_back() {
         assert_eq!(world.heard.steps(), ["[1/2] FROM standalone", "[2/2] RUN everything"]);
         assert!(world.heard.outcomes().values().all(|o| *o == StepOutcome::Ran));
         assert!(world.heard.lines().contains(&"up".to_owned()));
+    }
+}
+
+#[test]
+fn the_network_that_a_build_sees_is_the_definitions_or_else_the_operators() {
+    let daemon = Fake::start(At::Unix, Script::default());
+    let mut world = World::with(vec![daemon.address()]);
+    let table = [
+        (Network::Default, Network::Isolated, None, false),
+        (Network::Default, Network::None, Some("none"), false),
+        (Network::Default, Network::Host, Some("host"), true),
+        (Network::None, Network::Host, Some("none"), false),
+        (Network::Isolated, Network::Host, None, false),
+        // What a definition asks for has to be granted.
+        (Network::Host, Network::Isolated, Some("host"), false),
+    ];
+    for (wanted, operators, mode, granted) in table {
+        world.build.network = operators;
+        let request = Request { network: wanted, ..Request::text(DOCKERFILE) };
+        world.try_request(&request).unwrap();
+        let got = daemon.got().pop().unwrap().request;
+        let said = got.frontend_attrs.get("force-network-mode").map(String::as_str);
+        let entitled = got.entitlements.contains(&"network.host".to_owned());
+        assert_eq!((said, entitled), (mode, granted), "{wanted:?} {operators:?}");
     }
 }
 
