@@ -113,7 +113,7 @@ impl OnBuildkit {
             sink: sink.clone(),
             ..request
         };
-        let built = self.engine.build(request, cancel)?;
+        let built = self.engine.build(request, cancel).map_err(|failure| sink.placed(failure))?;
         keep(&self.engine, built, name, epoch, &*sink.sink)
     }
 }
@@ -177,6 +177,11 @@ struct After {
 impl After {
     fn moved(&self, step: StepId) -> StepId {
         StepId(step.0.saturating_add(u32::try_from(self.before.len()).unwrap_or(u32::MAX)))
+    }
+
+    /// Lets a failure name the step by its number in the whole build.
+    fn placed(&self, failure: Failure) -> Failure {
+        Failure { step: failure.step.map(|s| self.moved(s)), ..failure }
     }
 }
 

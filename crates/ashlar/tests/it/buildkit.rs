@@ -185,17 +185,23 @@ fn send(server: &Server, method: &str, path: &str, body: Option<&Value>) -> Valu
     serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{path}: {e}: {}", said.out))
 }
 
-/// Makes a build at a server and waits for its end.
+/// Makes a build at a server and waits until it has succeeded.
 #[track_caller]
 fn built(server: &Server, ask: &Value) -> Value {
-    let made = send(server, "POST", "/api/v1/builds", Some(ask));
-    let id = made["id"].as_str().unwrap_or_else(|| panic!("{made:#}"));
-    let shown = wait_for("the build's end", || {
-        let shown = send(server, "GET", &format!("/api/v1/builds/{id}"), None);
-        ["succeeded", "failed"].contains(&shown["state"].as_str().unwrap()).then_some(shown)
-    });
+    let shown = ended(server, ask);
     assert_eq!(shown["state"], "succeeded", "{shown:#}");
     shown
+}
+
+/// Makes a build at a server and waits for its end.
+#[track_caller]
+fn ended(server: &Server, ask: &Value) -> Value {
+    let made = send(server, "POST", "/api/v1/builds", Some(ask));
+    let id = made["id"].as_str().unwrap_or_else(|| panic!("{made:#}"));
+    wait_for("the build's end", || {
+        let shown = send(server, "GET", &format!("/api/v1/builds/{id}"), None);
+        ["succeeded", "failed"].contains(&shown["state"].as_str().unwrap()).then_some(shown)
+    })
 }
 
 fn serve(world: &World, daemons: &[&str]) -> Server {
@@ -257,6 +263,19 @@ fn a_start_command_runs_on_what_a_daemon_made() {
     let on = built(&server, &json!({"base_build": made["id"], "steps": steps}));
     let said = log(&server, &world, &on);
     assert!(said.contains("up with 80") && said.contains("now 80"), "{said}");
+}
+
+#[test]
+fn a_start_command_that_fails_is_the_step_that_failed() {
+    let world = World::empty();
+    let server = serve(&world, &[&daemon("classic")]);
+    let text = format!("FROM {}\nRUN echo {} >/q\n", busybox(), fresh());
+    let readiness = json!({"probe": "command", "command": "test -e /up", "timeout_ms": 30000});
+    let start = json!({"command": "echo broken; exit 3", "readiness": readiness});
+    let failed = ended(&server, &json!({"dockerfile": text, "start": start}));
+    assert_eq!(failed["state"], "failed", "{failed:#}");
+    let steps = failed["steps"]["total"].as_u64().unwrap();
+    assert_eq!((steps, &failed["failure"]["step"]), (3, &json!(3)), "{failed:#}");
 }
 
 #[test]
