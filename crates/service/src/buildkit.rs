@@ -13,7 +13,7 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::StepId;
 use ashlar_core::image::ImageConfig;
-use ashlar_core::journal::{Event, LogText, Progress, Sink};
+use ashlar_core::journal::{ArtifactRecord, Event, LogText, Progress, Sink};
 use ashlar_core::state::State;
 use ashlar_core::{Digest, TenantId};
 use ashlar_frontend_declarative::Runtime;
@@ -75,8 +75,10 @@ impl Executor for OnBuildkit {
         }
         request.sink.event(Event::State { to: State::Exporting });
         let image = with_runtime(image, &work.definition.runtime)?;
+        let bytes = archive_bytes(&image);
         let id = self.keep(image, name)?;
-        Ok(Finished { artifacts: vec![image_artifact(id)], ..Finished::default() })
+        let artifact = ArtifactRecord { bytes, ..image_artifact(id) };
+        Ok(Finished { artifacts: vec![artifact], ..Finished::default() })
     }
 }
 
@@ -101,6 +103,7 @@ impl OnBuildkit {
         cancel: &Cancel,
     ) -> Result<Finished, Failure> {
         let platform = dockerfile.platform.clone().unwrap_or_else(|| image.platform.clone());
+        let below = archive_bytes(&image);
         self.keep(image, name.clone())?;
         let recipe = Recipe::Image { reference: name.to_string(), platform };
         let rest = Definition { recipe, ..definition.clone() };
@@ -114,8 +117,19 @@ impl OnBuildkit {
             ..request
         };
         let built = self.engine.build(request, cancel).map_err(|failure| sink.placed(failure))?;
-        keep(&self.engine, built, name, epoch, &*sink.sink)
+        let mut finished = keep(&self.engine, built, name, epoch, &*sink.sink)?;
+        for artifact in &mut finished.artifacts {
+            // What the command wrote lies in a layer of its own.
+            artifact.bytes = artifact.bytes.zip(below).map(|(own, below)| own + below);
+        }
+        Ok(finished)
     }
+}
+
+/// Returns the bytes of an image's layers as they lie in the blob store: all came from the daemon, and
+/// nothing says which of them it had from a registry.
+fn archive_bytes(image: &LocalImage) -> Option<u64> {
+    image.layers.iter().map(|layer| Some(layer.blob.as_ref()?.size)).sum()
 }
 
 fn internal(error: Error) -> Failure {

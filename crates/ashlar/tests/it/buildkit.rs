@@ -231,7 +231,11 @@ fn a_server_keeps_serves_and_builds_on_what_a_daemon_made() {
     let id = made["id"].as_str().unwrap();
     assert!(log(&server, &world, &made).contains("said"));
     let manifest = send(&server, "GET", &format!("/v2/default/builds/manifests/{id}"), None);
-    assert_eq!(manifest["layers"].as_array().unwrap().len(), 2, "{manifest:#}");
+    let layers = manifest["layers"].as_array().unwrap();
+    assert_eq!(layers.len(), 2, "{manifest:#}");
+    let bytes: u64 = layers.iter().map(|l| l["size"].as_u64().unwrap()).sum();
+    let kept = send(&server, "GET", &format!("/api/v1/builds/{id}/artifacts"), None);
+    assert_eq!(kept["artifacts"][0]["bytes"], bytes, "{kept:#}");
     let config = manifest["config"]["digest"].as_str().unwrap();
     let config = send(&server, "GET", &format!("/v2/default/builds/blobs/{config}"), None);
     assert!(config["config"]["Env"].as_array().unwrap().contains(&json!("PORT=80")), "{config:#}");
@@ -382,15 +386,17 @@ fn a_daemon_that_is_killed_in_the_middle_is_replaced_by_another() {
     let own = OwnDaemon::start();
     let world = World::empty();
     let server = serve(&world, &[&own.address(), &daemon("classic")]);
+    let name = name_that_comes_to(&own, &server, &world);
     let seconds = format!("3{}", std::process::id());
     let text = format!(
         "FROM {}\nRUN echo {} >/m; sleep {seconds} || true\nRUN echo on >/on\n",
         busybox(),
         fresh()
     );
+    let ask = json!({"name": name, "dockerfile": text});
     let words = ["sleep", seconds.as_str()];
     let made = thread::scope(|scope| {
-        let building = scope.spawn(|| built(&server, &json!({"dockerfile": text})));
+        let building = scope.spawn(|| built(&server, &ask));
         let first = wait_for("the sleep", || pid_of(&words));
         own.kill();
         // What a killed daemon was doing may go on; the other one's sleep is another process.
