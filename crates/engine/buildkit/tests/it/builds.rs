@@ -8,6 +8,8 @@ use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, StepOutcome, Stream};
 use ashlar_frontend_dockerfile::{NamedContext, NoCache, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::doors::{Behind, Door};
 use crate::world::{STORES, World, daemon, fresh, registry};
@@ -170,22 +172,47 @@ fn an_image_that_a_daemon_does_not_hand_out_is_no_lost_daemon() {
 fn secrets_leave_no_trace() {
     let mut world = World::on("store");
     let needle = format!("needle-{}", fresh());
+    let forms = [needle.clone(), STANDARD_NO_PAD.encode(&needle)];
+    let is_clean = |what: &str, text: &[u8]| {
+        for form in &forms {
+            assert!(!text.windows(form.len()).any(|w| w == form.as_bytes()), "{what} has {form}");
+        }
+    };
     world.build.secrets.insert("key".into(), needle.clone().into_bytes());
     let text = from_base(
-        "RUN --mount=type=secret,id=key wc -c </run/secrets/key >/length; \
-         cat /run/secrets/key; base64 /run/secrets/key; echo; cat /run/secrets/key >&2; false || true",
+        "RUN --mount=type=secret,id=key wc -c </run/secrets/key >/length; echo raw; \
+         cat /run/secrets/key; echo; echo coded; base64 /run/secrets/key; \
+         cat /run/secrets/key >&2; false || true",
     );
     let made = world.build(&text);
     assert_eq!(world.files(&made)["length"], format!("{}\n", needle.len()).as_bytes());
-    assert!(!format!("{:?}", world.heard.all()).contains(&needle));
-    assert!(world.heard.lines().iter().any(|l| l.contains("***")), "{:?}", world.heard.lines());
-    for (path, bytes) in world.files(&made) {
-        assert!(!bytes.windows(needle.len()).any(|w| w == needle.as_bytes()), "{path}");
+    is_clean("the journal", format!("{:?}", world.heard.all()).as_bytes());
+    let lines = world.heard.lines();
+    for before in ["raw", "coded"] {
+        let at = lines.iter().position(|l| l == before).unwrap();
+        assert!(lines[at..].iter().any(|l| l.contains("***")), "{before}: {lines:?}");
     }
-    assert!(!made.image.config.to_string().contains(&needle));
+    for (path, bytes) in world.files(&made) {
+        is_clean(&path, &bytes);
+    }
+    is_clean("the config", made.image.config.to_string().as_bytes());
     let failing = text.replace("false || true", "exit 7");
     let failure = world.try_build(&failing).unwrap_err();
-    assert!(!format!("{failure:?}").contains(&needle), "{failure:?}");
+    is_clean("the failure", format!("{failure:?}").as_bytes());
+}
+
+#[test]
+fn a_daemons_history_does_not_know_of_our_builds() {
+    for store in STORES {
+        let door = Door::open(&daemon(store), Behind::Buildkitd, None);
+        let world = World::with(vec![daemon(store)]);
+        let (value, mark) = (fresh(), fresh());
+        let mut request = Request::text(format!("FROM scratch\nARG A\nLABEL a=$A m={mark}\n"));
+        request.build_args = BTreeMap::from([("A".into(), value.clone())]);
+        world.try_request(&request).unwrap();
+        let history = format!("{:?}", door.history());
+        assert!(!history.contains(&value) && !history.contains(&mark), "{store}: {history}");
+    }
 }
 
 #[test]

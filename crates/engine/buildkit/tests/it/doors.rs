@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ashlar_buildkit::Address;
+use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryEvent, BuildHistoryRequest};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -89,6 +91,22 @@ impl Door {
 
     pub(crate) fn pki(&self) -> &Pki {
         self.pki.as_ref().unwrap()
+    }
+
+    /// Returns what the BuildKit behind a door keeps of earlier builds.
+    pub(crate) fn history(&self) -> Vec<BuildHistoryEvent> {
+        let address = format!("http://{}", self.address);
+        let wish = BuildHistoryRequest { early_exit: true, ..BuildHistoryRequest::default() };
+        let runtime = self.runtime.lock().unwrap();
+        runtime.as_ref().unwrap().block_on(async {
+            let mut client = ControlClient::connect(address).await.unwrap();
+            let mut events = client.listen_build_history(wish).await.unwrap().into_inner();
+            let mut all = Vec::new();
+            while let Some(event) = events.message().await.unwrap() {
+                all.push(event);
+            }
+            all
+        })
     }
 
     /// Breaks all connections, and lets in none.
