@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod addresses;
+mod agent;
 mod both;
 mod builds;
 mod doors;
