@@ -52,9 +52,18 @@ def start_daemon(settings: Settings, name: str) -> None:
         "data-root": f"{home}/data", "exec-root": f"{home}/exec", "pidfile": f"{home}/dockerd.pid",
         "hosts": [f"unix://{settings.socket(name)}"], "bridge": bridge[0], "iptables": False, "ip6tables": False,
         "registry-mirrors": [f"http://{settings.registry}"], "insecure-registries": [settings.registry],
-        "features": DAEMONS[name], "log-level": "warn"}, indent=1))
+        "features": DAEMONS[name], "log-level": "warn"} | _tls(settings, name), indent=1))
     processes.start(settings, f"dockerd-{name}", root.inside(settings, "/usr/sbin/dockerd", "--config-file", str(config)),
                     lambda: pings(settings.socket(name)))
+
+
+def _tls(settings: Settings, name: str) -> dict[str, object]:
+    """What makes a dockerd listen for holders of a certificate too."""
+    if settings.tls is None:
+        return {}
+    return {"hosts": [f"unix://{settings.socket(name)}", f"tcp://{settings.tls}"], "tlsverify": True,
+            "tlscacert": f"{settings.home}/tls/ca.pem", "tlscert": f"{settings.home}/tls/server-cert.pem",
+            "tlskey": f"{settings.home}/tls/server-key.pem"}
 
 
 def _bridge(settings: Settings, daemon: str) -> tuple[str, str]:

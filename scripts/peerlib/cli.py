@@ -74,7 +74,7 @@ def status(settings: Settings) -> None:
 def parser() -> argparse.ArgumentParser:
     """The options."""
     top = argparse.ArgumentParser(prog="peers", description="Starts and stops the builders and the registry that Ashlar is compared with.",
-                                  epilog="Settings: ASHLAR_PEERS_DIR, ASHLAR_PEERS_ROOT, ASHLAR_PEERS_REGISTRY, ASHLAR_PEERS_SUITE.")
+                                  epilog="Settings: ASHLAR_PEERS_DIR, ASHLAR_PEERS_ROOT, ASHLAR_PEERS_REGISTRY, ASHLAR_PEERS_SUITE, ASHLAR_PEERS_TLS.")
     commands = top.add_subparsers(dest="command", required=True)
     starting = commands.add_parser("start", help="start the named parts (default: all)")
     starting.add_argument("parts", nargs="*", metavar="PART", choices=[[], *PARTS], help=", ".join(PARTS))

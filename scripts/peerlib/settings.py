@@ -18,16 +18,22 @@ class Settings:
     root: Path
     registry: str
     suite: str
+    tls: str | None = None
 
     @staticmethod
     def from_environment() -> Settings:
-        """Reads ASHLAR_PEERS_DIR, ASHLAR_PEERS_ROOT, ASHLAR_PEERS_REGISTRY and ASHLAR_PEERS_SUITE."""
+        """Reads ASHLAR_PEERS_DIR, ASHLAR_PEERS_ROOT, ASHLAR_PEERS_REGISTRY, ASHLAR_PEERS_SUITE and ASHLAR_PEERS_TLS.
+
+        The last one, HOST:PORT, makes one dockerd listen there too, for holders of a certificate: the folder `tls` of
+        ours has its `ca.pem`, `server-cert.pem` and `server-key.pem`.
+        """
         home = Path(os.environ.get("ASHLAR_PEERS_DIR", "/var/tmp/ashlar-peers"))
         return Settings(
             home=home,
             root=Path(os.environ.get("ASHLAR_PEERS_ROOT", home / "root")),
             registry=os.environ.get("ASHLAR_PEERS_REGISTRY", "127.0.0.1:5077"),
             suite=os.environ.get("ASHLAR_PEERS_SUITE", "sid"),
+            tls=os.environ.get("ASHLAR_PEERS_TLS"),
         )
 
     def socket(self, daemon: str) -> Path:

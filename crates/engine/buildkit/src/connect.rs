@@ -123,9 +123,18 @@ pub(crate) async fn detect(address: &Address) -> Result<Kind, ConnectError> {
         link.write_all(PING).await?;
         link.read_exact(&mut answer).await
     };
-    // A server that speaks gRPC only closes the connection, or answers in HTTP/2.
-    let is_http1 = asked.await.is_ok() && answer == HTTP1_ANSWER;
-    Ok(if is_http1 { Kind::Dockerd } else { Kind::Buildkitd })
+    match asked.await {
+        Ok(_) if answer == HTTP1_ANSWER => Ok(Kind::Dockerd),
+        // A server that does not want our certificate says so only now.
+        Err(error) if is_alert(&error) => Err(ConnectError::Handshake(error)),
+        // One that speaks gRPC only closes the connection, or answers in HTTP/2.
+        _ => Ok(Kind::Buildkitd),
+    }
+}
+
+/// Says whether TLS failed, and not what it carries.
+fn is_alert(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|e| e.is::<rustls::Error>())
 }
 
 /// Bounds the time that all of a connection's beginning takes.

@@ -3,6 +3,7 @@
 use ashlar_core::failure::FailureKind;
 
 use crate::doors::{Behind, Door, Pki};
+use crate::own::OwnDaemon;
 use crate::world::{World, daemon, fresh, registry};
 
 fn builds(world: &World) {
@@ -35,6 +36,28 @@ fn a_docker_daemon_over_tcp_with_certificates_of_both_sides() {
     world.buildkit = world.buildkit.naming_files();
     let failure = world.try_build("FROM scratch\n").unwrap_err();
     assert!(failure.message.contains("/nowhere/ca.pem"), "{failure:?}");
+}
+
+#[test]
+fn a_real_docker_daemon_that_verifies_certificates_of_clients() {
+    let own = OwnDaemon::start();
+    builds(&World::with(vec![own.port_with(Some(own.pki()))]));
+    let stranger = Pki::new();
+    // Whoever trusts the daemon, and is not trusted by it.
+    let authority = format!("{}/ca.pem", own.pki().folder());
+    std::fs::copy(authority, format!("{}/ca.pem", stranger.folder())).unwrap();
+    for certificates in [Some(&stranger), None] {
+        let world = World::with(vec![own.port_with(certificates)]);
+        let failure = world.try_build("FROM scratch\n").unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Interrupted, "{failure:?}");
+        if certificates.is_some() {
+            assert!(failure.message.contains("TLS failed: received fatal alert"), "{failure:?}");
+        }
+    }
+    let wrong = Pki::new();
+    let failure = World::with(vec![own.port_with(Some(&wrong))]).try_build("FROM scratch\n");
+    let failure = failure.unwrap_err();
+    assert!(failure.message.contains("invalid peer certificate"), "{failure:?}");
 }
 
 #[test]

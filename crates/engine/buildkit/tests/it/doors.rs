@@ -4,14 +4,14 @@
 //! to gRPC done beforehand: what is left is the protocol that a buildkitd speaks on its socket.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ashlar_buildkit::Address;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
 use bollard_buildkit_proto::moby::buildkit::v1::{BuildHistoryEvent, BuildHistoryRequest};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -127,7 +127,7 @@ impl Drop for Door {
 /// Carries bytes both ways until one side ends.
 async fn splice(
     mut near: impl AsyncRead + AsyncWrite + Unpin,
-    socket: &std::path::Path,
+    socket: &Path,
     behind: Behind,
     asked: &AtomicUsize,
 ) {
@@ -164,6 +164,8 @@ async fn splice(
 pub(crate) struct Pki {
     dir: TempDir,
     server: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    /// The same as text: certificate and key.
+    server_pem: (String, String),
     authority: CertificateDer<'static>,
 }
 
@@ -175,7 +177,9 @@ impl Pki {
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let issue = |name: &str| {
             let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            // Its issuer must not have the same name, or it passes for one that signed itself.
+            params.distinguished_name.push(DnType::CommonName, name);
             (params.signed_by(&key, &authority).unwrap(), key)
         };
         let (server, server_key) = issue("127.0.0.1");
@@ -185,7 +189,16 @@ impl Pki {
         std::fs::write(dir.path().join("key.pem"), client_key.serialize_pem()).unwrap();
         let key = PrivateKeyDer::try_from(server_key.serialize_der()).unwrap();
         let authority = authority.der().clone();
-        Self { dir, server: (server.der().clone(), key), authority }
+        let server_pem = (server.pem(), server_key.serialize_pem());
+        Self { dir, server: (server.der().clone(), key), server_pem, authority }
+    }
+
+    /// Writes what a dockerd needs to listen with TLS.
+    pub(crate) fn write_server(&self, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::copy(self.dir.path().join("ca.pem"), folder.join("ca.pem")).unwrap();
+        std::fs::write(folder.join("server-cert.pem"), &self.server_pem.0).unwrap();
+        std::fs::write(folder.join("server-key.pem"), &self.server_pem.1).unwrap();
     }
 
     pub(crate) fn folder(&self) -> String {

@@ -7,6 +7,7 @@ mod both;
 mod builds;
 mod doors;
 mod fake;
+mod own;
 mod reach;
 mod standalone;
 mod stops;

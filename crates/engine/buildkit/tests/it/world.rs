@@ -24,7 +24,7 @@ pub(crate) const STORES: [&str; 2] = ["classic", "store"];
 /// How many names are tried until a build comes to one daemon of two.
 pub(crate) const NAMES_MAX: usize = 30;
 
-fn peers_home() -> PathBuf {
+pub(crate) fn peers_home() -> PathBuf {
     std::env::var_os("ASHLAR_PEERS_DIR").unwrap_or("/var/tmp/ashlar-peers".into()).into()
 }
 
@@ -32,17 +32,17 @@ fn peers_home() -> PathBuf {
 pub(crate) fn peers() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../scripts/peers");
-        let started = Command::new(&script)
-            .args(["start", "registry", "store", "classic"])
-            .output()
-            .unwrap_or_else(|e| panic!("{}: {e}; install Debian's python3", script.display()));
-        assert!(
-            started.status.success(),
-            "scripts/peers could not start the daemons (see scripts/setup test): {}",
-            String::from_utf8_lossy(&started.stderr)
-        );
+        script(&["start", "registry", "store", "classic"], &[]);
     });
+}
+
+/// Runs `scripts/peers`.
+pub(crate) fn script(args: &[&str], env: &[(&str, &str)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../scripts/peers");
+    let done = Command::new(&path).args(args).envs(env.iter().copied()).output();
+    let done = done.unwrap_or_else(|e| panic!("{}: {e}; install python3", path.display()));
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "scripts/peers {args:?} (see scripts/setup test): {said}");
 }
 
 /// Returns the address of a daemon of `scripts/peers`.
