@@ -123,7 +123,8 @@ pub(crate) async fn detect(address: &Address) -> Result<Kind, ConnectError> {
         link.write_all(PING).await?;
         link.read_exact(&mut answer).await
     };
-    match asked.await {
+    let read = asked.await;
+    match read {
         Ok(_) if answer == HTTP1_ANSWER => Ok(Kind::Dockerd),
         // A server that does not want our certificate says so only now.
         Err(error) if is_alert(&error) => Err(ConnectError::Handshake(error)),

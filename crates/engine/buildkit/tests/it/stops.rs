@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use ashlar_buildkit::Address;
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, Sink, StepOutcome};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::doors::Door;
+use crate::own::OwnDaemon;
 use crate::world::{Heard, STORES, World, daemon, fresh, registry};
 
 /// How long something may take that must come about.
@@ -26,9 +28,18 @@ fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
 
 /// Says whether a process has this text in its command line.
 fn runs(text: &str) -> bool {
+    !pids(text).is_empty()
+}
+
+/// Returns the processes with this text in their command lines.
+fn pids(text: &str) -> Vec<Pid> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let line = |e: std::fs::DirEntry| std::fs::read(e.path().join("cmdline")).unwrap_or_default();
-    entries.map(line).any(|l| l.windows(text.len()).any(|w| w == text.as_bytes()))
+    let has = |e: &std::fs::DirEntry| {
+        let line = std::fs::read(e.path().join("cmdline")).unwrap_or_default();
+        line.windows(text.len()).any(|w| w == text.as_bytes())
+    };
+    let pid = |e: std::fs::DirEntry| Pid::from_raw(e.file_name().to_str()?.parse().ok()?);
+    entries.filter(has).filter_map(pid).collect()
 }
 
 /// Tells when a line is said.
@@ -118,16 +129,65 @@ fn a_daemon_that_is_lost_in_the_middle_is_replaced_by_another() {
     assert_eq!(world.try_build(&text).unwrap().daemon, daemon("classic"));
 }
 
+#[test]
+fn a_daemon_that_is_told_to_end_leaves_no_outcome_behind() {
+    let own = OwnDaemon::start();
+    let mut world = World::with(vec![own.socket(), daemon("classic")]);
+    world.come_to(&own.socket());
+    let seconds = format!("4{}", std::process::id());
+    let text = format!(
+        "FROM {}/library/busybox\nRUN echo {} >/m; echo up; sleep {seconds} || true\nRUN echo on\n",
+        registry(),
+        fresh()
+    );
+    let up = wait_for(&mut world, "up");
+    let needle = format!("sleep\0{seconds}\0");
+    let made = thread::scope(|scope| {
+        let building = scope.spawn(|| world.try_build(&text));
+        up.recv_timeout(PATIENCE).unwrap();
+        wait_until("the sleep", || runs(&needle));
+        let first = pids(&needle);
+        own.terminate();
+        // What a daemon was doing when it ended may go on.
+        wait_until("the second sleep", || pids(&needle).iter().any(|pid| !first.contains(pid)));
+        end_processes(&needle);
+        building.join().unwrap()
+    });
+    let made = made.unwrap_or_else(|f| panic!("{f:?}\n{:#?}", world.heard.all()));
+    assert_eq!(made.daemon, daemon("classic"));
+    let outcomes = world.heard.outcomes();
+    let good = |o: &StepOutcome| matches!(o, StepOutcome::Ran | StepOutcome::Cached);
+    assert!(outcomes.len() == 3 && outcomes.values().all(good), "{outcomes:?}");
+    // 'on' is the second daemon's only; 'up' was told by both, with a line between that says so.
+    let lines = world.heard.lines();
+    let at = |text: &str| lines.iter().filter(|l| l.contains(text)).count();
+    assert_eq!(
+        (at("begins again"), lines.iter().filter(|l| *l == "up").count()),
+        (1, 2),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_while_it_pulls_is_lost() {
+    let own = OwnDaemon::start();
+    let world = World::with(vec![own.socket()]);
+    // A registry that takes requests and answers none.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!("FROM {}/library/busybox\n", silent.local_addr().unwrap());
+    let failure = thread::scope(|scope| {
+        let building = scope.spawn(|| world.try_build(&text).unwrap_err());
+        let _asked = silent.accept().unwrap();
+        own.terminate();
+        building.join().unwrap()
+    });
+    assert_eq!(failure.kind, FailureKind::Interrupted, "{failure:?}");
+}
+
 /// Ends all processes with this text in their command lines: those of a step of this test.
 fn end_processes(text: &str) {
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let pid = entry.file_name().to_str().and_then(|n| n.parse().ok());
-        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
-            && line.windows(text.len()).any(|w| w == text.as_bytes())
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+    for pid in pids(text) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
