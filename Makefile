@@ -5,6 +5,9 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release/ashlar
 DEBUG := $(TARGET)/debug/ashlar
+# Of the conformance cases, those that `make conformance` also lets BuildKit build by way of Ashlar.
+BUILDKIT_CASES := from-scratch-config-only copy-directory copy-from-later-index heredoc-run ignore-patterns mount-secret-file \
+  run-fails stages-chain
 
 # Installs what is needed, builds Ashlar, and shows a real build, its cache, its log and its image.
 demo: setup-demo
@@ -38,6 +41,7 @@ conformance: setup-test
 	$(CARGO) build --locked --bin ashlar
 	python3 conformance/test_harness.py
 	ASHLAR=$(abspath $(DEBUG)) conformance/check --live 10
+	ASHLAR=$(abspath $(DEBUG)) conformance/check --backend buildkit $(BUILDKIT_CASES)
 	ASHLAR=$(abspath $(DEBUG)) conformance/consumers
 
 # Gives every parser a while of changed inputs; `make fuzz TARGETS=layer SECONDS_EACH=600` for one.

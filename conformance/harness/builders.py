@@ -99,7 +99,8 @@ class Ashlar:
             place.prepare(case, drop_syntax=False)
             command = [str(self.binary), "build", str(place.context), *place.common_options(case), "--data-dir",
                        str(self.data), "--registry-mirror", f"docker.io=http://{self.registry}", *self.options]
-            return _outcome(case, place, command, os.environ)
+            document = _outcome(case, place, command, os.environ)
+        return _with_line_of_case(case, document) if "buildkit" in self.options else document
 
 
 def _outcome(case: Case, place: Workspace, command: list[str], environment: Mapping[str, str]) -> dict:

@@ -26,21 +26,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class Known:
-    """An accepted difference: in which case, at which keys (shell patterns), and why it is right."""
+    """An accepted difference: in which case, at which keys (shell patterns), why it is right, and with which backend."""
 
     case: str
     keys: tuple[str, ...]
     reason: str
+    backend: str = "native"
 
     def covers(self, case: str, difference: Difference) -> bool:
         """True when this entry accepts the difference."""
         return case == self.case and any(fnmatch.fnmatchcase(difference.key, key) for key in self.keys)
 
 
-def load_known() -> list[Known]:
-    """Reads `known-differences.toml`."""
+def load_known(backend: str = "native") -> list[Known]:
+    """Reads `known-differences.toml`: what is accepted of builds by `backend`."""
     entries = tomllib.loads(KNOWN.read_text()).get("difference", [])
-    return [Known(e["case"], tuple(e["keys"]), e["reason"]) for e in entries]
+    known = [Known(**(e | {"keys": tuple(e["keys"])})) for e in entries]
+    return [entry for entry in known if entry.backend == backend]
 
 
 def leaves(value: object, key: str = "") -> dict[str, str]:
