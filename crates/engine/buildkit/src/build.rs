@@ -19,6 +19,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::runtime::Runtime;
 
 use crate::Address;
+use crate::bases;
 use crate::dockerfile::Inputs;
 use crate::failure;
 use crate::patience::Patience;
@@ -112,6 +113,7 @@ impl Buildkit {
     /// daemon is left to run it.
     pub fn build(&self, job: &Job<'_>, cancel: &Cancel) -> Result<Made, Failure> {
         let (build, request) = (job.build, job.dockerfile);
+        bases::check(request, build, job.images)?;
         let logins = build.credentials.values().map(|l| l.password.as_bytes());
         let hidden = build.hidden.values().map(String::as_bytes);
         let secrets = build.secrets.values().map(Vec::as_slice).chain(logins).chain(hidden);

@@ -14,6 +14,7 @@
 
 mod address;
 mod attrs;
+mod bases;
 mod build;
 mod chain;
 mod connect;

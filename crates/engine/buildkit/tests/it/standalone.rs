@@ -83,6 +83,25 @@ fn the_network_that_a_build_sees_is_the_definitions_or_else_the_operators() {
 }
 
 #[test]
+fn a_base_that_only_this_machine_has_is_refused_before_a_daemon_takes_another() {
+    let daemon = Fake::start(At::Unix, Script::default());
+    let world = World::with(vec![daemon.address()]);
+    let made = world.build(DOCKERFILE);
+    let names = ["own:1".parse().unwrap(), "registry.example/own:1".parse().unwrap()];
+    world.images.store().add(&[made.image], &names, None).unwrap();
+    for text in ["FROM own:1\n", "ARG N=own\nFROM $N:1 AS a\n", "FROM x\nCOPY --from=own:1 a b\n"] {
+        let failure = world.try_build(text).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Definition, "{text}");
+        assert!(failure.message.starts_with("'own:1' is an image of this machine"), "{failure:?}");
+        assert!(failure.hint.unwrap().contains("push it"), "{text}");
+    }
+    assert_eq!(daemon.got().len(), 1, "the daemon was not asked");
+    for text in ["FROM docker.io/own:1\n", "FROM registry.example/own:1\n", "FROM own:2\n"] {
+        world.build(text);
+    }
+}
+
+#[test]
 fn a_standalone_daemon_that_dies_in_the_middle_is_replaced_by_another() {
     let dies = Fake::start(At::Unix, ends(End::Dies));
     let other = Fake::start(At::Tcp, Script::default());
