@@ -37,6 +37,11 @@ const LAST_NEWS: Duration = Duration::from_secs(10);
 const TIDY: Duration = Duration::from_secs(10);
 /// Where images lie in a daemon's store until they are here.
 const STORE_NAME: &str = "ashlar-build";
+/// What a Docker daemon with its classic store says when an image without layers is asked for.
+const NO_LAYERS: &str = "empty export";
+/// What to do then.
+const NO_LAYERS_HINT: &str = "a Docker daemon with its classic store keeps images without layers to \
+    itself: build natively, or let the Dockerfile copy something";
 /// The response's keys that name what was made.
 const CONFIG_DIGEST: &str = "containerimage.config.digest";
 
@@ -278,7 +283,9 @@ impl Work<'_> {
             ConnectError::Refused { status, text, .. } => {
                 let text = format!("the daemon does not hand out its image ({status}): {text}");
                 let text = failure::clean(&text, self.masker);
-                Trouble::Failed(Failure::new(FailureKind::Export, text))
+                let mut failure = Failure::new(FailureKind::Export, text);
+                failure.hint = failure.message.contains(NO_LAYERS).then(|| NO_LAYERS_HINT.into());
+                Trouble::Failed(failure)
             }
             other => other.into(),
         });

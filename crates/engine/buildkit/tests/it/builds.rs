@@ -169,6 +169,17 @@ fn an_image_that_a_daemon_does_not_hand_out_is_no_lost_daemon() {
 }
 
 #[test]
+fn an_image_without_layers_comes_back_where_a_daemon_hands_it_out() {
+    let text = format!("FROM scratch\nLABEL m={}\n", fresh());
+    let world = World::on("store");
+    let made = world.build(&text);
+    assert!(made.image.layers.is_empty());
+    let failure = World::on("classic").try_build(&text).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Export);
+    assert!(failure.hint.as_ref().is_some_and(|h| h.contains("without layers")), "{failure:?}");
+}
+
+#[test]
 fn secrets_leave_no_trace() {
     let mut world = World::on("store");
     let needle = format!("needle-{}", fresh());
@@ -207,7 +218,9 @@ fn a_daemons_history_does_not_know_of_our_builds() {
         let door = Door::open(&daemon(store), Behind::Buildkitd, None);
         let world = World::with(vec![daemon(store)]);
         let (value, mark) = (fresh(), fresh());
-        let mut request = Request::text(format!("FROM scratch\nARG A\nLABEL a=$A m={mark}\n"));
+        let base = registry();
+        let text = format!("FROM {base}/library/busybox\nARG A\nRUN echo $A\nLABEL m={mark}\n");
+        let mut request = Request::text(text);
         request.build_args = BTreeMap::from([("A".into(), value.clone())]);
         world.try_request(&request).unwrap();
         let history = format!("{:?}", door.history());
