@@ -60,9 +60,10 @@ async fn groups(tx: &mut Tx, builds: &[BuildId]) -> Result<Groups, Error> {
         let sql = format!(
             "SELECT b.id, k.build, k.scope, k.dialect, k.ended_at, k.log_bytes, k.artifact_bytes, \
              k.spared_until, \
-             CASE WHEN EXISTS (SELECT 1 FROM aliases a WHERE a.target = b.id AND a.promoted = 1) \
-             THEN 1 WHEN EXISTS (SELECT 1 FROM last_good g WHERE g.build = k.build) \
-             THEN 2 ELSE 0 END \
+             CAST(CASE \
+             WHEN EXISTS (SELECT 1 FROM aliases a WHERE a.target = b.id AND a.promoted = 1) THEN 1 \
+             WHEN EXISTS (SELECT 1 FROM last_good g WHERE g.build = k.build) THEN 2 \
+             ELSE 0 END AS BIGINT) \
              FROM builds b JOIN kept k ON k.build = b.position WHERE b.id IN (VALUES {})",
             placeholders(1, piece.len(), 1)
         );
