@@ -1,8 +1,9 @@
 //! What a run is made from: nodes, what they need, and what they do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ashlar_core::Digest;
+use ashlar_records::DEFINITION_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -169,7 +170,8 @@ impl Workflow {
         if self.parallelism == Some(0) {
             return Err(Error::invalid("parallelism", "must be at least 1"));
         }
-        let mut known: BTreeSet<String> = BTreeSet::new();
+        let mut room = DEFINITION_BYTES_MAX;
+        let mut known: BTreeMap<String, bool> = BTreeMap::new();
         let mut last: Option<String> = None;
         for (i, node) in self.nodes.iter_mut().enumerate() {
             if self.sequential
@@ -179,26 +181,32 @@ impl Workflow {
                 node.needs.push(last);
             }
             node.check(&format!("nodes[{i}]"), &known, scope)?;
-            node.fill(&self.arguments, &format!("nodes[{i}]"))?;
+            node.fill(&self.arguments, &format!("nodes[{i}]"), &mut room)?;
             last = Some(node.id.clone());
-            known.insert(node.id.clone());
+            known.insert(node.id.clone(), node.ends_with_a_build());
         }
         Ok(())
     }
 }
 
 impl Node {
-    /// Checks the node; `known` are the ones before it, so that no circle can be.
-    fn check(&self, field: &str, known: &BTreeSet<String>, scope: &str) -> Result<(), Error> {
+    /// Says whether an image may be there once the node has ended.
+    fn ends_with_a_build(&self) -> bool {
+        self.wait && !matches!(self.work, Work::Join)
+    }
+
+    /// Checks the node; `known` are the ones before it, so that no circle can be, and whether each
+    /// ends with a build.
+    fn check(&self, field: &str, known: &BTreeMap<String, bool>, scope: &str) -> Result<(), Error> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         if self.id.is_empty() || self.id.len() > ID_MAX || !self.id.bytes().all(fits) {
             let why = format!("must be 1 to {ID_MAX} letters, digits, '_' and '-'");
             return Err(Error::invalid(format!("{field}.id"), why));
         }
-        if known.contains(&self.id) {
+        if known.contains_key(&self.id) {
             return Err(Error::invalid(format!("{field}.id"), "another node has this id"));
         }
-        if let Some(missing) = self.needs.iter().find(|n| !known.contains(*n)) {
+        if let Some(missing) = self.needs.iter().find(|n| !known.contains_key(*n)) {
             let shown: String = missing.chars().take(ID_MAX).collect();
             let why = format!("there is no node '{shown}' before this one");
             return Err(Error::invalid(format!("{field}.needs"), why));
@@ -208,15 +216,20 @@ impl Node {
             return Err(Error::invalid(format!("{field}.attempts"), why));
         }
         let Work::Build(build) = &self.work else { return Ok(()) };
-        build.check(field, &self.needs)?;
+        build.check(field, &self.needs, known)?;
         crate::submit::check_scope(&build.scope_of(scope, &self.id)).map_err(|_| {
             Error::invalid(format!("{field}.scope"), "is too long or has control characters")
         })
     }
 
-    fn fill(&mut self, arguments: &BTreeMap<String, String>, field: &str) -> Result<(), Error> {
+    fn fill(
+        &mut self,
+        arguments: &BTreeMap<String, String>,
+        field: &str,
+        room: &mut usize,
+    ) -> Result<(), Error> {
         let mut work = serde_json::to_value(&self.work).map_err(Error::internal)?;
-        arguments::fill(&mut work, arguments, field)?;
+        arguments::fill(&mut work, arguments, field, room)?;
         self.work = serde_json::from_value(work)
             .map_err(|e| Error::invalid(field, format!("with its arguments: {e}")))?;
         Ok(())
@@ -224,12 +237,23 @@ impl Node {
 }
 
 impl NodeBuild {
-    fn check(&self, field: &str, needs: &[String]) -> Result<(), Error> {
+    fn check(
+        &self,
+        field: &str,
+        needs: &[String],
+        known: &BTreeMap<String, bool>,
+    ) -> Result<(), Error> {
         match (&self.definition.recipe, &self.on) {
             (Recipe::Workflow(_), _) => {
                 Err(Error::invalid(field, "a node of a run cannot be a run"))
             }
-            (Recipe::OnBuild { .. }, Some(on)) if needs.contains(on) => Ok(()),
+            (Recipe::OnBuild { .. }, Some(on)) if needs.contains(on) => match known.get(on) {
+                Some(true) => Ok(()),
+                _ => {
+                    let why = format!("'{on}' has no image when it ends: it must wait for a build");
+                    Err(Error::invalid(format!("{field}.on"), why))
+                }
+            },
             (_, None) => Ok(()),
             (Recipe::OnBuild { .. }, Some(_)) => {
                 Err(Error::invalid(format!("{field}.on"), "must be one of the nodes it needs"))

@@ -356,7 +356,22 @@ async fn wrong_runs_are_refused_with_the_place(world: World) {
         definition: ashlar_service::Definition::new(Recipe::Workflow(Workflow::default())),
         ..*text.clone()
     }));
+    let on = |base: &str| {
+        let NodeWork::Build(mut on) = build("ok") else { unreachable!() };
+        let (base, id) = (Some(base.to_owned()), BuildId::from_parts(0, [0; 10]));
+        let steps = ashlar_service::frontends::declarative::Definition::new(
+            ashlar_service::frontends::declarative::Base::Image("scratch".into()),
+            Vec::new(),
+        );
+        on.definition.recipe = Recipe::OnBuild { base: id, owner: None, steps };
+        on.on = base;
+        NodeWork::Build(on)
+    };
+    let mut unwaited = node("a", &[], build("ok"));
+    unwaited.wait = false;
     let cases = [
+        (vec![node("a", &[], NodeWork::Join), node("b", &["a"], on("a"))], "nodes[1].on"),
+        (vec![unwaited, node("b", &["a"], on("a"))], "nodes[1].on"),
         (vec![], "nodes"),
         (vec![node("a", &["b"], NodeWork::Join), node("b", &[], NodeWork::Join)], "nodes[0].needs"),
         (vec![node("a", &[], NodeWork::Join), node("a", &[], NodeWork::Join)], "nodes[1].id"),
@@ -369,6 +384,14 @@ async fn wrong_runs_are_refused_with_the_place(world: World) {
         let error = service.submit(service.admin(), run_of(nodes)).await.unwrap_err();
         assert!(matches!(&error, Error::Invalid { field, .. } if field == place), "{error}");
     }
+    // A request of a few kilobytes that would be gigabytes.
+    let NodeWork::Build(mut text) = build("ok") else { unreachable!() };
+    text.definition.tags = vec!["${args.long}".repeat(3000)];
+    let nodes = (0..100).map(|i| node(&format!("n{i}"), &[], NodeWork::Build(text.clone())));
+    let arguments = [("long".to_owned(), "x".repeat(10_000))].into();
+    let workflow = Workflow { nodes: nodes.collect(), arguments, ..Workflow::default() };
+    let error = service.submit(service.admin(), request(workflow)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     let mut plain = run_of(vec![node("a", &[], NodeWork::Join)]);
     plain.kind = BuildKind::Build;
     assert_eq!(
