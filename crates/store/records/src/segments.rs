@@ -246,13 +246,16 @@ impl Mover {
             Err(Error::NoSuchBuild(_)) => return Ok(()),
             other => other?,
         };
+        if !is_wanted(&mut tx, self.position).await? {
+            return Ok(());
+        }
         let mut rows = Vec::with_capacity(moved.len());
         for frame in moved {
             let Place { number, count, time } = frame.place;
             let sql = "DELETE FROM entries WHERE build = $1 AND number >= $2 AND number < $3";
             let gone = tx.run(sql, args![self.position, number, number + count]).await?;
             if gone != frame.rows {
-                // Another server has moved them, or the log was removed.
+                // Another server has moved them.
                 return Ok(());
             }
             let pointer = Pointer { segment: digest, offset: frame.offset, length: frame.length };
@@ -284,6 +287,17 @@ impl Between {
         let at = self.times.partition_point(|t| *t <= from);
         until > self.known_until || self.times.get(at).is_some_and(|t| *t < until)
     }
+}
+
+/// Says whether a log is to be moved still. Retention may have removed it while its segment was
+/// being put together: the emptied rows are as many as the full ones were, and the text must not
+/// come back. To be asked under the lock of the build's scope.
+async fn is_wanted(tx: &mut Tx, position: i64) -> Result<bool, Error> {
+    let sql = "SELECT 1 FROM ended_logs WHERE build = $1";
+    if tx.maybe(sql, args![position]).await?.is_none() {
+        return Ok(false);
+    }
+    Ok(kept::read(tx, position).await?.is_none_or(|kept| kept.log_bytes.is_some()))
 }
 
 /// Says that a build's log is to be moved.

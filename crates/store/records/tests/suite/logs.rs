@@ -9,8 +9,8 @@ use ashlar_core::journal::{Entry, Event, Level, LogText, Record, Sink, Stream, S
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest};
 use ashlar_records::{
-    Error, JournalWriter, SEARCHED_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentBlobs, Store, TimeRange,
-    Writer,
+    Error, JournalWriter, LetGo, SEARCHED_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentBlobs, Store,
+    TimeRange, What, Why, Writer,
 };
 
 use crate::common::{
@@ -27,6 +27,7 @@ crate::on_both! {
     logs_are_searched_in_rows_and_segments;
     a_damaged_segment_is_an_error;
     a_log_without_end_takes_bounded_memory;
+    a_log_that_retention_removed_stays_removed;
 }
 
 /// A blob store in memory that may be told to fail.
@@ -387,4 +388,39 @@ async fn a_log_without_end_takes_bounded_memory(db: Database) {
     assert_eq!(reader.await.unwrap(), total);
     let growth = status("VmHWM:").saturating_sub(before) / 1024;
     assert!(growth < GROWTH_MIB_MAX, "the process grew by {growth} MiB");
+}
+
+/// Retention that removes a log while its segment is put away.
+struct Removing {
+    memory: Memory,
+    store: Store,
+    build: BuildId,
+}
+
+impl SegmentBlobs for Removing {
+    fn put(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let gone = self.store.let_go(self.build, What::Log, Why::Age, ashlar_records::now());
+        let gone = tokio::runtime::Handle::current().block_on(gone);
+        assert_eq!(gone.map_err(io::Error::other)?, LetGo::Gone);
+        self.memory.put(digest, bytes)
+    }
+
+    fn get(&self, digest: &Digest, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        self.memory.get(digest, offset, length)
+    }
+}
+
+async fn a_log_that_retention_removed_stays_removed(db: Database) {
+    let build = ended(&db.store).await;
+    let (memory, store) = (Memory::default(), db.store.clone());
+    let removing = Arc::new(Removing { memory, store, build });
+    let store = db.store.clone().with_segments(removing.clone());
+    move_all(&store).await;
+    assert_eq!(removing.memory.len(), 1);
+    // Another process remembers nothing of the rows.
+    let other = Store::open(&db.place).await.unwrap().with_segments(removing);
+    let said = |e: &&Entry| matches!(&e.event, Event::Log(line) if !line.text.is_empty());
+    assert_eq!(whole(&other, build).await.iter().filter(said).count(), 0);
+    assert!(other.held_blobs(None, 99).await.unwrap().is_empty());
+    check_fold(&other, build).await;
 }
