@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ashlar_oci::EgressRule;
 use clap::Args;
 
 use super::serve::LogFormat;
@@ -38,6 +39,12 @@ pub(crate) struct NodeArgs {
     #[arg(long, env = "ASHLAR_DRAIN", value_name = "TIME", value_parser = values::duration,
           default_value = "30s")]
     pub(crate) drain: Duration,
+    /// Host that builds may reach although it is this machine or its link: HOST, HOST:PORT, or a
+    /// network in CIDR. Loopback, link-local and cloud metadata addresses are refused to base images,
+    /// ADD, git and pushes otherwise, but for --plain-http hosts, and for --registry-mirror ones to
+    /// read from (repeatable)
+    #[arg(long, env = "ASHLAR_EGRESS_ALLOW", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) egress_allow: Vec<EgressRule>,
     /// Form of the process' own log
     #[arg(long, env = "ASHLAR_LOG_FORMAT", value_enum, value_name = "FORM",
           default_value_t = LogFormat::Pretty)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ashlar_api::{ApiOptions, Apps, TrustedProxies, apps, serve};
-use ashlar_oci::RegistrySettings;
+use ashlar_oci::{Egress, RegistrySettings};
 use ashlar_service::{Service, ServiceConfig, TokenText};
 use axum::Router;
 use tokio::net::TcpListener;
@@ -162,6 +162,7 @@ pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<Servic
         mirrors: settings.mirrors.clone(),
         plain_http: settings.plain_http.clone(),
         ca_bundle: settings.ca_bundle.clone(),
+        egress: Egress::guarded(args.egress_allow.iter().cloned()),
         ..RegistrySettings::default()
     };
     config.ca_bundle.clone_from(&settings.ca_bundle);

@@ -8,6 +8,7 @@ mod cluster;
 mod crashes;
 mod disk;
 mod images;
+mod limits;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outputs;

@@ -112,3 +112,32 @@ fn logins_come_from_the_user_and_a_refused_push_fails_the_build() {
     let found = Command::new("grep").args(["-rl", "--", LOGIN]).arg(world.path("server")).output();
     assert_eq!(String::from_utf8_lossy(&found.unwrap().stdout), "");
 }
+
+#[test]
+fn a_mirror_is_read_from_and_written_to_only_when_it_is_named_for_that() {
+    let world = World::empty();
+    let registry = Registry::start(false);
+    let local = Server::start(&world);
+    let base = format!("{}/library/base:1", registry.host);
+    local.build(&world, DOCKERFILE, &["-t", &base, "--push"]).ok();
+    drop(local);
+
+    let other = World::empty();
+    let mirror = format!("docker.io=http://{}", registry.host);
+    let server = Server::start_guarded(&other, &["--registry-mirror", &mirror]);
+    for from in ["base:1", &*base] {
+        let dockerfile = format!("FROM {from}\nRUN cat /x\n");
+        server.build(&other, &dockerfile, &["--no-cache"]).ok();
+    }
+    let poison = format!("{}/library/busybox:1", registry.host);
+    let said = server.build(&other, "FROM base:1\nRUN true\n", &["-t", &poison, "--push"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("which builds do not reach"), "{said:?}");
+    assert!(!registry.holds("library/busybox", "1"));
+    drop(server);
+
+    let named = Server::start_guarded(&other, &["--plain-http", &registry.host]);
+    let dockerfile = format!("FROM {base}\nRUN true\n");
+    named.build(&other, &dockerfile, &["-t", &poison, "--push"]).ok();
+    assert!(registry.holds("library/busybox", "1"));
+}

@@ -28,8 +28,16 @@ impl Drop for Server {
     }
 }
 
-/// Returns a command that serves the world's folder `server` on an address.
+/// Returns a command that serves the world's folder `server` on an address. Builds may reach
+/// loopback, where the registries of tests are.
 fn serve(world: &World, listen: &str) -> Command {
+    let mut command = serve_guarded(world, listen);
+    command.args(["--egress-allow", "127.0.0.1"]);
+    command
+}
+
+/// Does so as it is without settings.
+fn serve_guarded(world: &World, listen: &str) -> Command {
     let dir = world.path("server");
     let dir = dir.to_str().unwrap();
     let mut command = world.command(&["serve", "--data-dir", dir, "--listen", listen]);
@@ -51,6 +59,15 @@ impl Server {
     pub(crate) fn start_bare(world: &World) -> Self {
         let mut server = Self { child: None, url: String::new() };
         server.spawn(serve(world, "127.0.0.1:0"));
+        server
+    }
+
+    /// Starts a server with no image whose builds go where they go by default.
+    pub(crate) fn start_guarded(world: &World, args: &[&str]) -> Self {
+        let mut server = Self { child: None, url: String::new() };
+        let mut command = serve_guarded(world, "127.0.0.1:0");
+        command.args(args);
+        server.spawn(command);
         server
     }
 

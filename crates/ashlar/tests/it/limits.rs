@@ -1,0 +1,41 @@
+//! What a server keeps from its tenants: its own machine.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use crate::server::Server;
+use crate::world::World;
+
+/// Asserts that nobody has connected.
+fn assert_untouched(service: &TcpListener) {
+    service.set_nonblocking(true).unwrap();
+    assert_eq!(service.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn builds_do_not_reach_the_servers_own_machine() {
+    let world = World::empty();
+    let server = Server::start_guarded(&world, &[]);
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port();
+    for host in ["127.0.0.1", "localhost"] {
+        let place = format!("{host}:{port}");
+        let git = format!("FROM scratch\nADD http://{place}/a.git#main /git\n");
+        for dockerfile in [
+            format!("FROM scratch\nADD http://{place}/secret /x\n"),
+            format!("FROM {place}/team/app:1\n"),
+            git,
+        ] {
+            let said = server.build(&world, &dockerfile, &[]);
+            assert_eq!(said.code, Some(1), "{dockerfile}: {said:?}");
+            assert!(said.err.contains("which builds do not reach"), "{dockerfile}: {said:?}");
+            assert!(said.err.contains("--egress-allow"), "{dockerfile}: {said:?}");
+        }
+        world.file("file", "x");
+        let name = format!("{place}/team/app:1");
+        let said = server.build(&world, "FROM scratch\nCOPY file /\n", &["-t", &name, "--push"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains("which builds do not reach"), "{said:?}");
+    }
+    assert_untouched(&service);
+}
