@@ -223,7 +223,7 @@ fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
     let root = engine.dir().root().to_owned();
     let lock = lock(&root)?;
     let keys = match &config.secrets_key {
-        Some(text) => KeyRing::parse(text)?,
+        Some(text) => KeyRing::parse(text).map_err(|e| Error::invalid("ASHLAR_SECRETS_KEY", e))?,
         None => KeyRing::load_or_create(&root.join("secrets.key"))?,
     };
     let native = config.executor.clone();

@@ -47,9 +47,11 @@ pub(crate) fn load(data_dir: &Path, given: Option<TokenText>) -> Result<TokenTex
 
 fn checked(text: &str, place: &str) -> Result<TokenText, Error> {
     if text.len() < TOKEN_BYTES_MIN || text.contains(char::is_whitespace) {
-        let why =
-            format!("the admin token in {place} needs {TOKEN_BYTES_MIN} bytes without blanks");
-        return Err(Error::internal(why));
+        let why = format!(
+            "the admin's token has {TOKEN_BYTES_MIN} bytes or more and no blanks; \
+             set another one, or none to have one made"
+        );
+        return Err(Error::invalid(place, why));
     }
     Ok(TokenText::new(text.to_owned()))
 }
@@ -69,6 +71,14 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let given = TokenText::new("a-given-token".into());
         assert_eq!(load(dir.path(), Some(given.clone())).unwrap(), given);
-        assert!(load(dir.path(), Some(TokenText::new("short".into()))).is_err());
+        for bad in ["short", "with a blank in it"] {
+            let error = load(dir.path(), Some(TokenText::new(bad.into()))).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+            let text = error.public();
+            assert!(text.starts_with("ASHLAR_TOKEN: ") && text.contains("8 bytes"), "{text}");
+        }
+        std::fs::write(path(dir.path()), "short").unwrap();
+        let text = load(dir.path(), None).unwrap_err().public();
+        assert!(text.starts_with(path(dir.path()).to_str().unwrap()), "{text}");
     }
 }

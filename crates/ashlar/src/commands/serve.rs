@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ashlar_api::{ApiOptions, Apps, TrustedProxies, apps, serve};
 use ashlar_oci::{Egress, RegistrySettings};
-use ashlar_service::{Service, ServiceConfig, TokenText};
+use ashlar_service::{Error, ErrorKind, Service, ServiceConfig, TokenText};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 use super::worker::is_postgres;
-use super::{supervisor, usage};
+use super::{Usage, supervisor, usage};
 use crate::cli::serve::{Expose, LogFormat, ServeArgs};
 use crate::cli::worker::NodeArgs;
 use crate::output::note;
@@ -53,7 +53,7 @@ fn dialects(service: &Arc<Service>) -> Vec<(&'static str, Router)> {
 async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<ExitCode> {
     let traces = Traces::start()?;
     config.observer = traces.observer();
-    let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
+    let service = Service::open(config).await.map_err(unusable)?;
     let options = ApiOptions {
         requests_per_second: args.requests_per_second,
         dialects: dialects(&service),
@@ -89,6 +89,14 @@ async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<
 /// Returns how long the end may take once a signal has come: what follows it, one after the other.
 pub(super) fn end_max(service: &Service) -> Duration {
     service.drain_max() + CLOSE_MAX + FLUSH_MAX + THREADS_MAX
+}
+
+/// Says why the service cannot be opened; a setting that is wrong is bad usage.
+pub(super) fn unusable(error: Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Invalid => Usage(error.public()).into(),
+        _ => anyhow::anyhow!(error.internal_text()),
+    }
 }
 
 fn announce(service: &Service, listener: &TcpListener) -> Result<()> {

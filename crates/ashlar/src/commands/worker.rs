@@ -8,7 +8,8 @@ use ashlar_service::{Service, ServiceConfig};
 use tokio::sync::watch;
 
 use super::serve::{
-    CLOSE_MAX, THREADS_MAX, end_max, ended, listen, node_config, start_log, wait_for_signal,
+    CLOSE_MAX, THREADS_MAX, end_max, ended, listen, node_config, start_log, unusable,
+    wait_for_signal,
 };
 use super::{supervisor, usage};
 use crate::cli::worker::WorkerArgs;
@@ -51,7 +52,7 @@ async fn run_until_signal(mut config: ServiceConfig, args: WorkerArgs) -> Result
     let traces = Traces::start()?;
     config.observer = traces.observer();
     let slots = config.slots;
-    let service = Service::open(config).await.map_err(|e| anyhow::anyhow!(e.internal_text()))?;
+    let service = Service::open(config).await.map_err(unusable)?;
     let (stop, stopped) = watch::channel(false);
     let mut listener = None;
     if let Some(address) = args.listen {

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use crate::server::Server;
-use crate::world::World;
+use crate::world::{Said, World};
 
 /// Asserts that nobody has connected.
 fn assert_untouched(service: &TcpListener) {
@@ -38,4 +39,15 @@ fn builds_do_not_reach_the_servers_own_machine() {
         assert!(said.err.contains("which builds do not reach"), "{said:?}");
     }
     assert_untouched(&service);
+}
+
+#[test]
+fn a_short_token_is_bad_usage_that_names_the_variable() {
+    let world = World::empty();
+    let mut command = world.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let said =
+        Said::of(command.env("ASHLAR_TOKEN", "short").stdin(Stdio::null()).output().unwrap());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("ASHLAR_TOKEN: ") && said.err.contains("8 bytes"), "{said:?}");
+    assert!(!said.err.contains("something in the service broke"), "{said:?}");
 }
