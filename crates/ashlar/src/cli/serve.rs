@@ -23,7 +23,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true)]
     pub(crate) database: Option<String>,
     /// Address of this server for links that are made with no request at hand, such as those in
-    /// commit statuses [default: the address that it listens on]
+    /// commit statuses; links in answers lead to where the request came from [default: the address
+    /// that it listens on, when that is one address and port]
     #[arg(long, env = "ASHLAR_PUBLIC_URL", value_name = "URL")]
     pub(crate) public_url: Option<PublicUrl>,
     /// Network of a proxy whose Forwarded and X-Forwarded-* headers count, in CIDR (repeatable)

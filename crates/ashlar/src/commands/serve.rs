@@ -101,6 +101,9 @@ pub(super) fn unusable(error: Error) -> anyhow::Error {
 
 fn announce(service: &Service, listener: &TcpListener) -> Result<()> {
     note(format!("listening on http://{}", listener.local_addr()?));
+    if let Some(link) = service.public_link("/") {
+        note(format!("links that are made with no request lead to {link}"));
+    }
     match service.token_path() {
         Some(path) => note(format!("the admin token is in {}", path.display())),
         None => note("the admin token is the one in ASHLAR_TOKEN"),
@@ -156,10 +159,18 @@ fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
     }
     config.database.clone_from(&args.database);
     config.retention = args.retention.unwrap_or_default();
-    let public = args.public_url.as_ref().map(ToString::to_string);
-    config.public_url = Some(public.unwrap_or_else(|| format!("http://{}", args.listen)));
+    config.public_url = public_url(args);
     config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
     Ok(config)
+}
+
+/// Returns the address for links: what was set, else the one that it listens on, unless that is
+/// every address or a port that is not known yet.
+fn public_url(args: &ServeArgs) -> Option<String> {
+    let listen = args.listen;
+    let is_one = !listen.ip().is_unspecified() && listen.port() != 0;
+    let set = args.public_url.as_ref().map(ToString::to_string);
+    set.or_else(|| is_one.then(|| format!("http://{listen}")))
 }
 
 /// Returns the settings that servers and workers share.

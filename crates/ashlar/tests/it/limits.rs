@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::process::Stdio;
 
+use crate::serve;
 use crate::server::Server;
 use crate::world::{Said, World};
 
@@ -50,4 +51,17 @@ fn a_short_token_is_bad_usage_that_names_the_variable() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.err.contains("ASHLAR_TOKEN: ") && said.err.contains("8 bytes"), "{said:?}");
     assert!(!said.err.contains("something in the service broke"), "{said:?}");
+}
+
+#[test]
+fn links_without_a_request_lead_to_the_public_address() {
+    let world = World::empty();
+    let args = ["--public-url", "https://builds.example.com/a/", "--slots", "0"];
+    let mut server = serve::Server::start(&world, &args, &[]);
+    let line = server.line();
+    assert!(line.contains("lead to https://builds.example.com/a/"), "{line}");
+    // A port that is not known before it listens is no address.
+    let mut server = serve::Server::start(&world, &["--data-dir", "other", "--slots", "0"], &[]);
+    let line = server.line();
+    assert!(!line.contains("lead to"), "{line}");
 }

@@ -48,6 +48,13 @@ impl Server {
         answer
     }
 
+    /// Reads the next line of its log.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.log.read_line(&mut line).unwrap();
+        line
+    }
+
     /// Sends JSON with one more header.
     pub(crate) fn post(&self, path: &str, header: &str, body: &str) -> String {
         let rest = format!(
