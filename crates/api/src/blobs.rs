@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::app::Shared;
@@ -83,20 +84,28 @@ pub(crate) async fn upload(
 ) -> Result<Response, Problem> {
     let digest = params::digest(&digest)?;
     let part = part(request.headers())?;
+    let place = match shared.service.upload_place(&actor).await {
+        Ok(place) => place,
+        Err(error) => {
+            ashlar_http::discard(request.into_body(), REFUSED_BYTES_MAX).await;
+            return Err(error.into());
+        }
+    };
     let stream = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let mut reader = SyncIoBridge::new(StreamReader::new(stream));
     let take = move || {
         let upload = shared.service.begin_blob(&actor, digest);
         let received = upload.and_then(|upload| receive(upload, &mut reader, part));
-        if received.is_err() {
-            // A client that still sends would see a broken connection instead of the reason.
-            let mut rest = std::io::Read::take(&mut reader, REFUSED_BYTES_MAX);
-            let _ = std::io::copy(&mut rest, &mut std::io::sink());
-        }
-        received
+        drop(place);
+        (received, reader.into_inner())
     };
-    let status = tokio::task::spawn_blocking(take).await.map_err(Error::internal)??;
-    Ok(status.into_response())
+    let (received, rest) = tokio::task::spawn_blocking(take).await.map_err(Error::internal)?;
+    if received.is_err() {
+        // A client that still sends would see a broken connection instead of the reason.
+        let mut rest = rest.take(REFUSED_BYTES_MAX);
+        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    }
+    Ok(received?.into_response())
 }
 
 /// A part of a blob: its first byte, and the whole size when it is known.

@@ -3,7 +3,7 @@
 use std::io;
 
 use ashlar_core::Digest;
-use ashlar_service::{Actor, ContextManifest, Error};
+use ashlar_service::{Actor, ContextManifest, Error, Role};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -31,10 +31,11 @@ pub(crate) async fn put(
     Caller(actor): Caller,
     request: Request,
 ) -> Result<(StatusCode, Json<Kept>), Problem> {
+    actor.needs(Role::Developer)?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let digest = match kind.unwrap_or("").split(';').next().unwrap_or("").trim() {
         "application/json" => {
-            let body = list(request.into_body()).await?;
+            let body = whole(request.into_body(), "the list", LIST_BYTES_MAX).await?;
             let manifest: ContextManifest =
                 serde_json::from_slice(&body).map_err(|e| Problem::invalid("body", e))?;
             shared.service.put_context(&actor, manifest).await?
@@ -51,11 +52,18 @@ pub(crate) async fn put(
     Ok((StatusCode::CREATED, Json(Kept { digest: digest.to_string() })))
 }
 
-async fn list(body: Body) -> Result<Bytes, Problem> {
-    axum::body::to_bytes(body, LIST_BYTES_MAX).await.map_err(|_| {
-        let (what, max) = ("the list".to_owned(), LIST_BYTES_MAX as u64);
-        Error::TooLarge { what, max, unit: "bytes" }.into()
-    })
+/// Reads a body into memory; says why it cannot be had.
+pub(crate) async fn whole(body: Body, what: &str, most: usize) -> Result<Vec<u8>, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(piece) = stream.try_next().await.map_err(|e| Problem::invalid("body", e))? {
+        if bytes.len() + piece.len() > most {
+            let (what, max) = (what.to_owned(), most as u64);
+            return Err(Error::TooLarge { what, max, unit: "bytes" }.into());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
 }
 
 /// Keeps the context in a stream of an archive's bytes.
@@ -68,6 +76,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Send,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let place = shared.service.upload_place(actor).await?;
     // The field of a form borrows the form, so its bytes go through a pipe to the thread.
     let (reader, writer) = tokio::io::duplex(PIPE_BYTES);
     let (service, actor) = (shared.service.clone(), actor.clone());
@@ -76,6 +85,7 @@ where
         let kept = service.put_context_tar(&actor, &mut archive)?;
         // What follows the archive is read too, so that the client is not cut off.
         io::copy(&mut archive, &mut io::sink()).map_err(|e| Error::invalid("context", e))?;
+        drop(place);
         Ok::<_, Error>(kept)
     });
     let send = async move {
@@ -88,6 +98,9 @@ where
     let kept = kept.map_err(Error::internal)?;
     match (sent, kept) {
         // A broken pipe only says that the thread has given up; why, it says itself.
+        (Err(error), Err(_)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Problem::invalid("body", error))
+        }
         (_, Err(error)) => Err(error.into()),
         (Err(error), Ok(_)) => Err(Problem::invalid("body", error)),
         (Ok(_), Ok(digest)) => Ok(digest),

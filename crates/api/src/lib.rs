@@ -30,6 +30,6 @@ mod web;
 mod workflows;
 
 pub use app::{ApiOptions, Apps, app, apps, health_app};
-pub use ashlar_http::{PublicUrl, TrustedProxies, serve};
+pub use ashlar_http::{Patience, PublicUrl, TrustedProxies, serve, serve_with};
 pub use openapi::document;
 pub use problem::Problem;

@@ -2,6 +2,7 @@
 //! ([`Origin`], behind proxies too), a listener whose connections end ([`serve()`]), and the
 //! numbers of requests ([`Requests`]).
 
+mod body;
 mod forwarded;
 mod origin;
 mod proxies;
@@ -9,8 +10,9 @@ mod public;
 mod requests;
 mod server;
 
+pub use body::discard;
 pub use origin::{Origin, Scheme};
 pub use proxies::{ProxyError, TrustedProxies};
 pub use public::{PublicUrl, PublicUrlError};
 pub use requests::Requests;
-pub use server::serve;
+pub use server::{Patience, serve, serve_with};

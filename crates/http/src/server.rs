@@ -20,12 +20,32 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
 
+use crate::body::Patient;
+
 /// Connections of one listener at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 16_384;
 /// How long a client may take over a request's head, and be silent between requests.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a client may be silent in the middle of a request's body.
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long to wait when no connection can be accepted, for example without file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long clients are waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For a request's head, and between requests.
+    pub head: Duration,
+    /// For the next bytes of a request's body.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    /// A minute for each.
+    fn default() -> Self {
+        Self { head: HEAD_TIME_MAX, body: BODY_SILENCE_MAX }
+    }
+}
 
 /// Serves a router until `shutdown` is over. Requests under way may then go on for `grace`; after
 /// that their connections are closed.
@@ -38,6 +58,20 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
     grace: Duration,
 ) -> io::Result<()> {
+    serve_with(listener, router, shutdown, grace, Patience::default()).await
+}
+
+/// Serves a router as [`serve`] does, and waits for clients as long as is said.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_with(
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+    grace: Duration,
+    patience: Patience,
+) -> io::Result<()> {
     let closing = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -48,7 +82,7 @@ pub async fn serve(
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 match accepted {
                     Ok((stream, peer)) => {
-                        let one = connection(stream, peer, router.clone(), closing.subscribe());
+                        let one = connection(stream, peer, router.clone(), closing.subscribe(), patience);
                         connections.spawn(one);
                     }
                     Err(error) if is_of_one_connection(&error) => {}
@@ -80,15 +114,17 @@ async fn connection(
     peer: SocketAddr,
     router: Router,
     mut closing: watch::Receiver<bool>,
+    patience: Patience,
 ) {
     // Answers are small and come in pieces that somebody waits for.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        answer(router.clone(), request.map(axum::body::Body::new))
+        let patient = |body| axum::body::Body::new(Patient::new(body, patience.body));
+        answer(router.clone(), request.map(patient))
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(patience.head);
     let connection = builder.serve_connection(TokioIo::new(stream), answer).with_upgrades();
     let mut connection = pin!(connection);
     // The sender outlives the connections.

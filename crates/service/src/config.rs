@@ -10,7 +10,7 @@ use ashlar_native::BuildLimits;
 use ashlar_oci::RegistrySettings;
 use ashlar_records::{LEASE, Retention, TokenText};
 
-use crate::{BuildkitAddress, Executor, Observer};
+use crate::{BuildkitAddress, Executor, Observer, UploadLimits};
 
 /// Builds that one process runs at once: builds wait on networks, so this does not hang on cores.
 pub const SLOTS_DEFAULT: usize = 8;
@@ -54,6 +54,8 @@ pub struct ServiceConfig {
     pub retention: Retention,
     /// How long a drain lets running builds go on.
     pub drain: Duration,
+    /// How many uploads there may be at once.
+    pub uploads: UploadLimits,
     /// Stands in for the native executor.
     pub executor: Option<Arc<dyn Executor>>,
     /// The address for links that are made with no request at hand, without a slash at the end.
@@ -85,6 +87,7 @@ impl ServiceConfig {
             lease: LEASE,
             retention: Retention::default(),
             drain: DRAIN_DEFAULT,
+            uploads: UploadLimits::default(),
             executor: None,
             public_url: None,
             observer: None,

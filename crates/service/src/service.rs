@@ -19,6 +19,7 @@ use crate::contexts::Contexts;
 use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::metrics::Counters;
+use crate::places::Places;
 use crate::retention::RetentionState;
 use crate::segments::Segments;
 use crate::token_file;
@@ -43,6 +44,7 @@ pub struct Service {
     workers: Workers,
     counters: Counters,
     retention: RetentionState,
+    places: Places,
     runs: Runs,
     admin: Actor,
     admin_hash: Digest,
@@ -102,6 +104,7 @@ impl Service {
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,
             retention: RetentionState::default(),
+            places: Places::new(config.uploads),
             runs: Runs::default(),
             admin,
             admin_hash: Digest::of(disk.token.expose()),
@@ -170,6 +173,10 @@ impl Service {
 
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     pub(crate) fn retention_state(&self) -> &RetentionState {

@@ -123,8 +123,7 @@ async fn read(
 ) -> Result<Ask, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     if !kind.starts_with("multipart/form-data") {
-        let body = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await;
-        let body = body.map_err(|_| too_large())?;
+        let body = contexts::whole(request.into_body(), "the body", BODY_BYTES_MAX).await?;
         return serde_json::from_slice(&body).map_err(|e| Problem::invalid("body", e));
     }
     actor.needs(ashlar_service::Role::Developer)?;

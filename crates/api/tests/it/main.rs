@@ -7,6 +7,7 @@
 mod access;
 mod builds;
 mod crash;
+mod limits;
 mod logs;
 mod openapi;
 mod operations;

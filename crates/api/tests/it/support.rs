@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ashlar_api::{ApiOptions, TrustedProxies, app, serve};
+use ashlar_api::{ApiOptions, Patience, TrustedProxies, app, serve_with};
 use ashlar_core::{Platform, Timestamp};
 use ashlar_layers::KnownFiles;
 use ashlar_native::{Engine, EngineConfig};
@@ -92,6 +92,14 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut ServiceConfig)) -> Self {
+        Self::patient(Patience::default(), change).await
+    }
+
+    /// Starts a server that waits for clients only so long.
+    pub(crate) async fn patient(
+        patience: Patience,
+        change: impl FnOnce(&mut ServiceConfig),
+    ) -> Self {
         let data = tempfile::tempdir().unwrap();
         let dir = data.path().to_owned();
         tokio::task::spawn_blocking(move || add_base(&dir)).await.unwrap();
@@ -105,7 +113,8 @@ impl World {
         let proxies = TrustedProxies::new(["127.0.0.2".parse().unwrap()]);
         let options = ApiOptions { proxies, ..ApiOptions::default() };
         let router = app(&service, options).unwrap();
-        tokio::spawn(serve(listener, router, async { drop(stopped.await) }, GRACE));
+        let stopped = async { drop(stopped.await) };
+        tokio::spawn(serve_with(listener, router, stopped, GRACE, patience));
         let admin = Client::new(&url, Some(ADMIN));
         Self { service, url, admin, data, _stop: stop }
     }
@@ -132,6 +141,10 @@ impl Client {
         let policy = reqwest::redirect::Policy::none();
         let http = reqwest::Client::builder().redirect(policy).no_proxy().build().unwrap();
         Self { url: url.to_owned(), token: token.map(str::to_owned), http }
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        self.token.as_deref().unwrap()
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -113,9 +113,13 @@ impl App {
         actor.needs(ashlar_service::Role::Developer)?;
         let blob = BlobId::parse(id)
             .ok_or_else(|| wrong("unknown_blob", "there is no such blob; preflight it".into()))?;
+        let place = self.service.upload_place(actor).await?;
         let (sender, receiver) = mpsc::channel(PIECES_WAITING);
         let (service, owner) = (Arc::clone(&self.service), actor.clone());
-        let write = tokio::task::spawn_blocking(move || receive(&service, &owner, blob, receiver));
+        let write = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            receive(&service, &owner, blob, receiver)
+        });
         let sent = send(body, &sender).await;
         drop(sender);
         let received = write.await.map_err(ApiError::internal)?;

@@ -99,9 +99,13 @@ async fn skip(mut field: Field<'_>) -> Result<(), Refusal> {
 /// Unpacks an archive while it arrives. When it is refused early the rest is still read: a client
 /// that is cut off while it writes never sees why.
 async fn unpacked(context: &Context, mut field: Field<'_>) -> Result<Digest, Refusal> {
+    let place = context.service.upload_place(&context.actor).await?;
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     let (service, actor) = (Arc::clone(&context.service), context.actor.clone());
-    let unpacking = tokio::task::spawn_blocking(move || unpack(&service, &actor, receiver));
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        unpack(&service, &actor, receiver)
+    });
     let mut room = UPLOAD_BYTES_MAX;
     let end = loop {
         match field.chunk().await {
