@@ -55,6 +55,7 @@ mod logs;
 mod maintain;
 mod metrics;
 mod observer;
+mod partial;
 mod places;
 mod promote;
 mod push;

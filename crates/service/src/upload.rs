@@ -1,19 +1,22 @@
 //! Blobs and contexts from clients.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use ashlar_blobs::BlobError;
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, TenantId};
 
 use crate::context::{ENTRIES_MAX, MANIFEST_BYTES_MAX};
+use crate::partial::Partial;
 use crate::{Actor, ContextManifest, Error, Service};
 
 /// The largest blob, in bytes.
 pub(crate) const BLOB_BYTES_MAX: u64 = 32 << 30;
+
+/// How often it is looked at what a tenant's uploads take up together, in bytes written.
+const CHECK_EVERY: u64 = 16 << 20;
 
 /// Which blobs a tenant still has to upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,10 +29,12 @@ pub struct BlobUpload {
     service: Arc<Service>,
     tenant: TenantId,
     digest: Digest,
-    path: PathBuf,
+    partial: Partial,
     /// None: the tenant has the blob already.
     file: Option<File>,
     written: u64,
+    /// Bytes written since the tenant's room was looked at.
+    unchecked: u64,
 }
 
 impl Service {
@@ -98,8 +103,8 @@ impl Service {
     /// Stores bytes for a tenant.
     pub(crate) fn keep_blob(&self, tenant: TenantId, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = self.blobs().put_bytes(bytes)?.digest;
-        self.blobs().keep(&[digest])?;
         self.grants().add(tenant, &[digest])?;
+        self.blobs().keep(&[digest])?;
         Ok(digest)
     }
 
@@ -126,7 +131,8 @@ impl Service {
     /// Begins or resumes an upload. Blocks.
     ///
     /// # Errors
-    /// [`Error::Forbidden`].
+    /// [`Error::Forbidden`]; [`Error::Conflict`] while somebody else uploads the same;
+    /// [`Error::TooLarge`] when the tenant has too much that is not finished.
     pub fn begin_blob(
         self: &Arc<Self>,
         actor: &Actor,
@@ -134,21 +140,22 @@ impl Service {
     ) -> Result<BlobUpload, Error> {
         actor.needs(Role::Developer)?;
         let tenant = actor.tenant.id;
-        let dir = self.config().data_dir.join("uploads").join(tenant.to_string());
-        let path = dir.join(digest.hex());
+        let partial = Partial::new(&self.config().data_dir, tenant, &digest);
         let service = Arc::clone(self);
-        if self.tenant_has(tenant, &digest)? {
-            return Ok(BlobUpload { service, tenant, digest, path, file: None, written: 0 });
-        }
-        fs::create_dir_all(&dir).map_err(Error::internal)?;
-        let mut options = OpenOptions::new();
-        let file = options.create(true).read(true).append(true).mode(0o600).open(&path);
-        let file = file.map_err(Error::internal)?;
-        if file.try_lock().is_err() {
-            return Err(Error::Conflict("the blob is being uploaded by somebody else".into()));
-        }
-        let written = file.metadata().map_err(Error::internal)?.len();
-        Ok(BlobUpload { service, tenant, digest, path, file: Some(file), written })
+        let (file, written) = match self.tenant_has(tenant, &digest)? {
+            true => {
+                // Where servers share a store it may be here only: an earlier try was cut short.
+                self.blobs().keep(&[digest])?;
+                partial.remove()?;
+                (None, 0)
+            }
+            false => {
+                let file = partial.open()?;
+                let written = file.metadata().map_err(Error::internal)?.len();
+                (Some(file), written)
+            }
+        };
+        Ok(BlobUpload { service, tenant, digest, partial, file, written, unchecked: 0 })
     }
 
     /// Keeps a context whose files are all uploaded, and returns its digest.
@@ -235,27 +242,34 @@ impl BlobUpload {
             let what = "the blob".to_owned();
             return Err(Error::TooLarge { what, max: BLOB_BYTES_MAX, unit: "bytes" });
         }
+        self.unchecked += bytes.len() as u64;
+        if self.unchecked >= CHECK_EVERY {
+            self.unchecked = 0;
+            self.partial.check_room()?;
+        }
         file.write_all(bytes).map_err(Error::internal)
     }
 
     /// Checks the digest and makes the blob visible. With another digest everything is thrown
-    /// away.
+    /// away; whatever else fails, all bytes stay, so that the client only has to finish again.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the digest is another. [`Error::Unavailable`] while the blob store
-    /// does not answer: all bytes stay, so that the client only has to finish again.
+    /// does not answer.
     pub fn finish(self) -> Result<(), Error> {
         let Some(mut file) = self.file else { return Ok(()) };
         file.seek(SeekFrom::Start(0)).map_err(Error::internal)?;
         let blobs = self.service.blobs();
-        let kept = match blobs.put_reader(&mut file, Some(&self.digest)) {
-            Ok(_) => {
-                blobs.keep(&[self.digest])?;
-                self.service.grants().add(self.tenant, &[self.digest])
+        match blobs.put_reader(&mut file, Some(&self.digest)) {
+            Ok(_) => {}
+            Err(error @ BlobError::Mismatch { .. }) => {
+                self.partial.remove()?;
+                return Err(error.into());
             }
-            Err(error) => Err(error.into()),
-        };
-        fs::remove_file(&self.path).map_err(Error::internal)?;
-        kept
+            Err(error) => return Err(error.into()),
+        }
+        self.service.grants().add(self.tenant, &[self.digest])?;
+        blobs.keep(&[self.digest])?;
+        self.partial.remove()
     }
 }

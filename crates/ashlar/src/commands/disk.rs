@@ -56,7 +56,9 @@ fn id(kind: &ItemKind) -> String {
         ItemKind::CacheMount(place) | ItemKind::FailedStep(place) => {
             place.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
         }
-        ItemKind::Records | ItemKind::History => kind.word().to_owned(),
+        ItemKind::Records | ItemKind::Uploads | ItemKind::Contexts | ItemKind::History => {
+            kind.word().to_owned()
+        }
     }
 }
 

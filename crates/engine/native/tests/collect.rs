@@ -49,3 +49,23 @@ fn what_a_server_granted_stays_until_no_tenant_has_it() {
     world.engine.collect(&ALL, false).unwrap();
     assert!(!blobs.has(&context).unwrap() && blobs.has(&log).unwrap());
 }
+
+#[test]
+fn what_a_server_keeps_for_clients_is_counted() {
+    let world = World::new();
+    let found = |kind: &ItemKind| {
+        let usage = world.engine.usage().unwrap();
+        usage.items.into_iter().find(|item| item.kind == *kind)
+    };
+    for (folder, kind) in [("uploads", ItemKind::Uploads), ("contexts", ItemKind::Contexts)] {
+        assert!(found(&kind).is_none());
+        let place = world.data().join(folder).join("tenant");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("bytes"), vec![1; 1 << 20]).unwrap();
+        let item = found(&kind).unwrap();
+        assert_eq!((kind.word(), item.holders), (folder, vec![Holder::Always]));
+        assert!(item.bytes >= 1 << 20);
+    }
+    world.engine.collect(&ALL, false).unwrap();
+    assert!(found(&ItemKind::Uploads).is_some());
+}

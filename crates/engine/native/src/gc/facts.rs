@@ -171,10 +171,21 @@ fn always(engine: &Engine) -> io::Result<Vec<Item>> {
         holders: vec![Holder::Always],
         good_for: Use::Cache,
     };
-    Ok(vec![
+    let mut items = vec![
         item(ItemKind::Records, "keys, image names, git repositories", records),
         item(ItemKind::History, "history of builds", history),
-    ])
+    ];
+    // Where no server ever ran there is nothing to say of them.
+    for (kind, folder, name) in [
+        (ItemKind::Uploads, "uploads", "uploads that are not finished"),
+        (ItemKind::Contexts, "contexts", "contexts of a server's builds"),
+    ] {
+        let folder = root.join(folder);
+        if folder.is_dir() {
+            items.push(item(kind, name, measure(&folder)?.0));
+        }
+    }
+    Ok(items)
 }
 
 /// Returns the bytes on disk below a folder, each file once, and when anything in the folder

@@ -34,6 +34,10 @@ pub enum ItemKind {
     FailedStep(std::path::PathBuf),
     /// Cache records and other small files, which are not collected one by one.
     Records,
+    /// Uploads to a server that are not finished, which the server gives up in time.
+    Uploads,
+    /// Contexts that a server has laid out as directories, of which it keeps the last ones.
+    Contexts,
     /// The history of builds.
     History,
 }
@@ -47,6 +51,8 @@ impl ItemKind {
             Self::CacheMount(_) => "cache-mount",
             Self::FailedStep(_) => "failed-step",
             Self::Records => "records",
+            Self::Uploads => "uploads",
+            Self::Contexts => "contexts",
             Self::History => "history",
         }
     }

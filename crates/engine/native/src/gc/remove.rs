@@ -44,7 +44,7 @@ fn remove(engine: &Engine, kind: &ItemKind) -> Result<bool, Failure> {
         }
         ItemKind::CacheMount(place) => engine.cache_mounts().remove(place).map_err(internal),
         ItemKind::FailedStep(place) => fs::remove_dir_all(place).map(|()| true).map_err(internal),
-        ItemKind::Records | ItemKind::History => Ok(false),
+        ItemKind::Records | ItemKind::Uploads | ItemKind::Contexts | ItemKind::History => Ok(false),
     }
 }
 
