@@ -9,7 +9,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, delete, get, post, put};
 
 use crate::around::Around;
-use crate::rate::Rates;
 use crate::{
     artifacts, blobs, builds, contexts, health, openapi, problem, registry, retention, tags,
     tenants, tokens, web, workflows,
@@ -20,9 +19,6 @@ pub(crate) const BODY_BYTES_MAX: usize = 20 << 20;
 /// Settings of the routes.
 #[derive(Default)]
 pub struct ApiOptions {
-    /// Requests per second and tenant, and per address for those who come without a good token;
-    /// no bound when absent.
-    pub requests_per_second: Option<u32>,
     /// Dialects by the word under which they lie.
     pub dialects: Vec<(&'static str, Router)>,
     /// Whose forwarded headers count.
@@ -41,7 +37,6 @@ pub struct Apps {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
-    pub(crate) rates: Arc<Rates>,
 }
 
 /// Returns the routes.
@@ -51,8 +46,7 @@ pub(crate) struct Shared {
 pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> {
     let doors = options.dialects.iter().map(|(word, _)| *word).collect();
     let around = Around::new(service, options.proxies, doors)?;
-    let rates = Arc::new(Rates::new(options.requests_per_second));
-    let mut main = routes(Shared { service: Arc::clone(service), rates });
+    let mut main = routes(Shared { service: Arc::clone(service) });
     for (word, dialect) in &options.dialects {
         main = main.nest(&format!("/{word}"), dialect.clone());
     }
@@ -67,7 +61,7 @@ pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> 
 /// As [`apps`].
 pub fn health_app(service: &Arc<Service>, proxies: TrustedProxies) -> Result<Router, Error> {
     let around = Around::new(service, proxies, Vec::new())?;
-    let shared = Shared { service: Arc::clone(service), rates: Arc::new(Rates::new(None)) };
+    let shared = Shared { service: Arc::clone(service) };
     let router = watched().fallback(problem::no_route).with_state(shared);
     Ok(around.all(router))
 }

@@ -1,7 +1,6 @@
 //! Who a request comes from.
 
-use ashlar_http::Origin;
-use ashlar_service::{Actor, Error};
+use ashlar_service::Actor;
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request::Parts};
 use base64::Engine as _;
@@ -12,7 +11,7 @@ use crate::app::Shared;
 
 /// Names the tenant that an admin acts for.
 pub(crate) const TENANT_HEADER: &str = "ashlar-tenant";
-const NO_TOKEN: Error = Error::Unauthorized("send a token: 'Authorization: Bearer TOKEN'");
+const NO_TOKEN: &str = "send a token: 'Authorization: Bearer TOKEN'";
 
 /// The actor of a request that came with a good token.
 pub(crate) struct Caller(pub(crate) Actor);
@@ -23,12 +22,8 @@ impl FromRequestParts<Shared> for Caller {
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
         let actor = match token(&parts.headers) {
             Some(token) => shared.service.authenticate(&token).await,
-            None => Err(NO_TOKEN),
-        };
-        if matches!(actor, Err(Error::Unauthorized(_))) {
-            shared.rates.check_address(Origin::of(parts).client)?;
-        }
-        let actor = actor?;
+            None => Err(shared.service.unknown(NO_TOKEN)),
+        }?;
         let actor = match parts.headers.get(TENANT_HEADER) {
             None => actor,
             Some(name) => {
@@ -36,7 +31,6 @@ impl FromRequestParts<Shared> for Caller {
                 shared.service.act_for(&actor, name).await?
             }
         };
-        shared.rates.check(actor.tenant.id)?;
         Ok(Self(actor))
     }
 }

@@ -17,7 +17,6 @@ mod health;
 mod openapi;
 mod params;
 mod problem;
-mod rate;
 mod registry;
 mod retention;
 mod rootfs;

@@ -35,10 +35,20 @@ impl Problem {
         Self { kind, title, status: status.as_u16(), detail, field: None, retry_after: None }
     }
 
+    /// Returns when to try again, for the header `Retry-After`.
+    pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
+        self.retry_after.map(seconds)
+    }
+
     /// The request is wrong in a part.
     pub(crate) fn invalid(field: &str, why: impl ToString) -> Self {
         Error::invalid(field, why).into()
     }
+}
+
+/// Writes a time as the header `Retry-After` has it.
+pub(crate) fn seconds(time: Duration) -> HeaderValue {
+    HeaderValue::from(time.as_secs().max(1))
 }
 
 impl From<Error> for Problem {
@@ -65,11 +75,9 @@ impl From<Error> for Problem {
             }
         };
         let mut problem = Self::new(word, title, status, error.public());
-        match error {
-            Error::Invalid { field, .. } => problem.field = Some(field),
-            Error::RateLimited { retry_after } => problem.retry_after = Some(retry_after),
-            Error::Unavailable(_) => problem.retry_after = Some(Duration::from_secs(1)),
-            _ => {}
+        problem.retry_after = error.retry_after();
+        if let Error::Invalid { field, .. } = error {
+            problem.field = Some(field);
         }
         problem
     }
@@ -78,7 +86,7 @@ impl From<Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let retry_after = self.retry_after;
+        let retry_after = self.retry_after();
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
@@ -88,7 +96,7 @@ impl IntoResponse for Problem {
             headers.insert(header::WWW_AUTHENTICATE, scheme);
         }
         if let Some(after) = retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+            headers.insert(header::RETRY_AFTER, after);
         }
         response
     }

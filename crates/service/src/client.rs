@@ -46,8 +46,16 @@ impl ClientInfo {
     }
 
     /// Returns the one of the request at work; an empty one outside of requests.
-    pub(crate) fn current() -> Self {
+    ///
+    /// A task that a door spawns for a request has to be given it again, by
+    /// [`ClientInfo::scope`].
+    pub fn current() -> Self {
         CLIENT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// Says whether there is a request at work.
+    pub(crate) fn is_request() -> bool {
+        CLIENT.try_with(|_| ()).is_ok()
     }
 
     pub(crate) fn trace_parent(&self) -> Option<&str> {

@@ -54,6 +54,9 @@ pub struct ServiceConfig {
     pub retention: Retention,
     /// How long a drain lets running builds go on.
     pub drain: Duration,
+    /// Requests per second and tenant, and per address for those who come without a good token;
+    /// no bound when absent.
+    pub requests_per_second: Option<u32>,
     /// How many uploads there may be at once.
     pub uploads: UploadLimits,
     /// Stands in for the native executor.
@@ -87,6 +90,7 @@ impl ServiceConfig {
             lease: LEASE,
             retention: Retention::default(),
             drain: DRAIN_DEFAULT,
+            requests_per_second: None,
             uploads: UploadLimits::default(),
             executor: None,
             public_url: None,

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use ashlar_records::Error as StoreError;
 
+/// When to try again what is not available now.
+const RETRY_DEFAULT: Duration = Duration::from_secs(1);
+
 /// What kind of error it is; stable. Each door maps it to its own codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -94,6 +97,15 @@ impl Error {
             Self::RateLimited { .. } => ErrorKind::RateLimited,
             Self::Unavailable(_) => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// Returns when the same request may succeed, where that is known.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::Unavailable(_) => Some(RETRY_DEFAULT),
+            _ => None,
         }
     }
 

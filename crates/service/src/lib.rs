@@ -60,6 +60,7 @@ mod places;
 mod promote;
 mod push;
 mod query;
+mod rates;
 mod recipe;
 mod retention;
 mod retry;

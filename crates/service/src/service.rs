@@ -20,6 +20,7 @@ use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::metrics::Counters;
 use crate::places::Places;
+use crate::rates::Rates;
 use crate::retention::RetentionState;
 use crate::segments::Segments;
 use crate::token_file;
@@ -44,6 +45,7 @@ pub struct Service {
     workers: Workers,
     counters: Counters,
     retention: RetentionState,
+    rates: Rates,
     places: Places,
     runs: Runs,
     admin: Actor,
@@ -104,6 +106,7 @@ impl Service {
             workers: Workers::new(disk.worker, config.slots),
             counters: Counters::new()?,
             retention: RetentionState::default(),
+            rates: Rates::new(config.requests_per_second),
             places: Places::new(config.uploads),
             runs: Runs::default(),
             admin,
@@ -173,6 +176,10 @@ impl Service {
 
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     pub(crate) fn places(&self) -> &Places {

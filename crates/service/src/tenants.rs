@@ -56,6 +56,9 @@ impl Service {
         if tenant.id == actor.tenant.id {
             return Ok(actor.clone());
         }
+        if ClientInfo::is_request() {
+            self.count_for(actor.tenant.id, tenant.id)?;
+        }
         let principal = self.principal_or_new(&tenant, &actor.principal.name).await?;
         Ok(Actor { tenant, principal, ..actor.clone() })
     }

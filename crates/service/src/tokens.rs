@@ -15,24 +15,35 @@ impl Service {
     /// Returns who a token stands for. Every dialect takes these tokens as its own credentials.
     ///
     /// # Errors
-    /// [`Error::Unauthorized`] when the token is unknown, expired or revoked.
+    /// [`Error::Unauthorized`] when the token is unknown, expired or revoked;
+    /// [`Error::RateLimited`] when its tenant asks too often, or the address of those whose tokens
+    /// are no good.
     pub async fn authenticate(&self, token: &str) -> Result<Actor, Error> {
+        let Some(actor) = self.holder(token).await? else {
+            return Err(self.unknown("the token is unknown, expired or revoked"));
+        };
+        self.rates().check(actor.tenant.id)?;
+        Ok(actor)
+    }
+
+    /// Returns who holds a token that is good.
+    async fn holder(&self, token: &str) -> Result<Option<Actor>, Error> {
         // Digests are compared, so that the time says nothing about the token.
         if Digest::of(token) == self.admin_hash() {
-            return Ok(self.admin().clone());
+            return Ok(Some(self.admin().clone()));
         }
-        let wrong = Error::Unauthorized("the token is unknown, expired or revoked");
         let Some(token) = self.store().authenticate(token, now()).await? else {
-            return Err(wrong);
+            return Ok(None);
         };
         let tenant = self.store().tenant(token.tenant).await?;
         let principal = self.store().principal(token.principal).await?;
-        match (tenant, principal) {
-            (Some(tenant), Some(principal)) => {
-                Ok(Actor { tenant, principal, role: token.role, token: Some(token.id) })
-            }
-            _ => Err(wrong),
-        }
+        let actor = |(tenant, principal)| Actor {
+            tenant,
+            principal,
+            role: token.role,
+            token: Some(token.id),
+        };
+        Ok(tenant.zip(principal).map(actor))
     }
 
     /// Makes a token for a principal of the actor's tenant, which is made when it is new. The

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::Problem;
+use crate::problem::seconds;
 
 /// Why a registry client gets nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,15 +16,12 @@ pub(super) struct Refusal {
     status: StatusCode,
     code: &'static str,
     message: String,
+    retry_after: Option<HeaderValue>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, code: &'static str, message: &str) -> Self {
-        Self { status, code, message: message.to_owned() }
-    }
-
-    pub(super) fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+        Self { status, code, message: message.to_owned(), retry_after: None }
     }
 
     pub(super) fn unsupported() -> Self {
@@ -67,9 +65,12 @@ impl Refusal {
 
     /// Answers; whoever has no good token is asked for a password.
     pub(super) fn basic(self) -> Response {
+        let unauthorized = self.status == StatusCode::UNAUTHORIZED;
         let mut response = self.into_response();
-        let value = HeaderValue::from_static("Basic realm=\"ashlar\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        if unauthorized {
+            let value = HeaderValue::from_static("Basic realm=\"ashlar\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
         response
     }
 }
@@ -91,7 +92,8 @@ impl From<Error> for Refusal {
                 (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
             }
         };
-        Self { status, code, message }
+        let retry_after = error.retry_after().map(seconds);
+        Self { status, code, message, retry_after }
     }
 }
 
@@ -99,13 +101,18 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, code: "UNKNOWN", message: problem.detail }
+        let retry_after = problem.retry_after();
+        Self { status, code: "UNKNOWN", message: problem.detail, retry_after }
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let error = json!({ "code": self.code, "message": self.message });
-        (self.status, Json(json!({ "errors": [error] }))).into_response()
+        let mut response = (self.status, Json(json!({ "errors": [error] }))).into_response();
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, after);
+        }
+        response
     }
 }

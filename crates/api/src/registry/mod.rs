@@ -25,6 +25,8 @@ use names::Target;
 
 /// The largest manifest that is answered with, in bytes.
 const MANIFEST_BYTES_MAX: u64 = 8 << 20;
+/// What who comes without a token hears.
+const NO_TOKEN: &str = "authentication required";
 /// Seconds after which a client asks for its token again.
 const TOKEN_SECONDS: u64 = 3600;
 
@@ -34,7 +36,7 @@ pub(crate) async fn hello(
     origin: Origin,
     headers: HeaderMap,
 ) -> Response {
-    match caller(&shared, &origin, &headers).await {
+    match caller(&shared, &headers).await {
         Ok(_) => (version(), Json(json!({}))).into_response(),
         Err(refusal) => refusal.with(&origin),
     }
@@ -49,7 +51,7 @@ fn version() -> [(HeaderName, HeaderValue); 1] {
 /// the password: Ashlar's tokens are bearer tokens already.
 pub(crate) async fn token(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let answer = async {
-        let token = auth::token(&headers).ok_or(Refusal::unauthorized())?;
+        let token = auth::token(&headers).ok_or_else(|| shared.service.unknown(NO_TOKEN))?;
         shared.service.authenticate(&token).await.map_err(Refusal::from)?;
         Ok::<_, Refusal>(Json(json!({
             "token": token,
@@ -81,7 +83,7 @@ pub(crate) async fn read(
     headers: HeaderMap,
 ) -> Response {
     let answer = async {
-        let actor = caller(&shared, &origin, &headers).await?;
+        let actor = caller(&shared, &headers).await?;
         if method != Method::GET && method != Method::HEAD {
             return Err(Refusal::unsupported());
         }
@@ -114,17 +116,12 @@ pub(crate) async fn read(
     }
 }
 
-async fn caller(shared: &Shared, origin: &Origin, headers: &HeaderMap) -> Result<Actor, Refusal> {
+async fn caller(shared: &Shared, headers: &HeaderMap) -> Result<Actor, Refusal> {
     let actor = match auth::token(headers) {
-        Some(token) => shared.service.authenticate(&token).await.map_err(Refusal::from),
-        None => Err(Refusal::unauthorized()),
+        Some(token) => shared.service.authenticate(&token).await,
+        None => Err(shared.service.unknown(NO_TOKEN)),
     };
-    if actor.is_err() {
-        shared.rates.check_address(origin.client)?;
-    }
-    let actor = actor?;
-    shared.rates.check(actor.tenant.id)?;
-    Ok(actor)
+    Ok(actor?)
 }
 
 async fn manifest(

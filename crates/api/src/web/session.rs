@@ -76,9 +76,6 @@ pub(super) async fn login(
     match shared.service.authenticate(token).await {
         Ok(_) if plain => with_cookie(&origin, "/", token, COOKIE_SECONDS),
         Ok(_) | Err(Error::Unauthorized(_)) => {
-            if let Err(error) = shared.rates.check_address(origin.client) {
-                return failed(&origin, error);
-            }
             page(StatusCode::UNAUTHORIZED, &Login::wrong(origin))
         }
         Err(error) => failed(&origin, error),
@@ -117,7 +114,12 @@ pub(super) fn failed(origin: &Origin, error: Error) -> Response {
     let problem = crate::Problem::from(error);
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let (prefix, title) = (origin.prefix.clone(), problem.title.to_owned());
-    page(status, &Broken { prefix, title, text: problem.detail })
+    let retry_after = problem.retry_after();
+    let mut response = page(status, &Broken { prefix, title, text: problem.detail });
+    if let Some(after) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, after);
+    }
+    response
 }
 
 /// Shows a template.

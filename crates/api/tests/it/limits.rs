@@ -1,4 +1,4 @@
-//! What clients cannot use up for others.
+//! What clients cannot use up for others: threads, requests.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use ashlar_api::Patience;
 use ashlar_core::Digest;
 use ashlar_service::UploadLimits;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{ADMIN, World};
+use crate::support::{ADMIN, Client, World, send};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -100,4 +103,59 @@ fn stalled_uploads_leave_threads_to_builds() {
         assert_eq!(begun(world.data.path()), limits.all, "and no more uploads than there may be");
         drop(open);
     });
+}
+
+/// Sends requests until one is told to come later.
+async fn slowed(make: impl Fn() -> reqwest::RequestBuilder) -> bool {
+    for _ in 0..200 {
+        let answer = send(make()).await;
+        if answer.status.as_u16() == 429 {
+            assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_door_counts_the_requests_of_a_tenant() {
+    let world = World::with(|config| config.requests_per_second = Some(1)).await;
+    type Make = fn(&Client, &str) -> reqwest::RequestBuilder;
+    let doors: [(&str, Make); 4] = [
+        ("native", |client, _| client.request(Method::GET, "/api/v1/whoami")),
+        ("registry", |client, _| client.request(Method::GET, "/v2/")),
+        ("token", |client, token| {
+            let basic = STANDARD.encode(format!("x:{token}"));
+            client
+                .request(Method::GET, "/v2/token")
+                .header("authorization", format!("Basic {basic}"))
+        }),
+        ("web", |client, token| {
+            client.request(Method::GET, "/").header("cookie", format!("ashlar_token={token}"))
+        }),
+    ];
+    let anonymous = world.client(None);
+    for (name, make) in doors {
+        let tenant = world.admin_of_a_new_tenant(name).await;
+        let client = if matches!(name, "native" | "registry") { &tenant } else { &anonymous };
+        assert!(slowed(|| make(client, tenant.token())).await, "{name}");
+    }
+    // One tenant's bucket is empty, another's is not.
+    world.admin_of_a_new_tenant("fresh").await.get("/api/v1/whoami").await.is(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_are_slow_at_every_door() {
+    for (path, header, value) in [
+        ("/api/v1/whoami", "authorization", "Bearer wrong-token"),
+        ("/v2/", "authorization", "Bearer wrong-token"),
+        ("/v2/token", "authorization", "Basic eDp3cm9uZy10b2tlbg=="),
+        ("/v2/token", "x-none", "none"),
+        ("/", "cookie", "ashlar_token=wrong-token"),
+    ] {
+        let world = World::with(|config| config.requests_per_second = Some(1)).await;
+        let client = world.client(None);
+        let make = || client.request(Method::GET, path).header(header, value);
+        assert!(slowed(make).await, "{path} {header}");
+    }
 }

@@ -123,6 +123,16 @@ impl World {
         Client::new(&self.url, token)
     }
 
+    /// Makes a tenant, and a client that owns it; takes nothing out of the admin's bucket.
+    pub(crate) async fn admin_of_a_new_tenant(&self, name: &str) -> Client {
+        use ashlar_service::Role;
+        let admin = self.service.admin();
+        self.service.add_tenant(admin, name).await.unwrap();
+        let actor = self.service.act_for(admin, name).await.unwrap();
+        let made = self.service.make_token(&actor, name, Role::Owner, "test", None).await.unwrap();
+        self.client(Some(made.1.expose()))
+    }
+
     /// Makes a tenant, and a client with a role in it.
     pub(crate) async fn tenant(&self, name: &str, role: &str) -> Client {
         let made = self.admin.post("/api/v1/tenants", &json!({ "name": name })).await;

@@ -55,7 +55,6 @@ async fn run_until_signal(mut config: ServiceConfig, args: ServeArgs) -> Result<
     config.observer = traces.observer();
     let service = Service::open(config).await.map_err(unusable)?;
     let options = ApiOptions {
-        requests_per_second: args.requests_per_second,
         dialects: dialects(&service),
         proxies: TrustedProxies::new(args.trusted_proxy),
     };
@@ -160,6 +159,7 @@ fn config(settings: &Settings, args: &ServeArgs) -> Result<ServiceConfig> {
     config.database.clone_from(&args.database);
     config.retention = args.retention.unwrap_or_default();
     config.public_url = public_url(args);
+    config.requests_per_second = args.requests_per_second;
     config.admin_token = variable("ASHLAR_TOKEN").map(TokenText::new);
     Ok(config)
 }

@@ -1,4 +1,4 @@
-//! What a server keeps from its tenants: its own machine.
+//! What a server keeps from its tenants: its own machine, and the requests of others.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -64,4 +64,23 @@ fn links_without_a_request_lead_to_the_public_address() {
     let mut server = serve::Server::start(&world, &["--data-dir", "other", "--slots", "0"], &[]);
     let line = server.line();
     assert!(!line.contains("lead to"), "{line}");
+}
+
+#[test]
+fn requests_are_counted_at_the_doors_of_dialects_too() {
+    for (path, token, shape) in [
+        ("/nullspace/v1/templates", true, "\"code\":\"rate_limit_exceeded\""),
+        ("/nullspace/v1/templates", false, "\"code\":\"rate_limit_exceeded\""),
+        ("/polyaxon/api/v1/users/", true, "\"detail\":\"Request was throttled."),
+        ("/polyaxon/api/v1/users/", false, "\"detail\":\"Request was throttled."),
+    ] {
+        let world = World::empty();
+        let args = ["--requests-per-second", "1", "--slots", "0"];
+        let server = serve::Server::start(&world, &args, &[]);
+        let ask = || if token { server.get(path) } else { server.get_as("wrong-token", path) };
+        let slowed = (0..200).map(|_| ask()).find(|said| said.starts_with("HTTP/1.1 429"));
+        let slowed = slowed.unwrap_or_else(|| panic!("{path} is not bounded"));
+        assert!(slowed.contains("\r\nretry-after: "), "{slowed}");
+        assert!(slowed.contains(shape), "{slowed}");
+    }
 }

@@ -48,6 +48,14 @@ impl Server {
         answer
     }
 
+    /// Does so with another token.
+    pub(crate) fn get_as(&self, token: &str, path: &str) -> String {
+        let mut connection = self.send_as(token, &format!("GET {path}"), "\r\n");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// Reads the next line of its log.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
@@ -72,11 +80,15 @@ impl Server {
     }
 
     fn send(&self, what: &str, rest: &str) -> TcpStream {
+        self.send_as(TOKEN, what, rest)
+    }
+
+    fn send_as(&self, token: &str, what: &str, rest: &str) -> TcpStream {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         let scheme = if what.contains(" /polyaxon/") { "Token" } else { "Bearer" };
         let request = format!(
-            "{what} HTTP/1.1\r\nhost: {}\r\nauthorization: {scheme} {TOKEN}\r\n\
+            "{what} HTTP/1.1\r\nhost: {}\r\nauthorization: {scheme} {token}\r\n\
              connection: close\r\n{rest}",
             self.address
         );

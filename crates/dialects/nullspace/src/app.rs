@@ -6,7 +6,7 @@ use ashlar_core::Timestamp;
 use ashlar_service::{Actor, DialectStore, Service};
 
 use crate::DIALECT;
-use crate::errors::{Answer, ApiError};
+use crate::errors::Answer;
 use crate::logs::Positions;
 
 /// How often a change of a document is tried again that somebody else changed meanwhile.
@@ -34,11 +34,9 @@ impl App {
         });
         match token.filter(|t| !t.is_empty()) {
             Some(token) => Ok(self.service.authenticate(token).await?),
-            None => Err(ApiError::new(
-                axum::http::StatusCode::UNAUTHORIZED,
-                crate::errors::code::UNAUTHORIZED,
-                "send an API key: 'Authorization: Bearer <key>'",
-            )),
+            None => {
+                Err(self.service.unknown("send an API key: 'Authorization: Bearer <key>'").into())
+            }
         }
     }
 }

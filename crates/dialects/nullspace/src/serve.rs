@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ashlar_service::Actor;
+use ashlar_service::{Actor, ClientInfo};
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -35,7 +35,8 @@ type Query = BTreeMap<String, String>;
 /// Answers any request. What was begun is brought to its end even if the client goes away.
 pub(crate) async fn handle(app: Arc<App>, request: Request) -> Response {
     let id = request_id(request.headers());
-    let answer = tokio::spawn(async move { answer(app, request).await }).await;
+    let client = ClientInfo::current();
+    let answer = tokio::spawn(client.scope(answer(app, request))).await;
     let answer = answer.unwrap_or_else(|panic| Err(ApiError::internal(panic)));
     let mut response = answer.unwrap_or_else(|error| refusal(&error, &id));
     if let Ok(value) = HeaderValue::from_str(&id) {

@@ -1,6 +1,6 @@
 //! Who asks: `Authorization: Token KEY`.
 
-use ashlar_service::{Actor, ErrorKind, Service};
+use ashlar_service::{Actor, Error, ErrorKind, Service};
 use axum::http::{HeaderMap, header};
 
 use crate::error::Refusal;
@@ -25,8 +25,12 @@ pub(crate) async fn authenticate(service: &Service, key: &str) -> Result<Actor, 
 }
 
 /// Returns the refusal of a request without credentials.
-pub(crate) fn missing() -> Refusal {
-    Refusal::Unauthorized("Authentication credentials were not provided.".into())
+pub(crate) fn missing(service: &Service) -> Refusal {
+    let text = "Authentication credentials were not provided.";
+    match service.unknown(text) {
+        Error::Unauthorized(_) => Refusal::Unauthorized(text.into()),
+        error => Refusal::from(error),
+    }
 }
 
 /// Reads the header. Another scheme counts as no credentials, as in the original.

@@ -75,7 +75,7 @@ async fn answer(service: Arc<Service>, mut parts: Parts, body: Body) -> Answer {
         token_of_query(&mut parts.headers, &parameters);
     }
     let actor = match auth::actor(&service, &parts.headers).await {
-        Ok(None) if !route.is_open() => Err(auth::missing()),
+        Ok(None) if !route.is_open() => Err(auth::missing(&service)),
         other => other,
     };
     let actor = match actor {

@@ -1,5 +1,5 @@
 //! A bound on the requests of a tenant, and of an address that comes without a good token: a bucket
-//! that refills.
+//! that refills. Every door asks [`Service::authenticate`] who comes, so none can forget it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ashlar_core::TenantId;
-use ashlar_service::Error;
+
+use crate::{ClientInfo, Error, Service};
 
 /// Seconds of requests that may come at once.
 const BURST_SECONDS: f64 = 5.0;
@@ -23,11 +24,13 @@ enum Who {
 }
 
 /// The buckets of all tenants and addresses.
+#[derive(Debug)]
 pub(crate) struct Rates {
     per_second: Option<f64>,
     buckets: Mutex<HashMap<Who, Bucket>>,
 }
 
+#[derive(Debug)]
 struct Bucket {
     left: f64,
     at: Instant,
@@ -51,6 +54,14 @@ impl Rates {
         self.check_at(Who::Network(network(address)), rate, Instant::now())
     }
 
+    /// Puts a request back: it was somebody else's.
+    fn give_back(&self, tenant: TenantId) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get_mut(&Who::Tenant(tenant)) {
+            bucket.left += 1.0;
+        }
+    }
+
     fn check_at(&self, who: Who, rate: f64, now: Instant) -> Result<(), Error> {
         let full = rate * BURST_SECONDS;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,6 +78,23 @@ impl Rates {
         }
         bucket.left -= 1.0;
         Ok(())
+    }
+}
+
+impl Service {
+    /// Counts a request without a good token, and returns the answer to it:
+    /// [`Error::Unauthorized`] with the text, or [`Error::RateLimited`] when too many come from
+    /// its address. For doors that see no token at all; what [`Service::authenticate`] refuses is
+    /// counted there.
+    pub fn unknown(&self, text: &'static str) -> Error {
+        let address = ClientInfo::current().address;
+        self.rates().check_address(address).err().unwrap_or(Error::Unauthorized(text))
+    }
+
+    /// Counts a request as that of the tenant that an admin acts for, and not of the admin's own.
+    pub(crate) fn count_for(&self, own: TenantId, other: TenantId) -> Result<(), Error> {
+        self.rates().give_back(own);
+        self.rates().check(other)
     }
 }
 
