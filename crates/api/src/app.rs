@@ -62,7 +62,8 @@ pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> 
 pub fn health_app(service: &Arc<Service>, proxies: TrustedProxies) -> Result<Router, Error> {
     let around = Around::new(service, proxies, Vec::new())?;
     let shared = Shared { service: Arc::clone(service) };
-    let router = watched().fallback(problem::no_route).with_state(shared);
+    let router = watched().fallback(problem::no_route);
+    let router = router.method_not_allowed_fallback(problem::no_method).with_state(shared);
     Ok(around.all(router))
 }
 
@@ -87,12 +88,20 @@ fn routes(shared: Shared) -> Router {
         .nest("/api/v1", native())
         .route("/api/openapi.json", get(openapi::show))
         .merge(watched())
+        .merge(images())
+        .merge(web::router())
+        .method_not_allowed_fallback(problem::no_method)
+        .with_state(shared)
+}
+
+/// The registry, with its own words for what it does not do.
+fn images() -> Router<Shared> {
+    Router::new()
         .route("/v2", get(registry::hello))
         .route("/v2/", get(registry::hello))
         .route("/v2/token", get(registry::token))
         .route("/v2/{*path}", any(registry::read))
-        .merge(web::router())
-        .with_state(shared)
+        .method_not_allowed_fallback(registry::no_method)
 }
 
 fn native() -> Router<Shared> {

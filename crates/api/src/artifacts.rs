@@ -3,7 +3,7 @@
 use ashlar_service::{Archive, Error, ExportWish, Exported, LayerCompression};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::Path;
 use crate::view::{Artifact, BuildView, artifacts};
 use crate::{Problem, files, params};
 

@@ -3,8 +3,7 @@
 use ashlar_core::Digest;
 use ashlar_service::{BlobUpload, Error};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt as _;
@@ -14,6 +13,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::{Body, Path};
 use crate::{Problem, files, params};
 
 /// Bytes that are taken from a connection at once.
@@ -36,7 +36,7 @@ pub(crate) struct Missing {
 pub(crate) async fn missing(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    asked: Result<Json<Digests>, JsonRejection>,
+    asked: Result<Body<Digests>, Problem>,
 ) -> Result<Json<Missing>, Problem> {
     let missing = shared.service.missing_blobs(&actor, asked?.0.digests).await?;
     Ok(Json(Missing { missing: missing.0 }))

@@ -12,6 +12,7 @@ mod auth;
 mod blobs;
 mod builds;
 mod contexts;
+mod extract;
 mod files;
 mod health;
 mod openapi;

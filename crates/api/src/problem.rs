@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ashlar_service::{Error, ErrorKind};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -102,16 +102,6 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<JsonRejection> for Problem {
-    fn from(rejection: JsonRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let (max, unit) = (crate::app::BODY_BYTES_MAX as u64, "bytes");
-            return Error::TooLarge { what: "the body".into(), max, unit }.into();
-        }
-        Self::invalid("body", rejection.body_text())
-    }
-}
-
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
         Self::invalid("query", rejection.body_text())
@@ -127,6 +117,12 @@ impl From<PathRejection> for Problem {
 /// Answers where no route is.
 pub(crate) async fn no_route(uri: Uri) -> Problem {
     Error::not_found("resource", uri.path()).into()
+}
+
+/// Answers a method that a path does not have; which it has is said in `Allow`.
+pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("'{}' does not take {method}; Allow says what it takes", uri.path());
+    Problem::new("no_method", "Method not allowed", StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
 /// Answers a request whose handler panicked.

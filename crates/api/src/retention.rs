@@ -2,14 +2,15 @@
 
 use ashlar_service::{Due, Exempt, Expiry, Retention};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::Problem;
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::{Body, Path};
 
 /// Scopes that one answer lists when the client does not say.
 const LIMIT_DEFAULT: u32 = 100;
@@ -60,7 +61,7 @@ pub(crate) async fn list(
 pub(crate) async fn set(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    said: Result<Json<Bounded>, JsonRejection>,
+    said: Result<Body<Bounded>, Problem>,
 ) -> Result<StatusCode, Problem> {
     shared.service.set_retention(&actor, None, said?.0.0).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -86,7 +87,7 @@ pub(crate) async fn set_scope(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(scope): Path<String>,
-    said: Result<Json<Bounded>, JsonRejection>,
+    said: Result<Body<Bounded>, Problem>,
 ) -> Result<StatusCode, Problem> {
     shared.service.set_retention(&actor, Some(&scope), said?.0.0).await?;
     Ok(StatusCode::NO_CONTENT)

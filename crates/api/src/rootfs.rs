@@ -2,13 +2,14 @@
 
 use ashlar_service::Error;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::Path;
 use crate::{Problem, files, params};
 
 /// Bytes of a MiB.

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::Problem;
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::Path;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

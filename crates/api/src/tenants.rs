@@ -3,8 +3,8 @@
 use ashlar_core::identity::{Principal, Tenant};
 use ashlar_service::Policy;
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::Problem;
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::{Body, Path};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,9 +52,9 @@ pub(crate) struct New {
 pub(crate) async fn add(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    new: Result<Json<New>, JsonRejection>,
+    new: Result<Body<New>, Problem>,
 ) -> Result<(StatusCode, Json<Tenant>), Problem> {
-    let tenant = shared.service.add_tenant(&actor, &new?.name).await?;
+    let tenant = shared.service.add_tenant(&actor, &new?.0.name).await?;
     Ok((StatusCode::CREATED, Json(tenant)))
 }
 
@@ -83,7 +84,7 @@ pub(crate) async fn policy(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(scope): Path<String>,
-    new: Result<Json<NewPolicy>, JsonRejection>,
+    new: Result<Body<NewPolicy>, Problem>,
 ) -> Result<StatusCode, Problem> {
     let new = new?.0;
     let words = "must be allow, queue, forbid, replace_pending or replace_running";

@@ -2,14 +2,15 @@
 
 use ashlar_service::{Role, Token};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::{Body, Path};
 use crate::{Problem, params};
 
 #[derive(Serialize)]
@@ -99,7 +100,7 @@ pub(crate) struct New {
 pub(crate) async fn make(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    new: Result<Json<New>, JsonRejection>,
+    new: Result<Body<New>, Problem>,
 ) -> Result<(StatusCode, Json<TokenView>), Problem> {
     let new = new?.0;
     let end = new.expires_at.map(|t| params::time("expires_at", &t)).transpose()?;

@@ -7,14 +7,14 @@ use ashlar_service::{
     When, Workflow,
 };
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::builds::Ask;
+use crate::extract::{Body, Path};
 use crate::view::BuildView;
 use crate::{Problem, params};
 
@@ -61,7 +61,7 @@ struct AskNode {
 pub(crate) async fn submit(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    asked: Result<Json<AskRun>, JsonRejection>,
+    asked: Result<Body<AskRun>, Problem>,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
     let request = asked?.0.request()?;
     let accepted = shared.service.submit(&actor, request).await?;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use ashlar_service::{RegistryCredential, RetryRequest};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
 use super::secret::{self, SecretValue};
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::{Body, Optional, Path};
 use crate::retention::ExpiryView;
 use crate::view::BuildView;
 use crate::{Problem, params};
@@ -41,10 +41,9 @@ pub(crate) async fn cancel(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(build): Path<String>,
-    body: bytes::Bytes,
+    Optional(asked): Optional<Cancel>,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
     let build = params::build(&build)?;
-    let asked: Cancel = optional(&body)?;
     let record = shared.service.cancel(&actor, build, asked.reason.as_deref()).await?;
     Ok((StatusCode::ACCEPTED, Json(BuildView::row(&record))))
 }
@@ -69,10 +68,9 @@ pub(crate) async fn retry(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(build): Path<String>,
-    body: bytes::Bytes,
+    Optional(asked): Optional<Retry>,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
     let build = params::build(&build)?;
-    let asked: Retry = optional(&body)?;
     let request = RetryRequest {
         newest: asked.newest,
         no_cache: asked.no_cache,
@@ -97,9 +95,9 @@ pub(crate) async fn promote(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(build): Path<String>,
-    asked: Result<Json<Promote>, JsonRejection>,
+    asked: Result<Body<Promote>, Problem>,
 ) -> Result<Json<BuildView>, Problem> {
-    let record = shared.service.promote(&actor, params::build(&build)?, &asked?.tags).await?;
+    let record = shared.service.promote(&actor, params::build(&build)?, &asked?.0.tags).await?;
     Ok(Json(BuildView::row(&record)))
 }
 
@@ -118,7 +116,7 @@ pub(crate) async fn change(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(build): Path<String>,
-    asked: Result<Json<Change>, JsonRejection>,
+    asked: Result<Body<Change>, Problem>,
 ) -> Result<Json<BuildView>, Problem> {
     let (build, asked) = (params::build(&build)?, asked?.0);
     let service = &shared.service;
@@ -145,12 +143,4 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     shared.service.delete(&actor, params::build(&build)?).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Reads a body that may be missing.
-fn optional<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body).map_err(|e| Problem::invalid("body", e))
 }

@@ -8,7 +8,7 @@ use ashlar_core::journal::Entry;
 use ashlar_service::{Follower, Service};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::Path;
 use crate::{Problem, params};
 
 /// Entries of one answer when the client does not say.

@@ -8,7 +8,7 @@ use ashlar_service::{LogLineAt, Service};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use super::events::{entries, keep_alive, last_event, with_goodbye};
 use super::html::to_html;
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::extract::Path;
 use crate::{Problem, params};
 
 /// Lines of one JSON answer when the client does not say.

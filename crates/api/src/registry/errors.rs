@@ -101,8 +101,9 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let status =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let code = if status.is_client_error() { "UNSUPPORTED" } else { "UNKNOWN" };
         let retry_after = problem.retry_after();
-        Self { status, code: "UNKNOWN", message: problem.detail, retry_after }
+        Self { status, code, message: problem.detail, retry_after }
     }
 }
 

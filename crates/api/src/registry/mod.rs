@@ -12,6 +12,7 @@ use ashlar_http::Origin;
 use ashlar_service::{Actor, BUILDS, Error, Packaged};
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::Shared;
-use crate::{auth, files};
+use crate::{Problem, auth, files};
 use errors::Refusal;
 use names::Target;
 
@@ -76,8 +77,8 @@ pub(crate) struct Page {
 /// `GET` and `HEAD` of manifests, blobs and lists of tags.
 pub(crate) async fn read(
     State(shared): State<Shared>,
-    Path(path): Path<String>,
-    Query(page): Query<Page>,
+    path: Result<Path<String>, PathRejection>,
+    page: Result<Query<Page>, QueryRejection>,
     method: Method,
     origin: Origin,
     headers: HeaderMap,
@@ -87,6 +88,8 @@ pub(crate) async fn read(
         if method != Method::GET && method != Method::HEAD {
             return Err(Refusal::unsupported());
         }
+        let path = path.map_err(|_| Refusal::no_name())?.0;
+        let page = page.map_err(Problem::from)?.0;
         let (tenant, target) = names::parse(&path).ok_or_else(Refusal::no_name)?;
         let actor = shared.service.act_for(&actor, tenant).await?;
         let with_body = method == Method::GET;
@@ -122,6 +125,11 @@ async fn caller(shared: &Shared, headers: &HeaderMap) -> Result<Actor, Refusal> 
         None => Err(shared.service.unknown(NO_TOKEN)),
     };
     Ok(actor?)
+}
+
+/// Answers a method that no path of the registry has; which it has is said in `Allow`.
+pub(crate) async fn no_method() -> Response {
+    (version(), Refusal::unsupported()).into_response()
 }
 
 async fn manifest(

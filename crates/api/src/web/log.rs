@@ -2,16 +2,15 @@
 
 use std::convert::Infallible;
 
-use ashlar_core::BuildId;
 use ashlar_http::Origin;
 use ashlar_service::{Error, LogLineAt};
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, future, stream};
 
-use super::session::{Visitor, failed};
+use super::session::{BuildPath, Visitor, failed};
 use crate::app::Shared;
 use crate::builds::{entries, to_html};
 
@@ -25,10 +24,9 @@ pub(super) async fn page(
     State(shared): State<Shared>,
     Visitor(actor): Visitor,
     origin: Origin,
-    Path(build): Path<String>,
+    BuildPath(build): BuildPath,
 ) -> Response {
     let look = async {
-        let build: BuildId = build.parse().map_err(|_| Error::not_found("build", &build))?;
         let record = shared.service.row(&actor, build).await?;
         Ok::<_, Error>((record, shared.service.follow(&actor, build, 0).await?))
     };

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use ashlar_core::Timestamp;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::journal::{Entry, Event, Record, StepOutcome};
-use ashlar_core::{BuildId, Timestamp};
 use ashlar_http::Origin;
 use ashlar_service::{Due, Error, Exempt, Expiry, LogLineAt, Page, Query as ListQuery};
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 
 use super::log::shown;
-use super::session::{Visitor, failed, page};
+use super::session::{BuildPath, Visitor, failed, page, refused};
 use crate::app::Shared;
 use crate::params;
 
@@ -85,8 +86,12 @@ pub(super) async fn builds(
     State(shared): State<Shared>,
     Visitor(actor): Visitor,
     origin: Origin,
-    Query(asked): Query<Asked>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
+    let asked = match asked {
+        Ok(Query(asked)) => asked,
+        Err(wrong) => return refused(&origin, wrong.into()),
+    };
     let who = format!("{} / {}", actor.tenant.name, actor.principal.name);
     let list = async {
         let query = ListQuery::parse(&asked.q).map_err(|e| Error::invalid("q", e))?;
@@ -140,10 +145,9 @@ pub(super) async fn build(
     State(shared): State<Shared>,
     Visitor(actor): Visitor,
     origin: Origin,
-    Path(build): Path<String>,
+    BuildPath(build): BuildPath,
 ) -> Response {
     let look = async {
-        let build: BuildId = build.parse().map_err(|_| Error::not_found("build", &build))?;
         let record = shared.service.row(&actor, build).await?;
         let events = shared.service.events(&actor, build, 0, EVENTS_MAX).await?;
         let from = record.next_number.saturating_sub(LOG_ENTRIES);

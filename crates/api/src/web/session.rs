@@ -1,5 +1,6 @@
 //! Logging in: the token in a cookie that scripts and other sites cannot use.
 
+use ashlar_core::BuildId;
 use ashlar_http::Origin;
 use ashlar_service::{Actor, Error};
 use askama::Template;
@@ -11,6 +12,8 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use crate::app::Shared;
+use crate::extract::Path;
+use crate::params;
 
 const COOKIE: &str = "ashlar_token";
 /// How long a browser stays logged in, in seconds.
@@ -111,7 +114,11 @@ struct Broken {
 
 /// Shows an error as a page.
 pub(super) fn failed(origin: &Origin, error: Error) -> Response {
-    let problem = crate::Problem::from(error);
+    refused(origin, crate::Problem::from(error))
+}
+
+/// Shows a problem as a page.
+pub(super) fn refused(origin: &Origin, problem: crate::Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
     let (prefix, title) = (origin.prefix.clone(), problem.title.to_owned());
     let retry_after = problem.retry_after();
@@ -120,6 +127,19 @@ pub(super) fn failed(origin: &Origin, error: Error) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, after);
     }
     response
+}
+
+/// The build that a page is about. After [`Visitor`]: who is not logged in hears nothing of it.
+pub(super) struct BuildPath(pub(super) BuildId);
+
+impl FromRequestParts<Shared> for BuildPath {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
+        let path = Path::<String>::from_request_parts(parts, shared).await;
+        let build = path.and_then(|Path(text)| params::build(&text));
+        build.map(Self).map_err(|problem| refused(&Origin::of(parts), problem))
+    }
 }
 
 /// Shows a template.

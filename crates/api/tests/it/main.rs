@@ -15,6 +15,7 @@ mod operations;
 mod postgres;
 mod proxy;
 mod queue;
+mod refusals;
 mod registry;
 mod support;
 mod uploads;
