@@ -13,9 +13,9 @@ use futures_util::{Stream, TryStreamExt as _};
 use serde::Serialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::Problem;
 use crate::app::Shared;
 use crate::auth::Caller;
+use crate::{Problem, strict};
 
 /// The largest list of files, in bytes of JSON.
 const LIST_BYTES_MAX: usize = 128 << 20;
@@ -37,7 +37,7 @@ pub(crate) async fn put(
         "application/json" => {
             let body = whole(request.into_body(), "the list", LIST_BYTES_MAX).await?;
             let manifest: ContextManifest =
-                serde_json::from_slice(&body).map_err(|e| Problem::invalid("body", e))?;
+                strict::from_slice(&body).map_err(|e| Problem::invalid("body", e))?;
             shared.service.put_context(&actor, manifest).await?
         }
         "application/x-tar" | "application/tar" | "application/gzip" | "application/zstd"

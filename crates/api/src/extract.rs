@@ -7,8 +7,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 
-use crate::Problem;
 use crate::app::BODY_BYTES_MAX;
+use crate::{Problem, strict};
 
 /// The parameters of a path.
 pub(crate) struct Path<T>(pub(crate) T);
@@ -41,7 +41,7 @@ where
             return Err(Problem::invalid("Content-Type", "must be application/json"));
         }
         let bytes = bytes(request, state).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| Problem::invalid("body", e))
+        strict::from_slice(&bytes).map(Self).map_err(|e| Problem::invalid("body", e))
     }
 }
 
@@ -60,7 +60,7 @@ where
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|e| Problem::invalid("body", e))
+        strict::from_slice(&bytes).map(Self).map_err(|e| Problem::invalid("body", e))
     }
 }
 

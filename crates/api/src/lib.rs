@@ -22,6 +22,7 @@ mod registry;
 mod retention;
 mod rootfs;
 pub mod routes;
+mod strict;
 mod tags;
 mod tenants;
 mod tokens;

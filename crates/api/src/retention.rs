@@ -22,16 +22,6 @@ pub(crate) struct Page {
     limit: Option<u32>,
 }
 
-/// A retention as an object and nothing else: `serde` would take a list for one, by position.
-pub(crate) struct Bounded(Retention);
-
-impl<'de> Deserialize<'de> for Bounded {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let fields = serde_json::Map::deserialize(input)?;
-        serde_json::from_value(fields.into()).map(Self).map_err(serde::de::Error::custom)
-    }
-}
-
 /// What a tenant says.
 #[derive(Serialize)]
 pub(crate) struct Listing {
@@ -61,9 +51,9 @@ pub(crate) async fn list(
 pub(crate) async fn set(
     State(shared): State<Shared>,
     Caller(actor): Caller,
-    said: Result<Body<Bounded>, Problem>,
+    said: Result<Body<Retention>, Problem>,
 ) -> Result<StatusCode, Problem> {
-    shared.service.set_retention(&actor, None, said?.0.0).await?;
+    shared.service.set_retention(&actor, None, said?.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -87,9 +77,9 @@ pub(crate) async fn set_scope(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(scope): Path<String>,
-    said: Result<Body<Bounded>, Problem>,
+    said: Result<Body<Retention>, Problem>,
 ) -> Result<StatusCode, Problem> {
-    shared.service.set_retention(&actor, Some(&scope), said?.0.0).await?;
+    shared.service.set_retention(&actor, Some(&scope), said?.0).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -21,7 +21,7 @@ use super::secret::{self, SecretValue};
 use crate::app::{BODY_BYTES_MAX, Shared};
 use crate::auth::Caller;
 use crate::view::BuildView;
-use crate::{Problem, contexts};
+use crate::{Problem, contexts, strict};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -124,7 +124,7 @@ async fn read(
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     if !kind.starts_with("multipart/form-data") {
         let body = contexts::whole(request.into_body(), "the body", BODY_BYTES_MAX).await?;
-        return serde_json::from_slice(&body).map_err(|e| Problem::invalid("body", e));
+        return strict::from_slice(&body).map_err(|e| Problem::invalid("body", e));
     }
     actor.needs(ashlar_service::Role::Developer)?;
     let form = Multipart::from_request(request, shared).await;
@@ -150,7 +150,7 @@ async fn form_of(shared: &Shared, actor: &Actor, mut form: Multipart) -> Result<
                         return Err(too_large());
                     }
                 }
-                let read = serde_json::from_slice::<Ask>(&bytes);
+                let read = strict::from_slice::<Ask>(&bytes);
                 ask = Some(read.map_err(|e| Problem::invalid("request", e))?);
             }
             Some("context") => {

@@ -1,6 +1,7 @@
 //! Every refusal has the form of its door.
 
 use reqwest::Method;
+use serde_json::json;
 
 use crate::support::{World, send};
 
@@ -51,4 +52,30 @@ async fn the_registry_refuses_in_its_own_words() {
         let answer = send(world.admin.request(method, path)).await.is(status);
         assert_eq!(answer.json()["errors"][0]["code"], code, "{path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_no_object() {
+    let world = World::new().await;
+    for (method, path, body) in [
+        (Method::POST, "/api/v1/tokens", json!(["somebody", "reader"])),
+        (Method::POST, "/api/v1/tenants", json!(["acme"])),
+        (Method::POST, "/api/v1/blobs/missing", json!([[]])),
+        (Method::PUT, "/api/v1/retention", json!([])),
+        (Method::PUT, "/api/v1/retention", json!({ "records": [1] })),
+        (Method::POST, "/api/v1/builds", json!(["FROM base"])),
+        (Method::POST, "/api/v1/builds", json!({ "dockerfile": "FROM base", "limits": [1] })),
+        (
+            Method::POST,
+            "/api/v1/builds",
+            json!({ "dockerfile": "FROM base", "outputs": [["registry", { "names": ["a/b"] }]] }),
+        ),
+        (Method::POST, "/api/v1/contexts", json!([[]])),
+        (Method::POST, "/api/v1/workflows", json!(["w"])),
+    ] {
+        let answer = send(world.admin.request(method, path).json(&body)).await;
+        let answer = answer.is(400);
+        assert!(answer.text().contains("invalid type: sequence"), "{path}: {}", answer.text());
+    }
+    world.admin.post("/api/v1/tenants", &json!({ "name": "acme" })).await.is(201);
 }
