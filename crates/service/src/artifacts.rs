@@ -155,7 +155,9 @@ impl Service {
         let (made, _) = made.map_err(Error::internal)?;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
-        self.blobs().keep(&blobs_of(&made.manifest.digest, &manifest)?)?;
+        let blobs = blobs_of(&made.manifest.digest, &manifest)?;
+        self.grants().add(tenant, &blobs)?;
+        self.blobs().keep(&blobs)?;
         Ok(made.manifest)
     }
 

@@ -161,8 +161,8 @@ impl Service {
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&made.manifest.digest, &manifest)?;
         self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
-        self.blobs().keep(&blobs)?;
         self.grants().add(tenant, &blobs)?;
+        self.blobs().keep(&blobs)?;
         Ok(made)
     }
 }

@@ -34,6 +34,7 @@ mod artifacts;
 mod buildkit;
 mod cancel;
 mod client;
+mod collect;
 mod config;
 mod context;
 mod contexts;
@@ -54,6 +55,7 @@ mod list;
 mod logs;
 mod maintain;
 mod metrics;
+mod needed;
 mod observer;
 mod partial;
 mod places;
@@ -93,6 +95,7 @@ pub use ashlar_records::{
     new_build_id, now,
 };
 pub use client::ClientInfo;
+pub use collect::Collected;
 pub use config::{LOG_CAP_DEFAULT, SLOTS_DEFAULT, ServiceConfig};
 pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use credentials::{RegistryCredential, registry_host, registry_of};

@@ -7,8 +7,9 @@ use ashlar_core::Timestamp;
 use ashlar_records::now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::Service;
+use crate::collect::{COLLECT_EVERY, Collected};
 use crate::error::chain;
+use crate::{Error, Service};
 
 /// How often leases are looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -58,14 +59,29 @@ impl Service {
 
     async fn sweep(self: Arc<Self>) {
         while !self.workers().is_draining() {
-            let images = self.sweep_images().await;
-            let grants = self.sweep_grants().await;
-            match images.and_then(|images| grants.map(|grants| (images, grants))) {
-                Ok((0, 0)) => {}
-                Ok((images, grants)) => tracing::info!(images, grants, "swept what is not needed"),
-                Err(error) => tracing::warn!(error = error.internal_text(), "cannot sweep"),
+            told("images", self.sweep_images().await);
+            told("uploads", self.sweep_uploads().await);
+            // Rights in a database are the same for all servers: whoever collects sees to them.
+            match self.blobs().remote() {
+                None => told("grants", self.sweep_grants().await),
+                Some(_) => self.collect().await,
             }
             self.pause(SWEEP_EVERY).await;
+        }
+    }
+
+    async fn collect(self: &Arc<Self>) {
+        match self.collect_objects(COLLECT_EVERY).await {
+            Ok(None) => {}
+            Ok(Some(Collected { grants, objects, bytes })) => {
+                tracing::info!(
+                    grants,
+                    objects,
+                    bytes,
+                    "collected what the blob store need not have"
+                );
+            }
+            Err(error) => tracing::warn!(error = error.internal_text(), "cannot collect objects"),
         }
     }
 
@@ -132,7 +148,16 @@ impl Service {
     }
 }
 
-fn ago(time: Duration) -> Timestamp {
+/// Says what a sweep came to; one that fails is no reason not to do the others.
+fn told(what: &'static str, swept: Result<usize, Error>) {
+    match swept {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "swept {what} that nothing needs"),
+        Err(error) => tracing::warn!(error = error.internal_text(), "cannot sweep {what}"),
+    }
+}
+
+pub(crate) fn ago(time: Duration) -> Timestamp {
     let nanos = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
     Timestamp::from_nanos(now().nanos().saturating_sub(nanos))
 }

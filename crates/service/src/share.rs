@@ -12,6 +12,7 @@ use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{ArtifactRecord, Record};
 use ashlar_core::{BuildId, Digest, TenantId};
 use ashlar_oci::{Descriptor, LayerRef, LocalImage};
+use ashlar_records::IMAGE_RECORD;
 use ashlar_sandbox::Cancel;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -20,8 +21,6 @@ use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of};
 use crate::recipe::{Adopt, image_name};
 use crate::{Error, Service};
 
-/// What a reference of an artifact begins with that names the image's record.
-const RECORD: &str = "record:";
 /// The version of the record's form.
 const VERSION: u32 = 1;
 /// How long a finished result is tried to be stored while the blob store does not answer.
@@ -50,8 +49,11 @@ impl Service {
         }
         let until = Instant::now() + RETRY_MAX;
         for artifact in artifacts.iter_mut().filter(|a| a.kind == "image") {
+            let mut again = true;
             let record = loop {
                 match self.publish_image(tenant, &artifact.digest) {
+                    // A blob that an earlier build left in the store was removed there just now.
+                    Err(Error::NotFound { what: "blob", .. }) if again => again = false,
                     Err(Error::Unavailable(_))
                         if Instant::now() < until && !cancel.is_cancelled() =>
                     {
@@ -60,7 +62,7 @@ impl Service {
                     other => break other?,
                 }
             };
-            artifact.references.push(format!("{RECORD}{record}"));
+            artifact.references.push(format!("{IMAGE_RECORD}{record}"));
         }
         Ok(())
     }
@@ -83,8 +85,8 @@ impl Service {
         let record = serde_json::to_vec(&ImageRecord { version: VERSION, image });
         let record = self.blobs().put_bytes(&record.map_err(Error::internal)?)?.digest;
         self.join_readers(tenant, &needed)?;
-        self.grants().add(tenant, &needed)?;
         needed.push(record);
+        self.grants().add(tenant, &needed)?;
         self.blobs().keep(&needed)?;
         Ok(record)
     }
@@ -140,7 +142,7 @@ impl Service {
 /// Returns the digest of the record of a build's image.
 fn record_of(record: &Record) -> Option<Digest> {
     let image = record.artifacts.iter().find(|a| a.kind == "image")?;
-    image.references.iter().find_map(|r| r.strip_prefix(RECORD)?.parse().ok())
+    image.references.iter().find_map(|r| r.strip_prefix(IMAGE_RECORD)?.parse().ok())
 }
 
 /// Images of builds, for a build that is based on them.

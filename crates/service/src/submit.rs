@@ -252,7 +252,7 @@ impl Service {
     /// Checks that all that a definition names is there and the actor's.
     async fn check_definition(&self, actor: &Actor, definition: &Definition) -> Result<(), Error> {
         for (name, manifest) in &definition.contexts {
-            if !self.has_blob(actor.tenant.id, *manifest).await? {
+            if !self.has_context(actor.tenant.id, *manifest).await? {
                 let why = format!("there is no context {manifest}; upload it first");
                 return Err(Error::invalid(format!("contexts.{name}"), why));
             }

@@ -1,24 +1,28 @@
 //! Finds what nobody needs any more on this machine's disk: images of builds that are gone, and
 //! rights to blobs that no build or document names. Blobs and layers themselves are then collected
-//! by the engine.
+//! by the engine; objects of a store that servers share by [`crate::collect`].
 //!
 //! What a crash left between a record's end and its image's is found here too.
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use ashlar_core::{BuildId, Digest, TenantId};
-use ashlar_records::HELD_MAX;
+use ashlar_core::{BuildId, Digest, TenantId, Timestamp};
+use ashlar_records::Grant;
+use tokio::runtime::Handle;
 
-use crate::context::MANIFEST_BYTES_MAX;
+use crate::maintain::ago;
 use crate::recipe::INTERNAL_HOST;
-use crate::{ContextManifest, EntryKind, Error, Service};
+use crate::{Error, Service};
 
 /// A right to a blob that was used this lately stays: a build that needs it may be on its way.
 pub(crate) const GRANT_KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
 /// Builds that are looked up at once.
 const BUILDS_AT_ONCE: usize = 256;
+/// Rights that are held against what is needed at once: a bound on memory. For each such piece all
+/// lists are read.
+const GRANTS_AT_ONCE: usize = 1 << 17;
 
 impl Service {
     /// Removes images of builds that are gone or have no artifacts any more; returns how many.
@@ -57,39 +61,33 @@ impl Service {
     /// lately; returns how many. A blob without any is collected as other unused content is.
     ///
     /// # Errors
-    /// When the database or a folder cannot be read.
+    /// When the database, a folder or the blob store cannot be read.
     pub async fn sweep_grants(self: &Arc<Self>) -> Result<usize, Error> {
-        let (mut held, mut contexts, mut after) = (HashSet::new(), Vec::new(), None);
-        loop {
-            let piece = self.store().held_blobs(after, HELD_MAX).await?;
-            let Some((last, _)) = piece.last() else { break };
-            after = Some(*last);
-            contexts.extend(piece.iter().filter(|(_, context)| *context).map(|(d, _)| *d));
-            held.extend(piece.into_iter().map(|(digest, _)| digest));
-        }
-        let until = SystemTime::now().checked_sub(GRANT_KEPT).unwrap_or(SystemTime::UNIX_EPOCH);
-        self.blocking(move |service| {
-            for context in contexts {
-                held.extend(service.files_of_context(context)?);
-            }
-            service.grants().retain(until, |digest| held.contains(digest))
-        })
-        .await
+        let runtime = Handle::current();
+        self.blocking(move |service| service.lapse_grants(&runtime)).await
     }
 
-    /// Returns the blobs that a context lists. One whose manifest is not on this machine lists
-    /// none here.
-    fn files_of_context(&self, manifest: Digest) -> Result<Vec<Digest>, Error> {
-        let blobs = self.engine().images().blobs();
-        let bytes = match blobs.read(&manifest, MANIFEST_BYTES_MAX) {
-            Err(ashlar_blobs::BlobError::Missing(_)) => return Ok(Vec::new()),
-            other => other?,
-        };
-        let manifest: ContextManifest = serde_json::from_slice(&bytes).map_err(Error::internal)?;
-        let digest = |kind: EntryKind| match kind {
-            EntryKind::File { digest, .. } => Some(digest),
-            _ => None,
-        };
-        Ok(manifest.files.into_iter().filter_map(|file| digest(file.kind)).collect())
+    /// As [`sweep_grants`](Self::sweep_grants). Blocks.
+    pub(crate) fn lapse_grants(&self, runtime: &Handle) -> Result<usize, Error> {
+        let (until, mut gone) = (ago(GRANT_KEPT), 0);
+        self.grants().each_old(until, GRANTS_AT_ONCE, |piece| {
+            gone += self.lapse_unneeded(runtime, piece, until)?;
+            Ok(())
+        })?;
+        Ok(gone)
+    }
+
+    fn lapse_unneeded(
+        &self,
+        runtime: &Handle,
+        mut piece: Vec<Grant>,
+        until: Timestamp,
+    ) -> Result<usize, Error> {
+        let blobs: HashSet<Digest> = piece.iter().map(|grant| grant.digest).collect();
+        let unneeded = self.unneeded(runtime, blobs, until)?;
+        piece.retain(|grant| {
+            unneeded.blobs.contains(&grant.digest) && !unneeded.in_doubt.contains(&grant.tenant)
+        });
+        self.grants().lapse(&piece, until)
     }
 }

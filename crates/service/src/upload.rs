@@ -66,13 +66,7 @@ impl Service {
         .await
     }
 
-    /// Says whether a tenant has a blob.
-    pub(crate) async fn has_blob(&self, tenant: TenantId, digest: Digest) -> Result<bool, Error> {
-        let (grants, blobs) = (self.grants().clone(), self.blobs().clone());
-        let look = move || Ok(grants.has(tenant, &digest)? && blobs.has(&digest)?);
-        tokio::task::spawn_blocking(look).await.map_err(Error::internal)?
-    }
-
+    /// Says whether a tenant has a blob. Blocks.
     pub(crate) fn tenant_has(&self, tenant: TenantId, digest: &Digest) -> Result<bool, Error> {
         Ok(self.grants().has(tenant, digest)? && self.blobs().has(digest)?)
     }
@@ -204,7 +198,32 @@ impl Service {
             let what = "the context's list".to_owned();
             return Err(Error::TooLarge { what, max: MANIFEST_BYTES_MAX, unit: "bytes" });
         }
-        self.keep_blob(tenant, &bytes)
+        let digest = self.blobs().put_bytes(&bytes)?.digest;
+        self.grants().add_context(tenant, digest)?;
+        self.blobs().keep(&[digest])?;
+        Ok(digest)
+    }
+
+    /// Says whether a tenant has a context: a blob that was checked as one when it was kept, or that
+    /// an earlier build of the tenant was accepted with.
+    pub(crate) async fn has_context(
+        &self,
+        tenant: TenantId,
+        digest: Digest,
+    ) -> Result<bool, Error> {
+        let (grants, blobs) = (self.grants().clone(), self.blobs().clone());
+        let look = move || -> Result<Option<bool>, Error> {
+            if !grants.has(tenant, &digest)? || !blobs.has(&digest)? {
+                return Ok(Some(false));
+            }
+            // Where servers share a store it may be here only, kept by a server that died over it.
+            blobs.keep(&[digest])?;
+            Ok(grants.has_context(tenant, &digest)?.then_some(true))
+        };
+        match tokio::task::spawn_blocking(look).await.map_err(Error::internal)?? {
+            Some(known) => Ok(known),
+            None => Ok(self.store().holds_context(tenant, digest).await?),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ashlar_core::TenantId;
+use ashlar_core::{Digest, TenantId};
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
@@ -12,8 +12,10 @@ use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
 use ashlar_native::{BuildRequest, RegistryLogin};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
+use tokio::runtime::Handle;
 
 use crate::contexts::Held;
+use crate::error::chain;
 use crate::push::Pusher;
 use crate::recipe::{Adopt, Guarded, answers_note, decode_answers, encode_answers};
 use crate::share::Images;
@@ -57,6 +59,7 @@ impl Job {
             frontend: Arc::clone(&frontend),
             service: Arc::clone(&self.service),
             tenant,
+            runtime: Handle::current(),
             told: AtomicBool::new(false),
         });
         let mut request = self.request(frontend, sink, &contexts);
@@ -150,10 +153,20 @@ struct AnswersSink {
     frontend: Arc<Guarded>,
     service: Arc<Service>,
     tenant: TenantId,
+    runtime: Handle,
     told: AtomicBool,
 }
 
 impl AnswersSink {
+    /// Keeps the answers as long as the build is there.
+    fn hold(&self, digest: Digest) {
+        let held = self.service.store().hold(self.job_sink.build(), digest);
+        if let Err(error) = self.runtime.block_on(held) {
+            let error = chain(&error);
+            tracing::warn!(error, "answers of a build are not kept as long as the build");
+        }
+    }
+
     fn note(&self) {
         let Some(answers) = self.frontend.answers() else { return };
         if self.told.swap(true, Ordering::AcqRel) || answers.iter().next().is_none() {
@@ -161,7 +174,10 @@ impl AnswersSink {
         }
         let kept = encode_answers(&answers);
         match kept.and_then(|bytes| self.service.keep_blob(self.tenant, &bytes)) {
-            Ok(digest) => self.job_sink.event(answers_note(digest)),
+            Ok(digest) => {
+                self.hold(digest);
+                self.job_sink.event(answers_note(digest));
+            }
             // A retry then asks again, as if for the newest.
             Err(error) => tracing::warn!(error = error.internal_text(), "answers were not kept"),
         }

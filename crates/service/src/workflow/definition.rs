@@ -129,9 +129,9 @@ impl Workflow {
         self.nodes.iter().position(|n| n.id == id)
     }
 
-    /// Returns the definitions of nodes that are builds on nothing of the run's own.
+    /// Returns the definitions of nodes that are builds.
     pub(crate) fn definitions(&self) -> impl Iterator<Item = &Definition> {
-        self.builds().filter(|b| b.on.is_none()).map(|b| &b.definition)
+        self.builds().map(|b| &b.definition)
     }
 
     /// Returns the contexts that nodes need.

@@ -3,8 +3,12 @@
 //! Needs root and Debian's package `postgresql-15` (any version from 14 on).
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod collect;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
 mod retention;
+#[path = "../../../store/objects/tests/it/s3.rs"]
+mod s3;
+mod sweep;
 mod workflow;
 mod world;

@@ -144,8 +144,15 @@ impl World {
 
     /// Opens another server of the same database.
     pub(crate) async fn open_beside(&mut self) -> Arc<Service> {
+        self.open_beside_with(|_| {}).await
+    }
+
+    pub(crate) async fn open_beside_with(
+        &mut self,
+        change: impl FnOnce(&mut ServiceConfig),
+    ) -> Arc<Service> {
         self.dirs.push(tempfile::tempdir().unwrap());
-        self.open_in(self.dirs[self.dirs.len() - 1].path(), |_| {}).await
+        self.open_in(self.dirs[self.dirs.len() - 1].path(), change).await
     }
 
     async fn open_in(

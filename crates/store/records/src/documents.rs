@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::aliases::or_all;
 use crate::builds::json;
 use crate::db::{Arg, Row, Tx, args, pieces, placeholders};
-use crate::kept::{self, Holder};
+use crate::kept::{self, Held, Holder};
 use crate::{Error, Store};
 
 /// The longest document, in bytes of JSON.
@@ -124,7 +124,7 @@ pub(crate) async fn replace(
 
 async fn insert_parts(tx: &mut Tx, new: &NewDocument, position: i64) -> Result<(), Error> {
     for digest in &new.blobs {
-        kept::hold(tx, *digest, Holder::Document(position), false).await?;
+        kept::hold(tx, *digest, Holder::Document(position), Held::Plain).await?;
     }
     for (name, value) in &new.keys {
         let sql = "INSERT INTO document_keys (dialect, tenant, kind, name, value, position) \

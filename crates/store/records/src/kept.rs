@@ -1,9 +1,11 @@
 //! What builds that have ended still have: the numbers that retention goes by, written together
 //! with the rows that they are about.
 
+use std::collections::BTreeSet;
+
 use ashlar_core::journal::Record;
 use ashlar_core::state::State;
-use ashlar_core::{BuildId, Digest, Timestamp};
+use ashlar_core::{BuildId, Digest, TenantId, Timestamp};
 
 use crate::builds::Loaded;
 use crate::db::{Row, Tx, args};
@@ -144,21 +146,63 @@ async fn journal_bytes(tx: &mut Tx, position: i64) -> Result<u64, Error> {
     tx.one(sql, args![position]).await?.count(0)
 }
 
+/// What a reference of an artifact begins with that names the blob with the image's record.
+pub const IMAGE_RECORD: &str = "record:";
+
 /// Artifacts that are one blob are needed as long as their build has them. An image is kept by its
-/// name in the image store.
+/// name in the image store, and where servers share a blob store by its record there.
 async fn hold_artifacts(tx: &mut Tx, loaded: &Loaded, before: &Record) -> Result<(), Error> {
-    let blobs = |record: &Record| -> Vec<Digest> {
-        record.artifacts.iter().filter(|a| a.kind != "image").map(|a| a.digest).collect()
-    };
-    let (old, new) = (blobs(before), blobs(&loaded.record));
-    for digest in old.iter().filter(|d| !new.contains(d)) {
+    let (old, new) = (needed_by(before), needed_by(&loaded.record));
+    for (digest, _) in old.iter().filter(|held| !new.contains(held)) {
         let sql = "DELETE FROM holds WHERE digest = $1 AND build = $2 AND document = 0";
         tx.run(sql, args![*digest, loaded.position]).await?;
     }
-    for digest in new.iter().filter(|d| !old.contains(d)) {
-        hold(tx, *digest, Holder::Build(loaded.position), false).await?;
+    for (digest, held) in new.iter().filter(|held| !old.contains(held)) {
+        hold(tx, *digest, Holder::Build(loaded.position), *held).await?;
     }
     Ok(())
+}
+
+fn needed_by(record: &Record) -> Vec<(Digest, Held)> {
+    let mut needed = Vec::new();
+    for artifact in &record.artifacts {
+        if artifact.kind != "image" {
+            needed.push((artifact.digest, Held::Plain));
+            continue;
+        }
+        let records = artifact.references.iter().filter_map(|r| r.strip_prefix(IMAGE_RECORD));
+        needed.extend(records.filter_map(|r| Some((r.parse().ok()?, Held::Image))));
+    }
+    needed
+}
+
+/// What a held blob is: some list others that are needed with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Held {
+    /// Bytes that name nothing.
+    Plain,
+    /// A context, which needs the files that it lists.
+    Context,
+    /// The record of an image, which needs the image's blobs.
+    Image,
+}
+
+impl Held {
+    const fn number(self) -> i64 {
+        match self {
+            Self::Plain => 0,
+            Self::Context => 1,
+            Self::Image => 2,
+        }
+    }
+
+    const fn of_number(number: i64) -> Self {
+        match number {
+            1 => Self::Context,
+            2 => Self::Image,
+            _ => Self::Plain,
+        }
+    }
 }
 
 /// Who needs a blob.
@@ -170,12 +214,12 @@ pub(crate) enum Holder {
     Document(i64),
 }
 
-/// Writes that a blob is needed; a context needs the files that it lists too.
+/// Writes that a blob is needed, and what it is.
 pub(crate) async fn hold(
     tx: &mut Tx,
     digest: Digest,
     holder: Holder,
-    context: bool,
+    held: Held,
 ) -> Result<(), Error> {
     let (build, document) = match holder {
         Holder::Build(position) => (position, 0),
@@ -183,15 +227,15 @@ pub(crate) async fn hold(
     };
     let sql = "INSERT INTO holds (digest, build, document, context) VALUES ($1, $2, $3, $4) \
                ON CONFLICT DO NOTHING";
-    tx.run(sql, args![digest, build, document, context]).await.map(drop)
+    tx.run(sql, args![digest, build, document, held.number()]).await.map(drop)
 }
 
 /// Blobs that one look returns at most.
 pub const HELD_MAX: u32 = 1000;
 
 impl Store {
-    /// Lists the blobs that builds and documents need, by digest, after one, and whether each is a
-    /// context. Those that images need are known to the image store.
+    /// Lists the blobs that builds and documents need, by digest, after one, and what each is.
+    /// Those that images of one machine need are known to its image store.
     ///
     /// # Errors
     /// When the database fails.
@@ -199,18 +243,48 @@ impl Store {
         &self,
         after: Option<Digest>,
         limit: u32,
-    ) -> Result<Vec<(Digest, bool)>, Error> {
+    ) -> Result<Vec<(Digest, Held)>, Error> {
         // Several holders of one blob are a few rows of the same key.
         let sql = "SELECT digest, MAX(context) FROM holds WHERE digest > $1 \
                    GROUP BY digest ORDER BY digest LIMIT $2";
         let after = after.map_or_else(Vec::new, |d| d.as_bytes().to_vec());
         let rows = self.db.all(sql, args![after, limit.min(HELD_MAX)]).await?;
-        let held = |row: &Row| {
-            let bytes = row.bytes(0)?.try_into();
-            let bytes = bytes.map_err(|_| Error::damaged("a held blob", "it has no digest"))?;
-            Ok((Digest::from_bytes(bytes), row.flag(1)?))
-        };
-        rows.iter().map(held).collect()
+        rows.iter().map(|row| Ok((row.digest(0)?, Held::of_number(row.int(1)?)))).collect()
+    }
+
+    /// Holds a blob as long as a build is there.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchBuild`]; when the database fails.
+    pub async fn hold(&self, build: BuildId, digest: Digest) -> Result<(), Error> {
+        let mut tx = self.db.write().await?;
+        let sql = "SELECT position FROM builds WHERE id = $1";
+        let row = tx.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
+        hold(&mut tx, digest, Holder::Build(row.int(0)?), Held::Plain).await?;
+        tx.commit().await
+    }
+
+    /// Says whether a build of a tenant was accepted with a context.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn holds_context(&self, tenant: TenantId, digest: Digest) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM holds h JOIN builds b ON b.position = h.build \
+                   WHERE h.digest = $1 AND h.context = 1 AND b.tenant = $2 LIMIT 1";
+        Ok(self.db.maybe(sql, args![digest, tenant]).await?.is_some())
+    }
+
+    /// Returns the tenants whose builds and documents need a blob.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn holders(&self, digest: Digest) -> Result<BTreeSet<TenantId>, Error> {
+        let sql = "SELECT DISTINCT b.tenant FROM holds h JOIN builds b ON b.position = h.build \
+                   WHERE h.digest = $1 UNION \
+                   SELECT DISTINCT d.tenant FROM holds h \
+                   JOIN documents d ON d.position = h.document WHERE h.digest = $1";
+        let rows = self.db.all(sql, args![digest]).await?;
+        rows.iter().map(|row| row.tenant(0)).collect()
     }
 }
 

@@ -7,8 +7,8 @@
 //! blob store. A segment is zstd frames in the seekable format ([`crate::segment`]).
 //!
 //! The blob is durable before the transaction that replaces the rows begins. A crash in between
-//! leaves a blob that nobody refers to, which the sweep of the blob store removes: each attempt
-//! makes another blob, so it is young and spared until its own transaction is over.
+//! leaves a blob that nobody refers to. The right to it that kept it until then lapses when it was
+//! not used for some days, and it is garbage like any other then; each attempt makes another blob.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::codec::frame::FrameBuilder;
 use crate::codec::{self, Packed, Place, Plain, Pointer};
 use crate::db::{Tx, args};
 use crate::journal::{self, Stamped};
-use crate::kept::{self, Holder, Kept};
+use crate::kept::{self, Held, Holder, Kept};
 use crate::read::RawRow;
 use crate::segment::SegmentBuilder;
 use crate::store::retried;
@@ -268,7 +268,7 @@ impl Mover {
                    VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let (from, at, until) = (first.place.number, first.place.time, last.last_time);
         tx.run(sql, args![self.position, from, end, at, until, digest, bytes]).await?;
-        kept::hold(&mut tx, digest, Holder::Build(self.position), false).await?;
+        kept::hold(&mut tx, digest, Holder::Build(self.position), Held::Plain).await?;
         tx.commit().await
     }
 }

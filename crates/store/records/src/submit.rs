@@ -7,7 +7,7 @@ use crate::aliases::{self, NewAlias, NumberedAlias};
 use crate::builds::{self, Loaded, waits};
 use crate::db::{Tx, args};
 use crate::documents::{self, NewDocument};
-use crate::kept::{self, Holder};
+use crate::kept::{self, Held, Holder};
 use crate::objects::{self, NewObject};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
@@ -211,10 +211,10 @@ async fn extras(
     }
     let holder = Holder::Build(loaded.position);
     for digest in &submit.contexts {
-        kept::hold(tx, *digest, holder, true).await?;
+        kept::hold(tx, *digest, holder, Held::Context).await?;
     }
     for digest in &submit.blobs {
-        kept::hold(tx, *digest, holder, false).await?;
+        kept::hold(tx, *digest, holder, Held::Plain).await?;
     }
     let mut numbers = Vec::new();
     for numbered in &submit.numbered {

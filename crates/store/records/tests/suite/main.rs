@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod affinity;
+mod collection;
 mod common;
 mod crash;
 mod dialects;
@@ -21,9 +22,10 @@ mod secrets;
 mod tenants;
 
 /// All tests that run on both databases.
-pub(crate) fn suites() -> [&'static [common::Case]; 10] {
+pub(crate) fn suites() -> [&'static [common::Case]; 11] {
     [
         affinity::CASES,
+        collection::CASES,
         dialects::CASES,
         finish::CASES,
         journal::CASES,

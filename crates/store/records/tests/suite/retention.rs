@@ -6,8 +6,8 @@ use ashlar_core::journal::{ArtifactRecord, Event, Mode, Record, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest, Timestamp};
 use ashlar_records::{
-    Bound, Bounds, Exempt, Group, LetGo, Namespace, NewAlias, Retention, SPARED_FOR, Store, What,
-    Why, Writer,
+    Bound, Bounds, Exempt, Group, HeldAs, LetGo, Namespace, NewAlias, Retention, SPARED_FOR, Store,
+    What, Why, Writer,
 };
 
 use crate::common::{
@@ -285,14 +285,15 @@ async fn blobs_are_held_as_long_as_they_are_needed(db: Database) {
         let store = db.store.clone();
         async move { store.held_blobs(after, 100).await.unwrap() }
     };
-    let mut want = vec![(context, true), (answers, false), (file, false)];
+    let plain = HeldAs::Plain;
+    let mut want = vec![(context, HeldAs::Context), (answers, plain), (file, plain)];
     want.sort_unstable_by_key(|(digest, _)| *digest.as_bytes());
     assert_eq!(held(None).await, want);
     assert_eq!(held(Some(want[0].0)).await, want[1..]);
     let end = [stamped(1, state(State::Failed))];
     db.store.append(build, Writer::Service, end).await.unwrap();
     db.store.forget(&[build]).await.unwrap();
-    assert_eq!(held(None).await, [(file, false)]);
+    assert_eq!(held(None).await, [(file, plain)]);
     let removed = Event::ArtifactRemoved { name: "file".into(), reason: "test".into() };
     db.store.append(id(&made), Writer::Service, [stamped(2, removed)]).await.unwrap();
     assert_eq!(held(None).await, []);

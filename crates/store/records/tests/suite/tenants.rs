@@ -95,12 +95,14 @@ async fn changes_are_remembered(db: Database) {
 async fn grants_are_the_tenants_own(db: Database) {
     let digests: Vec<Digest> = (0..700).map(|i| Digest::of(format!("{i}"))).collect();
     let (ours, theirs) = (crate::common::tenant(1), crate::common::tenant(2));
-    db.store.grant(ours, &digests[..600]).await.unwrap();
-    db.store.grant(theirs, &digests[590..]).await.unwrap();
-    db.store.grant(ours, &digests[..600]).await.unwrap();
-    let found = db.store.granted(ours, &digests).await.unwrap();
+    for (tenant, digests) in
+        [(ours, &digests[..600]), (theirs, &digests[590..]), (ours, &digests[..600])]
+    {
+        assert!(db.store.grant(tenant, digests, false, at(0)).await.unwrap());
+    }
+    let found = db.store.granted(ours, &digests, at(0)).await.unwrap();
     assert_eq!(found, digests[..600].iter().copied().collect());
-    let found = db.store.granted(theirs, &digests[..591]).await.unwrap();
+    let found = db.store.granted(theirs, &digests[..591], at(0)).await.unwrap();
     assert_eq!(found, digests[590..591].iter().copied().collect());
-    assert!(db.store.granted(ours, &[]).await.unwrap().is_empty());
+    assert!(db.store.granted(ours, &[], at(0)).await.unwrap().is_empty());
 }
