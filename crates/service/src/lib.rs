@@ -54,6 +54,7 @@ mod kept;
 mod list;
 mod logs;
 mod maintain;
+mod marks;
 mod metrics;
 mod needed;
 mod observer;

@@ -10,6 +10,7 @@ use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::gc::WorkLease;
 use ashlar_native::{Engine, EngineConfig};
+use ashlar_oci::pull::Marks;
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 use tokio::runtime::Handle;
@@ -18,6 +19,7 @@ use crate::buildkit::OnBuildkit;
 use crate::contexts::Contexts;
 use crate::executor::{Executors, Native};
 use crate::grants::Grants;
+use crate::marks::SharedMarks;
 use crate::metrics::Counters;
 use crate::places::Places;
 use crate::rates::Rates;
@@ -93,6 +95,12 @@ impl Service {
         }
         let admin = open_admin(&store).await?;
         let shared = config.blob_store.is_some().then(|| (store.clone(), Handle::current()));
+        if let Some((store, runtime)) = &shared {
+            disk.marks.connect(store.clone(), runtime.clone());
+            let images = disk.engine.images().clone();
+            let marks = tokio::task::spawn_blocking(move || images.share_marks());
+            marks.await.map_err(Error::internal)?.map_err(Error::internal)?;
+        }
         let grants = Grants::new(disk.root.join("grants"), shared);
         let blobs = disk.engine.images().blobs().clone();
         let segments = Segments { blobs, grants: grants.clone() };
@@ -230,10 +238,12 @@ struct Disk {
     engine: Engine,
     executors: Executors,
     contexts: Contexts,
+    marks: Arc<SharedMarks>,
 }
 
 fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
-    let engine = open_engine(config)?;
+    let marks = Arc::new(SharedMarks::default());
+    let engine = open_engine(config, &marks)?;
     let root = engine.dir().root().to_owned();
     let lock = lock(&root)?;
     let keys = match &config.secrets_key {
@@ -252,6 +262,7 @@ fn open_disk(config: &ServiceConfig) -> Result<Disk, Error> {
         engine,
         lock,
         root,
+        marks,
     })
 }
 
@@ -267,7 +278,7 @@ fn preferred(config: &ServiceConfig, engine: &Engine) -> Result<Vec<Arc<dyn Exec
     Ok(preferred)
 }
 
-fn open_engine(config: &ServiceConfig) -> Result<Engine, Error> {
+fn open_engine(config: &ServiceConfig, marks: &Arc<SharedMarks>) -> Result<Engine, Error> {
     let sandbox = NativeConfig::new(config.data_dir.join("sandbox"));
     let sandbox = NativeSandbox::new(&sandbox).map_err(Error::internal)?;
     let mut engine = EngineConfig::new(&config.data_dir);
@@ -275,6 +286,9 @@ fn open_engine(config: &ServiceConfig) -> Result<Engine, Error> {
     engine.ca_bundle.clone_from(&config.ca_bundle);
     engine.git_file_root.clone_from(&config.git_file_root);
     engine.blob_store.clone_from(&config.blob_store);
+    if config.blob_store.is_some() {
+        engine.marks = Some(Arc::clone(marks) as Arc<dyn Marks>);
+    }
     Engine::open(engine, Arc::new(sandbox)).map_err(Error::internal)
 }
 

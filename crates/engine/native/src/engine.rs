@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use ashlar_blobs::{BlobStore, Remote};
 use ashlar_core::failure::Failure;
 use ashlar_core::{Digest, Hasher};
+use ashlar_oci::pull::Marks;
 use ashlar_oci::{
     Credential, ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage,
 };
@@ -44,6 +45,8 @@ pub struct EngineConfig {
     pub git_file_root: Option<PathBuf>,
     /// The store of which the data directory's blobs are a cache.
     pub blob_store: Option<Arc<dyn Remote>>,
+    /// Who may read private content, where several machines share that store.
+    pub marks: Option<Arc<dyn Marks>>,
 }
 
 impl EngineConfig {
@@ -57,6 +60,7 @@ impl EngineConfig {
             disk_free_bytes: DISK_FREE_BYTES_DEFAULT,
             git_file_root: None,
             blob_store: None,
+            marks: None,
         }
     }
 }
@@ -100,6 +104,10 @@ impl Engine {
         let blobs = BlobStore::open_with(dir.root(), remote).map_err(internal)?;
         let store = ImageStore::open(dir.root()).map_err(internal)?;
         let images = Images::new(blobs, store, Registry::new(config.registries.clone()));
+        let images = match &config.marks {
+            Some(marks) => images.with_marks(Arc::clone(marks)),
+            None => images,
+        };
         let snapshots = SnapshotStore::open(dir.snapshots()).map_err(internal)?;
         crate::repair::at_start(&dir, &snapshots)?;
         let hash_key = crate::keyfile::load(&dir.root().join("hash.key")).map_err(internal)?;

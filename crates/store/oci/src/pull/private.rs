@@ -156,6 +156,20 @@ impl Images {
         })
     }
 
+    /// Says whether content may be left where it is until it is needed: it is the viewer's, or is
+    /// nowhere yet and will come from a registry. What is elsewhere for reasons that nobody knows of
+    /// has to be fetched first.
+    ///
+    /// # Errors
+    /// When the mark can not be read, or a store elsewhere does not answer.
+    pub fn may_wait(&self, digest: &Digest) -> Result<bool> {
+        Ok(match self.readership(digest)? {
+            Readership::Reader => true,
+            Readership::Others => false,
+            Readership::Unknown => self.blobs.has_here(digest)? || !self.blobs.has(digest)?,
+        })
+    }
+
     /// Says whether the viewer gets the content of that digest from the stores: it is there, and
     /// the viewer may have it.
     pub(super) fn may_take(&self, digest: &Digest) -> Result<bool> {

@@ -144,6 +144,10 @@ fn what_nobody_is_marked_for_is_no_strangers_either() {
     one.images.blobs().keep(&[uploaded]).unwrap();
     let stranger = two.images.for_tenant("stranger", BTreeMap::new());
     let spy = spy(None);
+    // A build does not put the fetch off either: later nobody asks whose build it was.
+    assert!(
+        !stranger.may_wait(&uploaded).unwrap() && stranger.may_wait(&Digest::of("no")).unwrap()
+    );
     pull(&stranger, &format!("{}/app:1", spy.host)).unwrap_err();
     assert!(!two.images.blobs().has_here(&uploaded).unwrap());
     // Once a registry has given it to everybody, every machine takes it from the store.
@@ -152,6 +156,7 @@ fn what_nobody_is_marked_for_is_no_strangers_either() {
     let public = Fake::start(move |r| content.answer(r));
     let tag = format!("{}/app:1", public.host);
     pull(&stranger, &tag).unwrap();
+    assert!(three.images.for_tenant("third", BTreeMap::new()).may_wait(&uploaded).unwrap());
     let asked = public.count("GET", &uploaded.to_string());
     pull(&three.images.for_tenant("third", BTreeMap::new()), &tag).unwrap();
     assert_eq!((asked, public.count("GET", &uploaded.to_string())), (1, 1));
