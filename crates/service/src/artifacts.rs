@@ -11,7 +11,6 @@ use ashlar_native::export::{Image, Output, OutputKind};
 use ashlar_oci::{Descriptor, LocalImage, Transfer};
 use serde_json::json;
 
-use crate::recipe::image_name;
 use crate::{Actor, Error, Service};
 
 /// The largest manifest or config that is read into memory, in bytes.
@@ -109,19 +108,15 @@ impl Service {
         }
         let artifact = record.artifacts.iter().find(|a| a.name == name);
         let artifact = artifact.ok_or_else(|| Error::not_found("artifact", name))?;
-        if artifact.kind == "image" {
-            let reference = image_name(record.submission.tenant, build)?;
-            let gone =
-                move |s: &Self| match s.engine().images().store().remove(&reference.to_string()) {
-                    Err(ashlar_oci::ImageStoreError::Unknown(_)) | Ok(_) => Ok(()),
-                    Err(e) => Err(Error::internal(e)),
-                };
-            self.blocking(gone).await?;
-        }
+        let is_image = artifact.kind == "image";
         let reason = format!("removed by {}", actor.principal.name);
         let event = Event::ArtifactRemoved { name: name.to_owned(), reason };
         let stamped = [ashlar_records::Stamped::new(ashlar_records::now(), event)];
         let row = self.store().append(build, ashlar_records::Writer::Service, stamped).await?;
+        // Afterwards: a record whose image is gone would lie, a name too many is swept.
+        if is_image {
+            self.drop_image(record.submission.tenant, build).await?;
+        }
         self.audit(actor, "artifact.remove", build, json!({ "name": name })).await?;
         Ok(row)
     }

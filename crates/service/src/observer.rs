@@ -61,11 +61,13 @@ async fn told(
     build: BuildId,
 ) -> Result<Vec<Entry>, ashlar_records::Error> {
     let (mut journal, mut from) = (Vec::new(), 0);
-    loop {
-        let entries = store.journal(build, from, PIECE).await?;
-        let Some(last) = entries.last() else { return Ok(journal) };
+    while journal.len() < ENTRIES_MAX {
+        // Rows of a log are passed over, and not taken apart.
+        let entries = store.events(build, from, PIECE.min(ENTRIES_MAX - journal.len())).await?;
+        let Some(last) = entries.last() else { break };
         from = last.number + 1;
-        let wanted = entries.into_iter().filter(|e| !matches!(e.event, Event::Log(_)));
-        journal.extend(wanted.take(ENTRIES_MAX - journal.len()));
+        journal.extend(entries);
     }
+    journal.truncate(ENTRIES_MAX);
+    Ok(journal)
 }
