@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ashlar_core::{Digest, TenantId};
+use ashlar_blobs::BlobError;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
 use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
+use ashlar_core::{Digest, TenantId};
 use ashlar_native::{BuildRequest, RegistryLogin};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
@@ -111,7 +112,11 @@ impl Job {
     fn frozen(&self) -> Result<Answers, Error> {
         let Some(digest) = &self.definition.answers else { return Ok(Answers::new()) };
         let blobs = self.service.engine().images().blobs();
-        decode_answers(&blobs.read(digest, ANSWERS_BYTES_MAX)?)
+        match blobs.read(digest, ANSWERS_BYTES_MAX) {
+            // Of a build from before answers were held: they are asked for again.
+            Err(BlobError::Missing(_)) => Ok(Answers::new()),
+            read => decode_answers(&read?),
+        }
     }
 
     fn request(
