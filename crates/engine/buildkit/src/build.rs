@@ -114,10 +114,7 @@ impl Buildkit {
     pub fn build(&self, job: &Job<'_>, cancel: &Cancel) -> Result<Made, Failure> {
         let (build, request) = (job.build, job.dockerfile);
         bases::check(request, build, job.images)?;
-        let logins = build.credentials.values().map(|l| l.password.as_bytes());
-        let hidden = build.hidden.values().map(String::as_bytes);
-        let secrets = build.secrets.values().map(Vec::as_slice).chain(logins).chain(hidden);
-        let masker = Masker::new(secrets);
+        let masker = build.masker();
         let bypass = (request.no_cache == NoCache::All).then_some(Bypass::WholeBuild);
         let mut tracker = Tracker::new(&*build.sink, &masker, bypass, &request.file_name);
         let work = Work {

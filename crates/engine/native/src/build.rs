@@ -64,7 +64,7 @@ impl Engine {
         request.sink.event(Event::State { to: State::Running });
         let job = Arc::new(BuildJob {
             engine: engine.clone(),
-            masker: Masker::new(request.secrets.values().map(Vec::as_slice)),
+            masker: request.masker(),
             plan,
             view,
             contexts,

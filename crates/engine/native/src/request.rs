@@ -14,6 +14,8 @@ use ashlar_core::journal::Sink;
 use ashlar_oci::LayerRef;
 use ashlar_snapshots::Tree;
 
+use crate::log::Masker;
+
 /// One build.
 pub struct BuildRequest {
     /// Turns the definition into a graph.
@@ -50,6 +52,17 @@ pub struct BuildRequest {
     pub epoch: Option<i64>,
     /// Takes what happens.
     pub sink: Arc<dyn Sink>,
+}
+
+impl BuildRequest {
+    /// Returns what removes from logs whatever nobody may read there: secrets, the values of
+    /// hidden variables, passwords of logins.
+    pub fn masker(&self) -> Masker {
+        let secrets = self.secrets.values().map(Vec::as_slice);
+        let hidden = self.hidden.values().map(String::as_bytes);
+        let logins = self.credentials.values().map(|login| login.password.as_bytes());
+        Masker::new(secrets.chain(hidden).chain(logins))
+    }
 }
 
 /// A user name and a password, or a token in its place, for a registry.

@@ -15,6 +15,7 @@ use ashlar_core::graph::{
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Event;
 use ashlar_frontend_dockerfile::Request;
+use ashlar_native::RegistryLogin;
 use ashlar_sandbox::Cancel;
 use support::{Done, NotDone, Ready, World};
 
@@ -48,6 +49,25 @@ fn a_secret_reaches_its_step_and_nothing_else() {
     assert!(found.is_empty(), "{found:?}");
     // Another value is the same step: values are in no key.
     assert!(build_secret(&world, dockerfile, "other-secret-22").unwrap().built.from_cache);
+}
+
+#[test]
+fn logs_show_neither_hidden_variables_nor_passwords() {
+    let world = World::new();
+    let value = "value of nobody else";
+    let stand_in = world.engine.hidden("local", "API_KEY", value);
+    let mut dockerfile =
+        Request::text("FROM base\nRUN env && printf 'login-%s\\n' \"$((40 + 2))\" >&2\n");
+    dockerfile.build_envs = vec![("API_KEY".into(), stand_in.clone())];
+    let mut request = world.request(dockerfile);
+    request.hidden = BTreeMap::from([(stand_in, value.to_owned())]);
+    let login = RegistryLogin { username: "ci".into(), password: "login-42".into() };
+    request.credentials = BTreeMap::from([("registry.example".to_owned(), login)]);
+    let done = world.run(request, &Cancel::new().unwrap()).unwrap();
+    let lines = logged(&done.events);
+    assert!(lines.contains(&"API_KEY=***") && lines.contains(&"***"), "{lines:?}");
+    let all = format!("{:?}", done.events);
+    assert!(!all.contains(value) && !all.contains("login-42"), "{all}");
 }
 
 #[test]
