@@ -61,6 +61,11 @@ impl Store {
         Self { lease, ..self }
     }
 
+    /// Returns how long a worker that is not heard of is believed to be alive.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// Returns how often a worker should be heard of.
     pub fn heartbeat_every(&self) -> Duration {
         self.lease / BEATS
@@ -74,7 +79,8 @@ impl Store {
     /// Says that a worker is alive and still works on a build.
     ///
     /// # Errors
-    /// When the database fails; the worker goes on until its lease would have ended.
+    /// When the database fails; [`JournalWriter`](crate::JournalWriter) goes on until its lease
+    /// would have ended.
     pub async fn heartbeat(
         &self,
         build: BuildId,

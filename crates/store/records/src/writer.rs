@@ -33,6 +33,9 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What an entry costs besides its text.
 const EVENT_BYTES: usize = 128;
+/// Why a writer gives up that cannot reach the database.
+const CUT_OFF: &str = "the database has not answered for as long as a worker is believed to live; \
+                       another one may have the build by now";
 
 /// Returns the time now.
 pub fn now() -> Timestamp {
@@ -100,12 +103,16 @@ struct Progress {
     record: Option<Arc<Record>>,
     /// Why nothing is written any more.
     error: Option<Arc<str>>,
+    /// The build may be another worker's: nothing that is said counts any more.
+    cut_off: bool,
     cancelled: bool,
 }
 
 impl JournalWriter {
     /// Starts a writer for the attempt that holds a build. It also says that the worker is alive
-    /// until the build has ended or all clones are gone. Needs a Tokio runtime.
+    /// until the build has ended or all clones are gone. When the database cannot be told so for the
+    /// length of a lease, the build may be somebody else's: the writer gives up then, and
+    /// [`JournalWriter::cancelled`] returns. Needs a Tokio runtime.
     pub fn spawn(store: Store, build: BuildId, fence: u64) -> Self {
         Self::spawn_capped(store, build, fence, None)
     }
@@ -122,7 +129,8 @@ impl JournalWriter {
             cap: cap.map(|bytes| Mutex::new(Cap::new(bytes))),
             pressure: Arc::clone(&store.pressure),
         });
-        let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0 };
+        let held_until = Instant::now() + store.lease();
+        let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0, held_until };
         tokio::spawn(task.run());
         let last = Arc::new(Closer(Arc::clone(&shared)));
         Self { shared, _last: last }
@@ -149,7 +157,7 @@ impl JournalWriter {
         let reached = progress.wait_for(|p| p.written >= said || p.error.is_some()).await;
         let progress = reached.map_err(|_| Error::Gone)?.clone();
         match progress.error {
-            Some(why) if progress.written < said => {
+            Some(why) if progress.cut_off || progress.written < said => {
                 Err(Error::Writer { build: self.shared.build, why: why.to_string() })
             }
             _ => Ok(progress.record),
@@ -283,6 +291,8 @@ struct Task {
     store: Store,
     fence: u64,
     batch: u64,
+    /// Until when nobody else can have the build: a lease after the last heartbeat that arrived.
+    held_until: Instant,
 }
 
 impl Task {
@@ -290,8 +300,9 @@ impl Task {
         let every = self.store.heartbeat_every();
         let mut heartbeat = Instant::now() + every;
         loop {
-            // Silence until the next heartbeat is due ends the wait too.
-            let _ = timeout_at(heartbeat, self.gather()).await;
+            // Silence until the next heartbeat is due ends the wait too, and so does the lease.
+            let due = heartbeat.min(self.held_until);
+            let _ = timeout_at(due, self.gather()).await;
             let (waiting, count, closed) = self.take();
             if count > 0 && !self.write(waiting, count).await {
                 return;
@@ -300,7 +311,7 @@ impl Task {
             if closed {
                 return;
             }
-            if Instant::now() >= heartbeat {
+            if Instant::now() >= due {
                 heartbeat = Instant::now() + every;
                 if !self.beat().await {
                     return;
@@ -349,7 +360,11 @@ impl Task {
     /// Writes a batch; says whether to go on.
     async fn write(&mut self, waiting: Vec<Waiting>, count: u64) -> bool {
         self.batch += 1;
-        match self.append(waiting).await {
+        // A database that cannot be reached may keep a call waiting for ever.
+        let Ok(appended) = timeout_at(self.held_until, self.append(waiting)).await else {
+            return self.cut_off();
+        };
+        match appended {
             Ok(record) => {
                 let ended = record.state.is_terminal();
                 self.shared.progress.send_modify(|p| {
@@ -386,9 +401,16 @@ impl Task {
         }
     }
 
-    async fn beat(&self) -> bool {
-        match self.store.heartbeat(self.shared.build, self.fence, now()).await {
+    /// Says that the worker is alive; says whether to go on.
+    async fn beat(&mut self) -> bool {
+        let sent = Instant::now();
+        let heartbeat = self.store.heartbeat(self.shared.build, self.fence, now());
+        let Ok(held) = timeout_at(self.held_until, heartbeat).await else {
+            return self.cut_off();
+        };
+        match held {
             Ok(Held::Yes { cancellation }) => {
+                self.held_until = sent + self.store.lease();
                 let cancelled = cancellation.is_some();
                 self.shared.progress.send_modify(|p| p.cancelled |= cancelled);
                 true
@@ -399,9 +421,16 @@ impl Task {
             }
             Err(error) => {
                 tracing::warn!(build = %self.shared.build, error = chain(&error), "no heartbeat");
-                true
+                Instant::now() < self.held_until || self.cut_off()
             }
         }
+    }
+
+    /// Gives the build up, which somebody else may have by now: there is nothing to go on with.
+    fn cut_off(&self) -> bool {
+        self.shared.progress.send_modify(|p| p.cut_off = true);
+        self.give_up(CUT_OFF);
+        false
     }
 
     /// Takes nothing more; what waits is dropped, and whoever waits for it is told why.

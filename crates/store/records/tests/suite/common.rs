@@ -63,6 +63,11 @@ pub(crate) fn at(nanos: i64) -> Timestamp {
 
 pub(crate) const SECOND: i64 = 1_000_000_000;
 
+/// Returns when a lease that was granted now has surely ended.
+pub(crate) fn after_lease(now: Timestamp, lease: std::time::Duration) -> Timestamp {
+    Timestamp::from_nanos(now.nanos() + i64::try_from(lease.as_nanos()).unwrap())
+}
+
 pub(crate) fn stamped(nanos: i64, event: Event) -> Stamped {
     Stamped::new(at(nanos), event)
 }
