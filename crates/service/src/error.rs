@@ -1,6 +1,7 @@
 //! What can go wrong in a use case, in words for the client and for the operator.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use ashlar_records::Error as StoreError;
@@ -29,6 +30,24 @@ pub enum ErrorKind {
     Unavailable,
     /// A fault of the service.
     Internal,
+}
+
+/// What the service itself needs, and cannot reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Away {
+    /// Records, journals and the queue.
+    Database,
+    /// The blob store that several machines share.
+    BlobStore,
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Database => "the database",
+            Self::BlobStore => "the blob store",
+        })
+    }
 }
 
 /// A use case did not do what was asked.
@@ -79,6 +98,9 @@ pub enum Error {
     /// Try again later.
     #[error("{0}")]
     Unavailable(String),
+    /// What the service needs is not there; the same may succeed later.
+    #[error("{0} does not answer; try again")]
+    Away(Away),
     /// A fault of the service. The source is for the operator.
     #[error("something in the service broke; its log says more")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
@@ -95,7 +117,7 @@ impl Error {
             Self::Invalid { .. } => ErrorKind::Invalid,
             Self::TooLarge { .. } => ErrorKind::TooLarge,
             Self::RateLimited { .. } => ErrorKind::RateLimited,
-            Self::Unavailable(_) => ErrorKind::Unavailable,
+            Self::Unavailable(_) | Self::Away(_) => ErrorKind::Unavailable,
             Self::Internal(_) => ErrorKind::Internal,
         }
     }
@@ -104,7 +126,7 @@ impl Error {
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::Unavailable(_) => Some(RETRY_DEFAULT),
+            Self::Unavailable(_) | Self::Away(_) => Some(RETRY_DEFAULT),
             _ => None,
         }
     }
@@ -156,7 +178,7 @@ impl From<StoreError> for Error {
             StoreError::Name(_) => Self::invalid("name", error),
             error if error.is_transient() => {
                 tracing::warn!(error = chain(&error), "the database is not available");
-                Self::Unavailable("the database is busy; try again".into())
+                Self::Away(Away::Database)
             }
             error => Self::internal(error),
         }
@@ -170,7 +192,7 @@ impl From<ashlar_blobs::BlobError> for Error {
             ashlar_blobs::BlobError::Mismatch { .. } => Self::invalid("digest", error),
             error @ ashlar_blobs::BlobError::Remote(_) => {
                 tracing::warn!(error = chain(&error), "the blob store is not available");
-                Self::Unavailable("the blob store does not answer; try again".into())
+                Self::Away(Away::BlobStore)
             }
             error => Self::internal(error),
         }

@@ -102,7 +102,7 @@ pub use context::{ContextFile, ContextManifest, EntryKind};
 pub use credentials::{RegistryCredential, registry_host, registry_of};
 pub use definition::{Definition, Limits, NameOnSuccess, Readiness, Recipe, StartCommand};
 pub use dialect::DialectStore;
-pub use error::{Error, ErrorKind};
+pub use error::{Away, Error, ErrorKind};
 pub use executor::{Executor, Finished, Work};
 pub use export::{Archive, ExportWish, Exported};
 pub use logs::{Found, LogLineAt};

@@ -101,7 +101,7 @@ impl Service {
         match listed {
             Ok(listed) => Ok(Some(listed)),
             // While the store does not answer nothing is known of any list.
-            Err(error @ Error::Unavailable(_)) => Err(error),
+            Err(error @ (Error::Unavailable(_) | Error::Away(_))) => Err(error),
             Err(error) => {
                 let error = error.internal_text();
                 tracing::warn!(%digest, error, "a list of blobs cannot be read");

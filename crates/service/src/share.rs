@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of};
 use crate::recipe::{Adopt, image_name};
-use crate::{Error, Service};
+use crate::{Error, ErrorKind, Service};
 
 /// The version of the record's form.
 const VERSION: u32 = 1;
@@ -54,8 +54,10 @@ impl Service {
                 match self.publish_image(tenant, &artifact.digest) {
                     // A blob that an earlier build left in the store was removed there just now.
                     Err(Error::NotFound { what: "blob", .. }) if again => again = false,
-                    Err(Error::Unavailable(_))
-                        if Instant::now() < until && !cancel.is_cancelled() =>
+                    Err(error)
+                        if error.kind() == ErrorKind::Unavailable
+                            && Instant::now() < until
+                            && !cancel.is_cancelled() =>
                     {
                         std::thread::sleep(RETRY_PAUSE);
                     }

@@ -1,7 +1,6 @@
 //! How a build's end is written.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
@@ -9,14 +8,9 @@ use ashlar_core::journal::{Event, Record, Sink};
 use ashlar_core::state::State;
 use ashlar_records::{JournalWriter, NewAlias, Stamped, now};
 use ashlar_sandbox::Cancel;
-use tokio::time::{Instant, sleep};
 
-use super::POLL;
-use crate::error::chain;
+use super::stopped::{Stopped, retried};
 use crate::{Definition, Error, Finished, Service, promote};
-
-/// How long the end of a build is tried to be written while the database does not answer.
-const END_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Service {
     /// Writes how a build ended.
@@ -25,7 +19,7 @@ impl Service {
         record: &Record,
         writer: &JournalWriter,
         cancel: &Cancel,
-        result: Result<Finished, Failure>,
+        result: Result<Finished, Stopped>,
     ) -> Result<(), Error> {
         let tenant = record.submission.tenant;
         if let Ok(finished) = &result {
@@ -37,7 +31,8 @@ impl Service {
         // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
         writer.flush().await?;
         // The writer's own row may be from before somebody wished to stop.
-        let row = self.store().row(record.submission.build).await?;
+        let build = record.submission.build;
+        let row = retried(build, || self.store().row(build)).await?;
         let giving_up = self.workers().giving_up.load(Ordering::Acquire);
         let (events, names) = match result {
             Ok(_) => (vec![Event::State { to: State::Succeeded }], names_of(record, tenant)),
@@ -47,10 +42,15 @@ impl Service {
             Err(_) if cancel.is_cancelled() && giving_up => {
                 (interrupted(&row, "the server was shut down"), Vec::new())
             }
-            Err(failure) if self.workers().is_store_away() && may_be_ours(&failure) => {
+            Err(Stopped::Away(what)) => {
+                (interrupted(&row, &format!("{what} did not answer")), Vec::new())
+            }
+            Err(Stopped::Failed(failure))
+                if self.workers().is_store_away() && may_be_ours(&failure) =>
+            {
                 (interrupted(&row, "the blob store did not answer"), Vec::new())
             }
-            Err(failure) => {
+            Err(Stopped::Failed(failure)) => {
                 let failed = Event::Failed(Box::new(failure));
                 (vec![failed, Event::State { to: State::Failed }], Vec::new())
             }
@@ -73,20 +73,13 @@ impl Service {
         events: &[Event],
         names: &[NewAlias],
     ) -> Result<Record, Error> {
-        let until = Instant::now() + END_RETRY_MAX;
-        loop {
-            let stamped: Vec<Stamped> =
-                events.iter().map(|e| Stamped::new(now(), e.clone())).collect();
-            let (build, fence) = (record.submission.build, record.fence);
-            let finish = self.store().finish(build, fence, stamped, names);
-            match self.counters().timed("finish", finish).await {
-                Err(error) if error.is_transient() && Instant::now() < until => {
-                    tracing::warn!(%build, error = chain(&error), "trying again to write the end");
-                    sleep(POLL).await;
-                }
-                other => return Ok(other?),
-            }
-        }
+        let (build, fence) = (record.submission.build, record.fence);
+        let finish = || {
+            let stamp = |event: &Event| Stamped::new(now(), event.clone());
+            let stamped: Vec<Stamped> = events.iter().map(stamp).collect();
+            self.counters().timed("finish", self.store().finish(build, fence, stamped, names))
+        };
+        Ok(retried(build, finish).await?)
     }
 }
 

@@ -15,6 +15,7 @@ use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
 use tokio::runtime::Handle;
 
+use super::stopped::Stopped;
 use crate::contexts::Held;
 use crate::error::chain;
 use crate::push::Pusher;
@@ -37,14 +38,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn run(self) -> Result<Finished, Failure> {
-        let broken = |e: Error| match e {
-            Error::Internal(_) => Failure::new(FailureKind::Internal, e.internal_text()),
-            other => Failure::new(FailureKind::Source, other.public()),
-        };
-        let contexts = self.contexts().map_err(broken)?;
+    pub(super) fn run(self) -> Result<Finished, Stopped> {
+        let contexts = self.contexts()?;
         let tenant = self.record.submission.tenant;
-        let frozen = self.frozen().map_err(broken)?;
+        let frozen = self.frozen()?;
         let images = Images::of(&self.service).map(|i| Box::new(i) as Box<dyn Adopt>);
         if let (Some(images), Recipe::OnBuild { base, owner, .. }) =
             (&images, &self.definition.recipe)
@@ -53,7 +50,7 @@ impl Job {
                 .adopt(owner.unwrap_or(tenant), *base)
                 .map_err(|text| Failure::new(FailureKind::Source, text))?;
         }
-        let frontend = Guarded::new(&self.definition, tenant, frozen).map_err(broken)?;
+        let frontend = Guarded::new(&self.definition, tenant, frozen)?;
         let frontend = Arc::new(frontend.with_images(images));
         let sink = Arc::new(AnswersSink {
             job_sink: self.writer.clone(),
@@ -64,27 +61,27 @@ impl Job {
             told: AtomicBool::new(false),
         });
         let mut request = self.request(frontend, sink, &contexts);
-        let found = credentials::take(&mut request.secrets).map_err(broken)?;
-        request.hidden = hidden::take(&mut request.secrets).map_err(broken)?;
+        let found = credentials::take(&mut request.secrets)?;
+        request.hidden = hidden::take(&mut request.secrets)?;
         let registry = self.service.engine().images().registry();
         request.credentials = credentials::log_in(registry, found)?;
         let logins = request.credentials.clone();
         let work = Work { definition: &self.definition, request };
         let mut finished = self.executor.build(work, &self.cancel)?;
         for (name, bytes) in std::mem::take(&mut finished.files) {
-            let digest = self.service.keep_blob(tenant, &bytes).map_err(broken)?;
+            let digest = self.service.keep_blob(tenant, &bytes)?;
             let (kind, bytes) = ("file".to_owned(), Some(bytes.len() as u64));
             let references = Vec::new();
             finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
         }
-        self.service.publish(tenant, &mut finished.artifacts, &self.cancel).map_err(broken)?;
+        self.service.publish(tenant, &mut finished.artifacts, &self.cancel)?;
         match self.pusher(&logins).push(&self.definition.outputs, &finished.artifacts) {
             Ok(pushed) => finished.artifacts.extend(pushed),
             Err(failure) => {
                 // What was built is kept, and can be fetched and pushed by hand.
                 let made = finished.artifacts.into_iter().map(Event::Artifact);
                 made.for_each(|event| self.writer.event(event));
-                return Err(failure);
+                return Err(failure.into());
             }
         }
         Ok(finished)

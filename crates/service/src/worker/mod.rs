@@ -6,22 +6,26 @@
 mod end;
 mod job;
 mod pool;
+mod stopped;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ashlar_core::Timestamp;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{BuildKind, Event, Level, LogLine, OnLost, Record, Sink};
-use ashlar_records::{Claim, JournalWriter, now};
+use ashlar_records::{Claim, Error as StoreError, JournalWriter, now};
 use ashlar_sandbox::Cancel;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::error::chain;
-use crate::{Definition, Error, Finished, Service};
+use crate::{Definition, Finished, Service};
 use job::Job;
 pub(crate) use pool::Workers;
+pub(crate) use stopped::Stopped;
+use stopped::retried;
 
 /// How often an idle worker looks for builds that other processes accepted.
 const POLL: Duration = Duration::from_millis(250);
@@ -133,11 +137,8 @@ impl Service {
         let by_others = async {
             loop {
                 sleep(WATCH).await;
-                match self.store().row(build).await {
-                    Ok(row) if holds(&row, record.fence) => {}
-                    // A database that does not answer is no wish to stop.
-                    Err(error) if error.is_transient() => {}
-                    _ => return,
+                if is_over(&self.store().row(build).await, record.fence) {
+                    return;
                 }
             }
         };
@@ -153,24 +154,20 @@ impl Service {
         record: &Record,
         writer: &JournalWriter,
         cancel: &Cancel,
-    ) -> Result<Finished, Failure> {
-        let failed = |e: Error| Failure::new(FailureKind::Internal, e.internal_text());
-        let definition = Definition::of(record).map_err(failed)?;
+    ) -> Result<Finished, Stopped> {
+        let definition = Definition::of(record).map_err(Stopped::broken)?;
         let requested = record.submission.backend.as_deref();
         let executor = self.executors().choose(requested, &definition);
         let why = self.executors().why_not(requested, executor.name(), &definition);
         announce(record, writer, executor.name(), why);
-        if let Some(seconds) = definition.limits.build_seconds {
-            let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-            let deadline = Timestamp::from_nanos(now().nanos().saturating_add(nanos));
-            let (build, fence) = (record.submission.build, record.fence);
-            let set = self.store().set_deadline(build, fence, Some(deadline)).await;
-            set.map_err(|e| failed(e.into()))?;
-        }
         let build = record.submission.build;
-        let secrets = self.store().build_secrets(self.keys(), build, record.fence).await;
-        let secrets = secrets.map_err(|e| failed(e.into()))?;
-        let secrets = secrets.into_iter().map(|(id, s)| (id, s.expose().to_vec())).collect();
+        let secrets = tokio::select! {
+            secrets = self.lease_out(record, &definition) => {
+                secrets.map_err(|e| Stopped::broken(e.into()))?
+            }
+            // Whatever the database would say comes too late.
+            () = writer.cancelled() => return Err(Stopped::early()),
+        };
         let job = Job {
             service: Arc::clone(self),
             record: record.clone(),
@@ -183,11 +180,35 @@ impl Service {
         let done = tokio::task::spawn_blocking(move || job.run()).await;
         done.unwrap_or_else(|panic| {
             tracing::error!(%build, error = chain(&panic), "the executor panicked");
-            Err(Failure::new(
-                FailureKind::Internal,
-                "the executor broke; the server's log says more",
-            ))
+            let text = "the executor broke; the server's log says more";
+            Err(Failure::new(FailureKind::Internal, text).into())
         })
+    }
+
+    /// Sets when the build has to be over, and returns its secrets.
+    async fn lease_out(
+        &self,
+        record: &Record,
+        definition: &Definition,
+    ) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+        let (build, fence) = (record.submission.build, record.fence);
+        if let Some(seconds) = definition.limits.build_seconds {
+            let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+            let deadline = Some(Timestamp::from_nanos(now().nanos().saturating_add(nanos)));
+            retried(build, || self.store().set_deadline(build, fence, deadline)).await?;
+        }
+        let secrets = || self.store().build_secrets(self.keys(), build, fence);
+        let secrets = retried(build, secrets).await?;
+        Ok(secrets.into_iter().map(|(id, s)| (id, s.expose().to_vec())).collect())
+    }
+}
+
+/// Says whether an attempt is to stop, as far as the database tells. One that does not answer, or
+/// answers something else, tells nothing.
+fn is_over(looked: &Result<Record, StoreError>, fence: u64) -> bool {
+    match looked {
+        Ok(row) => !holds(row, fence),
+        Err(error) => matches!(error, StoreError::NoSuchBuild(_)),
     }
 }
 
@@ -209,5 +230,21 @@ fn announce(record: &Record, writer: &JournalWriter, ran: &str, why: Option<Stri
     {
         let text = format!("attempt {} of {attempts_max}", record.attempt);
         writer.event(Event::Log(LogLine::service(Level::Warn, text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ashlar_core::BuildId;
+
+    use super::*;
+
+    #[test]
+    fn only_a_row_or_its_absence_stops_an_attempt() {
+        let fault = || Err(StoreError::Damaged { what: "a row".into(), why: "of a test".into() });
+        assert!(!is_over(&fault(), 1));
+        assert!(!is_over(&Err(StoreError::Gone), 1));
+        let build = BuildId::from_parts(1, [1; 10]);
+        assert!(is_over(&Err(StoreError::NoSuchBuild(build)), 1));
     }
 }

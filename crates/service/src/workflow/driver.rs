@@ -20,7 +20,7 @@ use super::node::{Sealed, draw_id};
 use super::progress::{Next, NodeState, NodeStatus, Progress};
 use super::{Begun, NodeDriver, Run};
 use crate::error::chain;
-use crate::{Actor, Error, Recipe, Record, Service};
+use crate::{Actor, Error, ErrorKind, Recipe, Record, Service};
 
 /// Runs that one process drives at once: they wait for builds, so they cost little.
 const RUNS_MAX: usize = 256;
@@ -168,7 +168,7 @@ impl Service {
     async fn fail_run(&self, writer: &JournalWriter, error: &Error) {
         let run = writer.build();
         tracing::warn!(%run, error = error.internal_text(), "cannot drive a run");
-        if !matches!(error, Error::Unavailable(_)) {
+        if error.kind() != ErrorKind::Unavailable {
             let failure = Failure::new(FailureKind::Internal, error.public());
             writer.event(Event::Failed(Box::new(failure)));
             writer.event(Event::State { to: State::Failed });
@@ -334,7 +334,7 @@ impl Drive {
 
     /// A fault that may pass holds the run up; any other one fails the attempt.
     fn attempt_refused(&mut self, node: &Node, attempt: u32, error: Error) -> Result<(), Error> {
-        if matches!(error, Error::Unavailable(_) | Error::RateLimited { .. }) {
+        if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::RateLimited) {
             return Err(error);
         }
         if matches!(error, Error::Internal(_)) {

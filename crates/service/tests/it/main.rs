@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod collect;
+#[path = "../../../store/records/tests/suite/cut.rs"]
+mod cut;
+mod faults;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
 mod retention;

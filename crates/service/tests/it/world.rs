@@ -47,11 +47,17 @@ pub(crate) struct Stage {
     ran: Mutex<Vec<String>>,
     /// Builds named so end; others wait.
     released: Mutex<Vec<String>>,
+    /// Names of builds that were told to stop.
+    stopped: Mutex<Vec<String>>,
 }
 
 impl Stage {
     pub(crate) fn ran(&self) -> Vec<String> {
         self.ran.lock().unwrap().clone()
+    }
+
+    pub(crate) fn stopped(&self) -> Vec<String> {
+        self.stopped.lock().unwrap().clone()
     }
 
     pub(crate) fn release(&self, name: &str) {
@@ -86,6 +92,7 @@ impl Executor for Player {
         let times = stage.ran().iter().filter(|n| **n == name).count();
         while role == "hold" && !stage.is_released(&name) {
             if cancel.is_cancelled() {
+                stage.stopped.lock().unwrap().push(name);
                 return Err(Failure::new(FailureKind::Interrupted, "stopped"));
             }
             std::thread::sleep(Duration::from_millis(5));

@@ -141,8 +141,8 @@ impl Error {
         match self {
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
             Self::Database(sqlx::Error::Database(e)) => {
-                const CODES: [&str; 8] =
-                    ["5", "261", "517", "40001", "40P01", "57P01", "57P02", "57P03"];
+                const CODES: [&str; 9] =
+                    ["5", "261", "517", "40001", "40P01", "53300", "57P01", "57P02", "57P03"];
                 e.code().is_some_and(|code| CODES.contains(&code.as_ref()))
             }
             _ => false,

@@ -1,0 +1,66 @@
+//! What builds come to when the database cannot be reached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ashlar_core::BuildId;
+use ashlar_core::state::State;
+use ashlar_service::{Service, SubmitRequest};
+
+use crate::cut::{Cut, Way};
+use crate::world::{World, eventually, role};
+
+async fn submit(service: &Service, name: &str, played: &str) -> BuildId {
+    let request = SubmitRequest::new("native", "scope", name, role(played));
+    let accepted = service.submit(service.admin(), request).await.unwrap();
+    accepted.record.submission.build
+}
+
+/// Opens a worker that reaches the database by way of a cut.
+async fn behind(world: &mut World, cut: &Cut, lease: Duration) -> Arc<Service> {
+    let url = cut.url.clone();
+    let worker = world.open_beside_with(|config| {
+        config.database = Some(url);
+        config.lease = lease;
+    });
+    let worker = worker.await;
+    worker.start();
+    worker
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_that_ends_while_the_database_is_away_ends_as_it_did() {
+    let mut world = World::postgres().await;
+    let watcher = world.open().await;
+    let cut = Cut::before(&world.database()).await;
+    let worker = behind(&mut world, &cut, Duration::from_secs(600)).await;
+    let build = submit(&watcher, "long", "hold").await;
+    world.until(&watcher, build, |row| row.state == State::Running).await;
+    cut.set(Way::Closed);
+    world.stage.release("long");
+    // Whatever asks is refused, the worker that wants to end the build too.
+    let before = cut.refused();
+    eventually("nobody asks", || cut.refused() > before + 20).await;
+    cut.set(Way::Open);
+    let ended = world.ended(&watcher, build).await;
+    assert_eq!((ended.state, ended.attempt), (State::Succeeded, 1), "{ended:#?}");
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_stops_where_the_worker_is_cut_off_and_runs_elsewhere() {
+    let mut world = World::postgres().await;
+    let other = world.open().await;
+    let cut = Cut::before(&world.database()).await;
+    let worker = behind(&mut world, &cut, Duration::from_secs(3)).await;
+    let build = submit(&other, "long", "hold").await;
+    world.until(&other, build, |row| row.state == State::Running).await;
+    cut.set(Way::Silent);
+    let stage = Arc::clone(&world.stage);
+    eventually("the build goes on", || stage.stopped() == ["long"]).await;
+    world.stage.release("long");
+    other.start();
+    let ended = world.ended(&other, build).await;
+    assert_eq!((ended.state, ended.attempt), (State::Succeeded, 2), "{ended:#?}");
+    drop(worker);
+}
