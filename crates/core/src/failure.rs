@@ -83,6 +83,10 @@ pub struct Failure {
     /// The last lines that the step wrote, oldest first, at most [`LAST_LINES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
+    /// The blob store that several machines share did not answer: the same build may succeed later.
+    /// For whoever decides what becomes of the build, and in no record.
+    #[serde(skip)]
+    pub store_away: bool,
 }
 
 /// The most lines of output that a failure quotes.
@@ -102,6 +106,7 @@ impl Failure {
             peak_memory_bytes: None,
             location: None,
             last_lines: Vec::new(),
+            store_away: false,
         }
     }
 

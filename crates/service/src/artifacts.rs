@@ -146,8 +146,7 @@ impl Service {
             compression: Compression::GZIP,
             annotations: Default::default(),
         };
-        let made = self.engine().package(&image, &output, false, &Quiet);
-        let (made, _) = made.map_err(Error::internal)?;
+        let (made, _) = self.engine().package(&image, &output, false, &Quiet)?;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
         let blobs = blobs_of(&made.manifest.digest, &manifest)?;

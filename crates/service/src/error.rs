@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use ashlar_blobs::RemoteError;
+use ashlar_core::failure::Failure;
 use ashlar_records::Error as StoreError;
 
 /// When to try again what is not available now.
@@ -185,12 +187,21 @@ impl From<StoreError> for Error {
     }
 }
 
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure.store_away {
+            true => Self::Away(Away::BlobStore),
+            false => Self::internal(failure),
+        }
+    }
+}
+
 impl From<ashlar_blobs::BlobError> for Error {
     fn from(error: ashlar_blobs::BlobError) -> Self {
         match error {
             ashlar_blobs::BlobError::Missing(digest) => Self::not_found("blob", digest),
             ashlar_blobs::BlobError::Mismatch { .. } => Self::invalid("digest", error),
-            error @ ashlar_blobs::BlobError::Remote(_) => {
+            error @ ashlar_blobs::BlobError::Remote(RemoteError::Unavailable { .. }) => {
                 tracing::warn!(error = chain(&error), "the blob store is not available");
                 Self::Away(Away::BlobStore)
             }

@@ -157,7 +157,7 @@ impl Service {
         self.fetch_layers(&local)?;
         let own = own_layers(&local);
         let image = Image { config: local.config, layers: local.layers, names: Vec::new(), epoch };
-        let made = self.engine().package(&image, form, false, sink).map_err(Error::internal)?.0;
+        let made = self.engine().package(&image, form, false, sink)?.0;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&made.manifest.digest, &manifest)?;
         self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;

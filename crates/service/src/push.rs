@@ -11,15 +11,15 @@ use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{ArtifactRecord, Event, Level, LogLine, Progress, Sink};
 use ashlar_layers::Compression;
-use ashlar_native::RegistryLogin;
 use ashlar_native::export::{Output as Form, OutputKind};
+use ashlar_native::{RegistryLogin, failure_of};
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{Composed, Credential, Reference, RegistryError, Transfer};
 use ashlar_sandbox::Cancel;
 use serde::{Deserialize, Serialize};
 
-use crate::error::chain;
 use crate::recipe::INTERNAL_HOST;
+use crate::worker::Stopped;
 use crate::{Error, Service};
 
 /// Outputs that one build may have.
@@ -128,35 +128,34 @@ impl Pusher<'_> {
     /// Pushes the image among some artifacts to all outputs; returns an artifact for each.
     ///
     /// # Errors
-    /// With the first push that fails.
+    /// With the first push that fails, or when the service lacks what it needs.
     pub(crate) fn push(
         &self,
         outputs: &[BuildOutput],
         made: &[ArtifactRecord],
-    ) -> Result<Vec<ArtifactRecord>, Failure> {
+    ) -> Result<Vec<ArtifactRecord>, Stopped> {
         if outputs.is_empty() {
             return Ok(Vec::new());
         }
         let Some(image) = made.iter().find(|a| a.kind == "image") else {
             let text = "the build made no image that could be pushed";
-            return Err(Failure::new(FailureKind::Export, text));
+            return Err(Failure::new(FailureKind::Export, text).into());
         };
-        let failed = |e: Error| Failure::new(FailureKind::Internal, e.internal_text());
         let local = self.service.engine().images().store().record(&image.digest);
-        let local = local.map_err(|e| failed(Error::internal(e)))?.ok_or_else(|| {
-            Failure::new(FailureKind::Internal, "the image is gone before it was pushed")
-        })?;
+        let local = local.map_err(Error::internal)?;
+        let local =
+            local.ok_or_else(|| Error::internal("the image is gone before it was pushed"))?;
         let mut artifacts = Vec::new();
         for (i, output) in outputs.iter().enumerate() {
             let BuildOutput::Registry { names, compression, level, annotations } = output;
             let form = Form {
                 kind: OutputKind::Registry(Vec::new()),
-                compression: compression.at(*level).map_err(failed)?,
+                compression: compression.at(*level)?,
                 annotations: annotations.clone(),
             };
             let (tenant, epoch) = (self.tenant, self.epoch);
-            let composed = self.service.compose_as(tenant, local.clone(), &form, epoch, self.sink);
-            let composed = composed.map_err(failed)?;
+            let composed =
+                self.service.compose_as(tenant, local.clone(), &form, epoch, self.sink)?;
             for name in names {
                 let reference = reference(name);
                 let reference = reference.map_err(|why| Failure::new(FailureKind::Export, why))?;
@@ -188,7 +187,7 @@ impl Pusher<'_> {
             let origins = BlobOrigins::new();
             registry.push(name, &composed.manifest, images.blobs(), &origins, &transfer)
         })
-        .map_err(|e| self.failure(name, &e))
+        .map_err(|e| self.failure(name, e))
     }
 
     fn credentials(&self) -> BTreeMap<String, Credential> {
@@ -224,16 +223,16 @@ impl Pusher<'_> {
         })
     }
 
-    fn failure(&self, name: &Reference, error: &RegistryError) -> Failure {
+    fn failure(&self, name: &Reference, error: RegistryError) -> Failure {
         let refused = error.is_refused();
         let kind = if refused { FailureKind::Auth } else { FailureKind::Export };
-
-        let text = format!("cannot push {}: {}", name.familiar(), chain(error));
+        let failure = failure_of(kind, &error);
+        let message = format!("cannot push {}: {}", name.familiar(), failure.message);
         let hint = match (refused, error.hint()) {
             (true, _) => Some("log in to the registry (docker login), and build again".to_owned()),
             (false, hint) => hint.map(str::to_owned),
         };
-        Failure { hint, ..Failure::new(kind, text) }
+        Failure { hint, message, ..failure }
     }
 }
 

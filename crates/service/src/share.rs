@@ -5,7 +5,7 @@
 //! record. The build's artifact names that record; whoever needs the image reads it and then knows
 //! the image as if it had been pulled, its layers to be fetched when a step needs them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ashlar_core::image::ImageConfig;
@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of};
 use crate::recipe::{Adopt, image_name};
-use crate::{Error, ErrorKind, Service};
+use crate::{Away, Error, ErrorKind, Service};
 
 /// The version of the record's form.
 const VERSION: u32 = 1;
@@ -153,6 +153,8 @@ pub(crate) struct Images {
     handle: Handle,
     /// Those that are known here.
     adopted: Mutex<Vec<BuildId>>,
+    /// What did not answer when one was asked for.
+    away: Arc<OnceLock<Away>>,
 }
 
 impl Images {
@@ -161,7 +163,13 @@ impl Images {
     pub(crate) fn of(service: &Arc<Service>) -> Option<Self> {
         service.blobs().remote()?;
         let (service, handle) = (Arc::clone(service), Handle::current());
-        Some(Self { service, handle, adopted: Mutex::default() })
+        let (adopted, away) = (Mutex::default(), Arc::default());
+        Some(Self { service, handle, adopted, away })
+    }
+
+    /// Returns where it says what did not answer, which is no fault of the build.
+    pub(crate) fn away(&self) -> Arc<OnceLock<Away>> {
+        Arc::clone(&self.away)
     }
 }
 
@@ -182,6 +190,9 @@ impl Adopt for Images {
                 Ok(())
             }
             Err(error) => {
+                if let Error::Away(what) = error {
+                    let _ = self.away.set(what);
+                }
                 tracing::warn!(%build, error = error.internal_text(), "an image cannot be had");
                 Err(error.public())
             }

@@ -3,6 +3,7 @@
 use std::io::Read;
 
 use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_native::failure_of;
 use ashlar_oci::{Images, LocalImage, Origin, read_archive};
 
 use crate::chain::chain;
@@ -14,9 +15,10 @@ pub(crate) fn take_in(
     images: &Images,
     mut archive: Archive,
 ) -> Result<Option<LocalImage>, Failure> {
-    let failed = |e: &dyn std::error::Error| {
-        let text = format!("the image of the daemon cannot be taken in: {}", chain(e));
-        Failure::new(FailureKind::Export, text)
+    let failed = |e: &(dyn std::error::Error + 'static)| {
+        let failure = failure_of(FailureKind::Export, e);
+        let message = format!("the image of the daemon cannot be taken in: {}", failure.message);
+        Failure { message, ..failure }
     };
     if !archive.begun().map_err(|e| failed(&e))? {
         return Ok(None);

@@ -40,4 +40,5 @@ pub use checkout::Checkout;
 pub use debug::FailedRoot;
 pub use dir::DataDir;
 pub use engine::{DISK_FREE_BYTES_DEFAULT, Engine, EngineConfig};
+pub use error::failure_of;
 pub use request::{BuildLimits, BuildRequest, Built, RegistryLogin};

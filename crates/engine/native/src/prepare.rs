@@ -65,8 +65,11 @@ fn answer_all(
     let answer_one = |question: Question| {
         let answer = match answer(engine, request, view, &question, stop) {
             Ok(answer) => answer,
-            // That credentials were refused is said as it is; the rest is the frontend's to word.
-            Err(failure) if failure.kind == FailureKind::Auth => return Err(failure),
+            // That credentials were refused, or our own store is away, is said as it is; the rest is
+            // the frontend's to word.
+            Err(failure) if failure.kind == FailureKind::Auth || failure.store_away => {
+                return Err(failure);
+            }
             Err(failure) => Answer::Failed { message: failure.to_string() },
         };
         Ok((question, answer))

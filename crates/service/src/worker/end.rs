@@ -45,11 +45,6 @@ impl Service {
             Err(Stopped::Away(what)) => {
                 (interrupted(&row, &format!("{what} did not answer")), Vec::new())
             }
-            Err(Stopped::Failed(failure))
-                if self.workers().is_store_away() && may_be_ours(&failure) =>
-            {
-                (interrupted(&row, "the blob store did not answer"), Vec::new())
-            }
             Err(Stopped::Failed(failure)) => {
                 let failed = Event::Failed(Box::new(failure));
                 (vec![failed, Event::State { to: State::Failed }], Vec::new())
@@ -81,11 +76,6 @@ impl Service {
         };
         Ok(retried(build, finish).await?)
     }
-}
-
-/// Says whether a failure may come from a blob store that does not answer.
-fn may_be_ours(failure: &Failure) -> bool {
-    matches!(failure.kind, FailureKind::Internal | FailureKind::Source | FailureKind::Export)
 }
 
 /// What is written when a build was stopped by no fault of its own.

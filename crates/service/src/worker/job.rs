@@ -42,13 +42,17 @@ impl Job {
         let contexts = self.contexts()?;
         let tenant = self.record.submission.tenant;
         let frozen = self.frozen()?;
-        let images = Images::of(&self.service).map(|i| Box::new(i) as Box<dyn Adopt>);
+        let images = Images::of(&self.service);
+        let away = images.as_ref().map(Images::away);
+        let images = images.map(|i| Box::new(i) as Box<dyn Adopt>);
         if let (Some(images), Recipe::OnBuild { base, owner, .. }) =
             (&images, &self.definition.recipe)
         {
-            images
-                .adopt(owner.unwrap_or(tenant), *base)
-                .map_err(|text| Failure::new(FailureKind::Source, text))?;
+            images.adopt(owner.unwrap_or(tenant), *base).map_err(|text| {
+                let away = away.as_ref().and_then(|away| away.get().copied());
+                let failed = || Failure::new(FailureKind::Source, text).into();
+                away.map_or_else(failed, Stopped::Away)
+            })?;
         }
         let frontend = Guarded::new(&self.definition, tenant, frozen)?;
         let frontend = Arc::new(frontend.with_images(images));
@@ -67,7 +71,11 @@ impl Job {
         request.credentials = credentials::log_in(registry, found)?;
         let logins = request.credentials.clone();
         let work = Work { definition: &self.definition, request };
-        let mut finished = self.executor.build(work, &self.cancel)?;
+        let mut finished = self.executor.build(work, &self.cancel).map_err(|failure| {
+            // A frontend has no word for it but that there is no such image.
+            let away = away.and_then(|away| away.get().copied());
+            away.map_or_else(|| failure.into(), Stopped::Away)
+        })?;
         for (name, bytes) in std::mem::take(&mut finished.files) {
             let digest = self.service.keep_blob(tenant, &bytes)?;
             let (kind, bytes) = ("file".to_owned(), Some(bytes.len() as u64));
@@ -77,12 +85,13 @@ impl Job {
         self.service.publish(tenant, &mut finished.artifacts, &self.cancel)?;
         match self.pusher(&logins).push(&self.definition.outputs, &finished.artifacts) {
             Ok(pushed) => finished.artifacts.extend(pushed),
-            Err(failure) => {
+            Err(Stopped::Failed(failure)) => {
                 // What was built is kept, and can be fetched and pushed by hand.
                 let made = finished.artifacts.into_iter().map(Event::Artifact);
                 made.for_each(|event| self.writer.event(event));
                 return Err(failure.into());
             }
+            Err(away) => return Err(away),
         }
         Ok(finished)
     }

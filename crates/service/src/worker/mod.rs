@@ -20,7 +20,7 @@ use ashlar_sandbox::Cancel;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
-use crate::error::chain;
+use crate::error::{Away, chain};
 use crate::{Definition, Finished, Service};
 use job::Job;
 pub(crate) use pool::Workers;
@@ -104,7 +104,6 @@ impl Service {
         self.counters().started(&record);
         let cap = Some(self.log_cap(&record));
         let writer = JournalWriter::spawn_capped(self.store().clone(), build, record.fence, cap);
-        let failures = self.blobs().remote_failures();
         let result = {
             let run = self.run(&record, &writer, &cancel);
             let watch = self.watch(&record, &writer, &cancel);
@@ -114,7 +113,7 @@ impl Service {
                 () = watch => run.await,
             }
         };
-        if result.is_err() && self.blobs().remote_failures() > failures {
+        if matches!(result, Err(Stopped::Away(Away::BlobStore))) {
             self.workers().set_store_away(true);
         }
         if let Err(error) = self.end(&record, &writer, &cancel, result).await {

@@ -40,7 +40,10 @@ impl Stopped {
 
 impl From<Failure> for Stopped {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        match failure.store_away {
+            true => Self::Away(Away::BlobStore),
+            false => Self::Failed(failure),
+        }
     }
 }
 

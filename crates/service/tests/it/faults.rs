@@ -8,7 +8,12 @@ use ashlar_core::state::State;
 use ashlar_service::{Service, SubmitRequest};
 
 use crate::cut::{Cut, Way};
+use crate::on_both;
 use crate::world::{World, eventually, role};
+
+on_both! {
+    a_build_that_a_blob_store_failed_runs_again;
+}
 
 async fn submit(service: &Service, name: &str, played: &str) -> BuildId {
     let request = SubmitRequest::new("native", "scope", name, role(played));
@@ -63,4 +68,15 @@ async fn a_build_stops_where_the_worker_is_cut_off_and_runs_elsewhere() {
     let ended = world.ended(&other, build).await;
     assert_eq!((ended.state, ended.attempt), (State::Succeeded, 2), "{ended:#?}");
     drop(worker);
+}
+
+async fn a_build_that_a_blob_store_failed_runs_again(world: World) {
+    let service = world.open().await;
+    service.start();
+    // The store answers again at once, and what other builds learn of it changes nothing.
+    let build = submit(&service, "unlucky", "store-away").await;
+    let failed = submit(&service, "wrong", "fail").await;
+    let (ended, failed) = (world.ended(&service, build).await, world.ended(&service, failed).await);
+    assert_eq!((ended.state, ended.attempt), (State::Succeeded, 2), "{ended:#?}");
+    assert_eq!((failed.state, failed.attempt), (State::Failed, 1), "{failed:#?}");
 }

@@ -80,7 +80,8 @@ impl Executor for Player {
         true
     }
 
-    /// Plays the role that the image's name says: `ok`, `fail`, `fail-once` or `hold`.
+    /// Plays the role that the image's name says: `ok`, `fail`, `fail-once`, `store-away` or
+    /// `hold`.
     fn build(&self, work: Work<'_>, cancel: &ashlar_sandbox::Cancel) -> Result<Finished, Failure> {
         let (name, stage) = (work.request.name.clone(), &self.0);
         work.request.sink.event(Event::State { to: State::Running });
@@ -99,6 +100,10 @@ impl Executor for Player {
         }
         if role == "fail" || (role == "fail-once" && times == 1) {
             return Err(Failure::new(FailureKind::Step, format!("{name} shall fail")));
+        }
+        if role == "store-away" && times == 1 {
+            let failure = Failure::new(FailureKind::Export, "cannot write");
+            return Err(Failure { store_away: true, ..failure });
         }
         let artifact = ArtifactRecord {
             name: "image".into(),

@@ -26,7 +26,7 @@ use ashlar_sandbox::Cancel;
 use self::layers::BlobWish;
 use crate::Engine;
 use crate::cancel::while_waiting;
-use crate::error::{chain, internal};
+use crate::error::{failure_of, internal};
 use crate::request::Built;
 
 pub use rootfs::ROOTFS_BYTES_MAX;
@@ -363,6 +363,6 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// Turns an error into a failure of the export.
-pub(super) fn export(error: impl std::error::Error) -> Failure {
-    Failure::new(FailureKind::Export, chain(&error))
+pub(super) fn export(error: impl std::error::Error + 'static) -> Failure {
+    failure_of(FailureKind::Export, &error)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ashlar_core::failure::Failure;
+use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::FileAction;
 use ashlar_core::journal::{Level, LogLine};
 use ashlar_files::Root;
@@ -17,7 +17,7 @@ use ashlar_solver::Job;
 use super::{BuildJob, base_tree};
 use crate::cache::LayerRecord;
 use crate::cancel::while_waiting;
-use crate::error::{internal, step};
+use crate::error::{failure_of, internal};
 use crate::output::{NodeOutput, Output};
 
 impl BuildJob {
@@ -123,7 +123,8 @@ fn unknown_owner(name: &str) -> LogLine {
 
 /// What the definition or the context is to blame for is the step's failure, all else ours.
 fn file_failure(error: &FileOpError) -> Failure {
-    if error.is_input() { step(error) } else { internal(error) }
+    let kind = if error.is_input() { FailureKind::Step } else { FailureKind::Internal };
+    failure_of(kind, error)
 }
 
 enum Source<'a> {
