@@ -3,16 +3,13 @@
 //! image, and one that fails fails the build; the image stays.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{ArtifactRecord, Event, Level, LogLine, Progress, Sink};
-use ashlar_layers::Compression;
+use ashlar_layers::{Compression, Stop};
 use ashlar_native::export::{Output as Form, OutputKind};
-use ashlar_native::{RegistryLogin, failure_of};
+use ashlar_native::{RegistryLogin, failure_of, while_waiting};
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{Composed, Credential, Reference, RegistryError, Transfer};
 use ashlar_sandbox::Cancel;
@@ -30,8 +27,6 @@ const NAMES_MAX: usize = 20;
 const LEVEL_MAX: u8 = 19;
 /// Whose login is a refresh token, as Docker's credential helpers write it.
 const TOKEN_USER: &str = "<token>";
-/// How often it is looked whether a push shall stop.
-const STOP_POLL: Duration = Duration::from_millis(25);
 /// The kind of the artifact that says where an image was pushed.
 const KIND: &str = "push";
 
@@ -182,12 +177,17 @@ impl Pusher<'_> {
             let subject = format!("push {} {}", name.familiar(), p.digest.short());
             self.sink.progress(Progress { subject, done: p.done, total: p.total });
         };
-        self.unless_cancelled(|stop| {
-            let transfer = Transfer::quiet().with_progress(&report).with_cancel(stop);
-            let origins = BlobOrigins::new();
-            registry.push(name, &composed.manifest, images.blobs(), &origins, &transfer)
-        })
-        .map_err(|e| self.failure(name, e))
+        let stop = Stop::default();
+        let pushed = while_waiting(
+            self.cancel,
+            || stop.stop(),
+            || {
+                let transfer = Transfer::quiet().with_progress(&report).with_cancel(stop.flag());
+                let origins = BlobOrigins::new();
+                registry.push(name, &composed.manifest, images.blobs(), &origins, &transfer)
+            },
+        )?;
+        pushed.map_err(|e| self.failure(name, e))
     }
 
     fn credentials(&self) -> BTreeMap<String, Credential> {
@@ -200,27 +200,6 @@ impl Pusher<'_> {
             (host.clone(), credential)
         };
         self.logins.iter().map(credential).collect()
-    }
-
-    /// Runs `work` with a flag that is set when the build shall stop.
-    fn unless_cancelled<T>(&self, work: impl FnOnce(&AtomicBool) -> T) -> T {
-        let (stop, done) = (AtomicBool::new(false), Mutex::new(()));
-        let over = std::sync::Condvar::new();
-        let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut guard = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                while !ended.load(Ordering::Acquire) {
-                    stop.fetch_or(self.cancel.is_cancelled(), Ordering::Relaxed);
-                    let waited = over.wait_timeout(guard, STOP_POLL);
-                    guard = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-                }
-            });
-            let result = work(&stop);
-            ended.store(true, Ordering::Release);
-            over.notify_all();
-            result
-        })
     }
 
     fn failure(&self, name: &Reference, error: RegistryError) -> Failure {

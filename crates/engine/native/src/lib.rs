@@ -36,6 +36,7 @@ mod scheduler;
 mod user;
 mod watch;
 
+pub use cancel::while_waiting;
 pub use checkout::Checkout;
 pub use debug::FailedRoot;
 pub use dir::DataDir;
