@@ -6,12 +6,10 @@ use std::sync::Arc;
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Record, Sink};
 use ashlar_core::{BuildId, Digest, TenantId};
-use ashlar_layers::Compression;
-use ashlar_native::export::{Image, Output, OutputKind};
-use ashlar_oci::{Descriptor, LocalImage, Transfer};
+use ashlar_oci::{LocalImage, Transfer};
 use serde_json::json;
 
-use crate::{Actor, Error, Service};
+use crate::{Actor, Definition, Error, Service};
 
 /// The largest manifest or config that is read into memory, in bytes.
 pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
@@ -32,8 +30,8 @@ pub(crate) fn image_of(record: &Record) -> Option<Digest> {
     record.artifacts.iter().find(|a| a.kind == "image").map(|a| a.digest)
 }
 
-/// Progress of packaging interests nobody.
-struct Quiet;
+/// Hears nothing: the progress of packaging for a download interests nobody.
+pub(crate) struct Quiet;
 
 impl Sink for Quiet {
     fn event(&self, _: Event) {}
@@ -67,7 +65,7 @@ impl Service {
         actor: &Actor,
         build: BuildId,
     ) -> Result<Packaged, Error> {
-        let record = self.row(actor, build).await?;
+        let record = self.show(actor, build).await?;
         self.blocking(move |service| service.make_package(&record)).await
     }
 
@@ -125,7 +123,7 @@ impl Service {
         let local = self.local_image(record)?;
         let manifest = match local.manifest.clone() {
             Some(manifest) => manifest,
-            None => self.compose(record.submission.tenant, local)?,
+            None => self.compose_usual(record.submission.tenant, local, epoch_of(record))?,
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&manifest.digest, &bytes)?;
@@ -133,26 +131,6 @@ impl Service {
         self.grants().add(record.submission.tenant, &blobs)?;
         let (digest, media_type) = (manifest.digest, manifest.media_type);
         Ok(Packaged { digest, media_type, manifest: bytes })
-    }
-
-    /// Makes manifest, config and layers of a local image as blobs that last.
-    pub(crate) fn compose(&self, tenant: TenantId, local: LocalImage) -> Result<Descriptor, Error> {
-        self.fetch_layers(&local)?;
-        let own = own_layers(&local);
-        let image =
-            Image { config: local.config, layers: local.layers, names: Vec::new(), epoch: None };
-        let output = Output {
-            kind: OutputKind::Registry(Vec::new()),
-            compression: Compression::GZIP,
-            annotations: Default::default(),
-        };
-        let (made, _) = self.engine().package(&image, &output, false, &Quiet)?;
-        let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
-        self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
-        let blobs = blobs_of(&made.manifest.digest, &manifest)?;
-        self.grants().add(tenant, &blobs)?;
-        self.blobs().keep(&blobs)?;
-        Ok(made.manifest)
     }
 
     /// Marks what a tenant's build made as the tenant's own: the manifest, its config, and the
@@ -202,6 +180,11 @@ impl Service {
         }
         Ok(())
     }
+}
+
+/// Returns what times of a build's image are cut to; the record has its definition.
+pub(crate) fn epoch_of(record: &Record) -> Option<i64> {
+    Definition::of(record).ok().and_then(|definition| definition.epoch)
 }
 
 /// Says of each layer whether it is a build's own: what a registry gave has a blob.

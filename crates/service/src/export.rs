@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::journal::{Record, Sink};
 use ashlar_core::{BuildId, Digest, Platform, TenantId};
+use ashlar_layers::Compression;
 use ashlar_native::export::{Destination, Image, Output as Form, OutputKind};
 use ashlar_oci::{ArchiveKind, Composed, Descriptor, Entry, LocalImage, Reference, write_archive};
 
-use crate::artifacts::{DOCUMENT_BYTES_MAX, blobs_of, image_of, own_layers};
+use crate::artifacts::{DOCUMENT_BYTES_MAX, Quiet, blobs_of, epoch_of, image_of, own_layers};
 use crate::push::LayerCompression;
-use crate::{Actor, Definition, Error, Service};
+use crate::{Actor, Error, Service};
 
 /// Names that one archive may give to its image.
 const NAMES_MAX: usize = 20;
@@ -50,13 +51,6 @@ pub struct Exported {
     pub file: File,
     /// The digest of the image's manifest, in forms that have one.
     pub manifest: Option<Digest>,
-}
-
-/// Progress of packaging interests nobody.
-struct Quiet;
-
-impl Sink for Quiet {
-    fn event(&self, _: Event) {}
 }
 
 impl Service {
@@ -112,11 +106,7 @@ impl Service {
     fn export_files(&self, id: Digest, local: &LocalImage, kind: OutputKind) -> Result<(), Error> {
         let found = self.engine().local(&id.to_string(), &Platform::host());
         let found = found.map_err(Error::internal)?;
-        let form = Form {
-            kind,
-            compression: ashlar_layers::Compression::None,
-            annotations: BTreeMap::new(),
-        };
+        let form = Form { kind, compression: Compression::None, annotations: BTreeMap::new() };
         self.fetch_layers(local)?;
         let done = self.engine().export_local(&found, Vec::new(), &form, &Quiet);
         done.map(drop).map_err(Error::internal)
@@ -124,11 +114,9 @@ impl Service {
 
     /// Makes the manifest that a wish asks for. The usual one is that of the registry endpoint.
     fn manifest_as(&self, record: &Record, wish: &ExportWish) -> Result<Descriptor, Error> {
-        let epoch = Definition::of(record).ok().and_then(|d| d.epoch);
         let usual = wish.annotations.is_empty()
             && wish.compression == LayerCompression::default()
-            && wish.level.is_none()
-            && epoch.is_none();
+            && wish.level.is_none();
         if usual {
             let made = self.make_package(record)?;
             let size = made.manifest.len() as u64;
@@ -139,8 +127,23 @@ impl Service {
             compression: wish.compression.at(wish.level)?,
             annotations: wish.annotations.clone(),
         };
-        let local = self.local_image(record)?;
-        let tenant = record.submission.tenant;
+        let (local, tenant) = (self.local_image(record)?, record.submission.tenant);
+        Ok(self.compose_as(tenant, local, &form, epoch_of(record), &Quiet)?.manifest)
+    }
+
+    /// Makes an image in the form that the registry endpoint and the machines that share a blob
+    /// store have it in.
+    pub(crate) fn compose_usual(
+        &self,
+        tenant: TenantId,
+        local: LocalImage,
+        epoch: Option<i64>,
+    ) -> Result<Descriptor, Error> {
+        let form = Form {
+            kind: OutputKind::Registry(Vec::new()),
+            compression: Compression::GZIP,
+            annotations: BTreeMap::new(),
+        };
         Ok(self.compose_as(tenant, local, &form, epoch, &Quiet)?.manifest)
     }
 

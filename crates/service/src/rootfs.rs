@@ -4,18 +4,11 @@ use std::fs::File;
 use std::sync::Arc;
 
 use ashlar_core::failure::FailureKind;
-use ashlar_core::journal::{Event, Sink};
 use ashlar_core::{BuildId, Platform};
 use ashlar_native::export::ROOTFS_BYTES_MAX;
 
+use crate::artifacts::Quiet;
 use crate::{Actor, Error, Service};
-
-/// Nobody looks at the progress.
-struct Quiet;
-
-impl Sink for Quiet {
-    fn event(&self, _: Event) {}
-}
 
 impl Service {
     /// Returns a build's image as an ext4 file system of at least `bytes`, as a file without a name.

@@ -42,6 +42,7 @@ impl Service {
         &self,
         tenant: TenantId,
         artifacts: &mut [ArtifactRecord],
+        epoch: Option<i64>,
         cancel: &Cancel,
     ) -> Result<(), Error> {
         if self.blobs().remote().is_none() {
@@ -51,7 +52,7 @@ impl Service {
         for artifact in artifacts.iter_mut().filter(|a| a.kind == "image") {
             let mut again = true;
             let record = loop {
-                match self.publish_image(tenant, &artifact.digest) {
+                match self.publish_image(tenant, &artifact.digest, epoch) {
                     // A blob that an earlier build left in the store was removed there just now.
                     Err(Error::NotFound { what: "blob", .. }) if again => again = false,
                     Err(error)
@@ -69,14 +70,19 @@ impl Service {
         Ok(())
     }
 
-    fn publish_image(&self, tenant: TenantId, id: &Digest) -> Result<Digest, Error> {
+    fn publish_image(
+        &self,
+        tenant: TenantId,
+        id: &Digest,
+        epoch: Option<i64>,
+    ) -> Result<Digest, Error> {
         let store = self.engine().images().store();
         let local = store.record(id).map_err(Error::internal)?;
         let local = local.ok_or_else(|| Error::internal(format!("the image {id} is gone")))?;
         let manifest = match local.manifest.clone() {
             // An earlier build made the same image: its blobs may only be here.
             Some(manifest) => manifest,
-            None => self.compose(tenant, local.clone())?,
+            None => self.compose_usual(tenant, local.clone(), epoch)?,
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
         let mut needed = blobs_of(&manifest.digest, &bytes)?;

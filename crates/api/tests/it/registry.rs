@@ -145,3 +145,27 @@ async fn an_image_has_the_size_of_what_it_holds() {
     // The numbers up to 10000, one a line.
     assert_eq!(large - small, 48_894 - "8 bytes\n".len() as u64);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_with_a_fixed_time_is_the_same_manifest_at_every_door_and_every_time() {
+    let ask = json!({
+        "dockerfile": "FROM base\nRUN echo made >/file\n", "source_date_epoch": 1_600_000_000,
+    });
+    let mut manifests = Vec::new();
+    // Two servers that share nothing: files and layers are made at other times.
+    for world in [World::new().await, World::new().await] {
+        let built = world.admin.built(&ask).await;
+        let by_registry = format!("/v2/default/builds/manifests/{}", id(&built));
+        let by_registry = world.admin.get(&by_registry).await.is(200).body;
+        let path = format!("/api/v1/builds/{}/artifacts/image?format=oci&name=app:1", id(&built));
+        let archive = world.admin.get(&path).await.is(200);
+        let out = tempfile::tempdir().unwrap();
+        let file = out.path().join("image.tar");
+        std::fs::write(&file, &archive.body).unwrap();
+        let shown = skopeo(&["inspect", "--raw", &format!("oci-archive:{}", file.display())]);
+        assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+        assert_eq!(shown.stdout, by_registry);
+        manifests.push(String::from_utf8(by_registry).unwrap());
+    }
+    assert_eq!(manifests[0], manifests[1]);
+}

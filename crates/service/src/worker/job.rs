@@ -82,7 +82,8 @@ impl Job {
             let references = Vec::new();
             finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
         }
-        self.service.publish(tenant, &mut finished.artifacts, &self.cancel)?;
+        let epoch = self.definition.epoch;
+        self.service.publish(tenant, &mut finished.artifacts, epoch, &self.cancel)?;
         match self.pusher(&logins).push(&self.definition.outputs, &finished.artifacts) {
             Ok(pushed) => finished.artifacts.extend(pushed),
             Err(Stopped::Failed(failure)) => {
