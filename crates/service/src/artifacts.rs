@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{Event, Record, Sink};
 use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_layers::Stop;
 use ashlar_oci::{LocalImage, Transfer};
 use serde_json::json;
 
@@ -123,7 +124,10 @@ impl Service {
         let local = self.local_image(record)?;
         let manifest = match local.manifest.clone() {
             Some(manifest) => manifest,
-            None => self.compose_usual(record.submission.tenant, local, epoch_of(record))?,
+            None => {
+                let (tenant, epoch) = (record.submission.tenant, epoch_of(record));
+                self.compose_usual(tenant, local, epoch, &Stop::default())?
+            }
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&manifest.digest, &bytes)?;
@@ -164,21 +168,29 @@ impl Service {
 
     /// Fetches the layers of the base that were never needed: after a restart the engine no longer
     /// knows where they are, the image's record does.
-    pub(crate) fn fetch_layers(&self, local: &LocalImage) -> Result<(), Error> {
+    pub(crate) fn fetch_layers(&self, local: &LocalImage, stop: &Stop) -> Result<(), Error> {
         let images = self.engine().images();
+        let transfer = Transfer::quiet().with_cancel(stop.flag());
         let Some(repository) = &local.repository else { return Ok(()) };
         for blob in local.layers.iter().filter_map(|l| l.blob.as_ref()) {
             if !images.blobs().has(&blob.digest)? {
-                images
-                    .registry()
-                    .fetch_blob(repository, blob, images.blobs(), &Transfer::quiet())
-                    .map_err(|e| {
+                images.registry().fetch_blob(repository, blob, images.blobs(), &transfer).map_err(
+                    |e| {
                         tracing::warn!(error = crate::error::chain(&e), "cannot fetch a layer");
                         Error::Unavailable("a layer of the base image cannot be fetched now".into())
-                    })?;
+                    },
+                )?;
             }
         }
         Ok(())
+    }
+
+    /// Makes blobs last, unless it is to stop.
+    pub(crate) fn keep_blobs(&self, blobs: &[Digest], stop: &Stop) -> Result<(), Error> {
+        match self.blobs().keep_while(blobs, || !stop.is_stopped())? {
+            true => Ok(()),
+            false => Err(Error::stopped()),
+        }
     }
 }
 

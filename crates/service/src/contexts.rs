@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use ashlar_blobs::BlobStore;
 use ashlar_core::Digest;
+use ashlar_layers::Stop;
 
 use crate::context::MANIFEST_BYTES_MAX;
 use crate::{ContextFile, ContextManifest, EntryKind, Error};
@@ -78,10 +79,15 @@ impl Contexts {
     }
 
     /// Returns the directory of a manifest, making it when it is not there.
-    pub(crate) fn hold(&self, blobs: &BlobStore, manifest: Digest) -> Result<Held, Error> {
+    pub(crate) fn hold(
+        &self,
+        blobs: &BlobStore,
+        manifest: Digest,
+        stop: &Stop,
+    ) -> Result<Held, Error> {
         let held = self.register(manifest);
         if !held.path.is_dir() {
-            self.make(blobs, manifest, &held.path)?;
+            self.make(blobs, manifest, &held.path, stop)?;
         }
         self.trim();
         Ok(held)
@@ -95,17 +101,25 @@ impl Contexts {
         Held { path: self.root.join(digest.hex()), digest, state: Arc::clone(&self.state) }
     }
 
-    fn make(&self, blobs: &BlobStore, digest: Digest, path: &Path) -> Result<(), Error> {
+    fn make(
+        &self,
+        blobs: &BlobStore,
+        digest: Digest,
+        path: &Path,
+        stop: &Stop,
+    ) -> Result<(), Error> {
         let bytes = blobs.read(&digest, MANIFEST_BYTES_MAX)?;
         let manifest: ContextManifest = serde_json::from_slice(&bytes).map_err(Error::internal)?;
         manifest.check()?;
         let digests: Vec<Digest> = manifest.digests().map(|(digest, _)| digest).collect();
-        blobs.bring(&digests)?;
+        if !blobs.bring_while(&digests, || !stop.is_stopped())? {
+            return Err(Error::stopped());
+        }
         let temp = tempfile::Builder::new().prefix("new-").tempdir_in(&self.root);
         let temp = temp.map_err(Error::internal)?;
         let tree = temp.path().join("tree");
         fs::create_dir(&tree).map_err(Error::internal)?;
-        fill(blobs, &manifest, &tree)?;
+        fill(blobs, &manifest, &tree, stop)?;
         match fs::rename(&tree, path) {
             // Another build made it meanwhile.
             Err(_) if path.is_dir() => Ok(()),
@@ -129,8 +143,16 @@ impl Contexts {
 }
 
 /// Writes all entries into an empty directory.
-fn fill(blobs: &BlobStore, manifest: &ContextManifest, root: &Path) -> Result<(), Error> {
+fn fill(
+    blobs: &BlobStore,
+    manifest: &ContextManifest,
+    root: &Path,
+    stop: &Stop,
+) -> Result<(), Error> {
     for file in &manifest.files {
+        if stop.is_stopped() {
+            return Err(Error::stopped());
+        }
         let path = root.join(&file.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(Error::internal)?;
@@ -190,12 +212,17 @@ mod tests {
         let bytes = ContextManifest { files }.encode().unwrap();
         let manifest = blobs.put_bytes(&bytes).unwrap().digest;
         let contexts = Contexts::open(dir.path().join("contexts")).unwrap();
-        let held = contexts.hold(&blobs, manifest).unwrap();
+        let stop = Stop::default();
+        stop.stop();
+        assert!(contexts.hold(&blobs, manifest, &stop).is_err());
+        assert_eq!(fs::read_dir(dir.path().join("contexts")).unwrap().count(), 0);
+        let go_on = Stop::default();
+        let held = contexts.hold(&blobs, manifest, &go_on).unwrap();
         assert_eq!(fs::read(held.path.join("a/b/link")).unwrap(), b"hello");
         let mode = |p: &str| fs::metadata(held.path.join(p)).unwrap().mode() & 0o7777;
         assert_eq!((mode("a/b/run.sh"), mode("closed"), mode("a")), (0o755, 0o500, 0o755));
         let inode = fs::metadata(&held.path).unwrap().ino();
-        let again = contexts.hold(&blobs, manifest).unwrap();
+        let again = contexts.hold(&blobs, manifest, &go_on).unwrap();
         assert_eq!(fs::metadata(&again.path).unwrap().ino(), inode);
         drop((held, again));
         assert_eq!(lock(&contexts.state).unused, [manifest]);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_layers::Stop;
 use ashlar_native::RegistryLogin;
 use ashlar_oci::registry::{AwsKey, EcrError};
 use ashlar_oci::{Reference, Registry, Transfer};
@@ -104,11 +105,13 @@ pub(crate) fn take(
     Ok(found)
 }
 
-/// Turns credentials into logins; asks AWS where one is to be had there, which its time-outs bound.
+/// Turns credentials into logins; asks AWS where one is to be had there.
 pub(crate) fn log_in(
     registry: &Registry,
     credentials: BTreeMap<String, RegistryCredential>,
+    stop: &Stop,
 ) -> Result<BTreeMap<String, RegistryLogin>, Failure> {
+    let transfer = Transfer::quiet().with_cancel(stop.flag());
     let log_in = |(host, credential): (String, RegistryCredential)| {
         let (username, password) = match credential {
             RegistryCredential::Basic { username, password } => (username, password),
@@ -119,7 +122,7 @@ pub(crate) fn log_in(
                 session_token,
             } => {
                 let key = AwsKey { access_key_id, secret_access_key, session_token, region };
-                registry.ecr_login(&key, &Transfer::quiet()).map_err(|e| refused(&host, &e))?
+                registry.ecr_login(&key, &transfer).map_err(|e| refused(&host, &e))?
             }
         };
         Ok((host, RegistryLogin { username, password }))

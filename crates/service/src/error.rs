@@ -159,6 +159,11 @@ impl Error {
         Self::Invalid { field: field.into(), why: why.to_string() }
     }
 
+    /// Says that the work was to stop before it was done.
+    pub(crate) fn stopped() -> Self {
+        Self::Conflict("it was stopped before it was done".into())
+    }
+
     /// Wraps a fault of the service.
     pub fn internal(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Internal(source.into())

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use ashlar_core::journal::{Record, Sink};
+use ashlar_core::journal::Record;
 use ashlar_core::{BuildId, Digest, Platform, TenantId};
-use ashlar_layers::Compression;
-use ashlar_native::export::{Destination, Image, Output as Form, OutputKind};
+use ashlar_layers::{Compression, Stop};
+use ashlar_native::export::{Destination, Image, Output as Form, OutputKind, Way};
 use ashlar_oci::{ArchiveKind, Composed, Descriptor, Entry, LocalImage, Reference, write_archive};
 
 use crate::artifacts::{DOCUMENT_BYTES_MAX, Quiet, blobs_of, epoch_of, image_of, own_layers};
@@ -107,7 +107,7 @@ impl Service {
         let found = self.engine().local(&id.to_string(), &Platform::host());
         let found = found.map_err(Error::internal)?;
         let form = Form { kind, compression: Compression::None, annotations: BTreeMap::new() };
-        self.fetch_layers(local)?;
+        self.fetch_layers(local, &Stop::default())?;
         let done = self.engine().export_local(&found, Vec::new(), &form, &Quiet);
         done.map(drop).map_err(Error::internal)
     }
@@ -128,7 +128,8 @@ impl Service {
             annotations: wish.annotations.clone(),
         };
         let (local, tenant) = (self.local_image(record)?, record.submission.tenant);
-        Ok(self.compose_as(tenant, local, &form, epoch_of(record), &Quiet)?.manifest)
+        let way = Way { sink: &Quiet, stop: &Stop::default() };
+        Ok(self.compose_as(tenant, local, &form, epoch_of(record), way)?.manifest)
     }
 
     /// Makes an image in the form that the registry endpoint and the machines that share a blob
@@ -138,13 +139,15 @@ impl Service {
         tenant: TenantId,
         local: LocalImage,
         epoch: Option<i64>,
+        stop: &Stop,
     ) -> Result<Descriptor, Error> {
         let form = Form {
             kind: OutputKind::Registry(Vec::new()),
             compression: Compression::GZIP,
             annotations: BTreeMap::new(),
         };
-        Ok(self.compose_as(tenant, local, &form, epoch, &Quiet)?.manifest)
+        let way = Way { sink: &Quiet, stop };
+        Ok(self.compose_as(tenant, local, &form, epoch, way)?.manifest)
     }
 
     /// Makes manifest, config and layers of an image in a form, as blobs that last and that the
@@ -155,17 +158,17 @@ impl Service {
         local: LocalImage,
         form: &Form,
         epoch: Option<i64>,
-        sink: &dyn Sink,
+        way: Way<'_>,
     ) -> Result<Composed, Error> {
-        self.fetch_layers(&local)?;
+        self.fetch_layers(&local, way.stop)?;
         let own = own_layers(&local);
         let image = Image { config: local.config, layers: local.layers, names: Vec::new(), epoch };
-        let made = self.engine().package(&image, form, false, sink)?.0;
+        let made = self.engine().package(&image, form, way)?;
         let manifest = self.blobs().read(&made.manifest.digest, DOCUMENT_BYTES_MAX)?;
         let blobs = blobs_of(&made.manifest.digest, &manifest)?;
         self.mark_made(tenant, &made.manifest.digest, &manifest, &own)?;
         self.grants().add(tenant, &blobs)?;
-        self.blobs().keep(&blobs)?;
+        self.keep_blobs(&blobs, way.stop)?;
         Ok(made)
     }
 }

@@ -8,11 +8,10 @@ use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{ArtifactRecord, Event, Level, LogLine, Progress, Sink};
 use ashlar_layers::{Compression, Stop};
-use ashlar_native::export::{Output as Form, OutputKind};
-use ashlar_native::{RegistryLogin, failure_of, while_waiting};
+use ashlar_native::export::{Output as Form, OutputKind, Way};
+use ashlar_native::{RegistryLogin, failure_of};
 use ashlar_oci::registry::BlobOrigins;
 use ashlar_oci::{Composed, Credential, Reference, RegistryError, Transfer};
-use ashlar_sandbox::Cancel;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::INTERNAL_HOST;
@@ -28,7 +27,7 @@ const LEVEL_MAX: u8 = 19;
 /// Whose login is a refresh token, as Docker's credential helpers write it.
 const TOKEN_USER: &str = "<token>";
 /// The kind of the artifact that says where an image was pushed.
-const KIND: &str = "push";
+pub(crate) const KIND: &str = "push";
 
 /// Where a result goes besides the server's own images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +115,7 @@ pub(crate) struct Pusher<'a> {
     pub(crate) epoch: Option<i64>,
     pub(crate) logins: &'a BTreeMap<String, RegistryLogin>,
     pub(crate) sink: &'a dyn Sink,
-    pub(crate) cancel: &'a Cancel,
+    pub(crate) stop: &'a Stop,
 }
 
 impl Pusher<'_> {
@@ -148,12 +147,14 @@ impl Pusher<'_> {
                 compression: compression.at(*level)?,
                 annotations: annotations.clone(),
             };
+            Stopped::check(self.stop)?;
             let (tenant, epoch) = (self.tenant, self.epoch);
-            let composed =
-                self.service.compose_as(tenant, local.clone(), &form, epoch, self.sink)?;
+            let way = Way { sink: self.sink, stop: self.stop };
+            let composed = self.service.compose_as(tenant, local.clone(), &form, epoch, way)?;
             for name in names {
                 let reference = reference(name);
                 let reference = reference.map_err(|why| Failure::new(FailureKind::Export, why))?;
+                Stopped::check(self.stop)?;
                 self.push_one(&reference, &composed)?;
                 let digest = composed.manifest.digest;
                 let text = format!("pushed {}@{digest}", reference.familiar());
@@ -177,16 +178,9 @@ impl Pusher<'_> {
             let subject = format!("push {} {}", name.familiar(), p.digest.short());
             self.sink.progress(Progress { subject, done: p.done, total: p.total });
         };
-        let stop = Stop::default();
-        let pushed = while_waiting(
-            self.cancel,
-            || stop.stop(),
-            || {
-                let transfer = Transfer::quiet().with_progress(&report).with_cancel(stop.flag());
-                let origins = BlobOrigins::new();
-                registry.push(name, &composed.manifest, images.blobs(), &origins, &transfer)
-            },
-        )?;
+        let transfer = Transfer::quiet().with_progress(&report).with_cancel(self.stop.flag());
+        let origins = BlobOrigins::new();
+        let pushed = registry.push(name, &composed.manifest, images.blobs(), &origins, &transfer);
         pushed.map_err(|e| self.failure(name, e))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ashlar_core::failure::FailureKind;
 use ashlar_core::{BuildId, Platform};
+use ashlar_layers::Stop;
 use ashlar_native::export::ROOTFS_BYTES_MAX;
 
 use crate::artifacts::Quiet;
@@ -28,7 +29,7 @@ impl Service {
         let record = self.row(actor, build).await?;
         self.blocking(move |service| {
             let local = service.local_image(&record)?;
-            service.fetch_layers(&local)?;
+            service.fetch_layers(&local, &Stop::default())?;
             let id = crate::artifacts::image_of(&record);
             let id = id.ok_or_else(|| Error::not_found("image of build", build))?;
             let engine = service.engine();

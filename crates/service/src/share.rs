@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::{ArtifactRecord, Record};
 use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_layers::Stop;
 use ashlar_oci::{Descriptor, LayerRef, LocalImage};
 use ashlar_records::IMAGE_RECORD;
-use ashlar_sandbox::Cancel;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
@@ -43,7 +43,7 @@ impl Service {
         tenant: TenantId,
         artifacts: &mut [ArtifactRecord],
         epoch: Option<i64>,
-        cancel: &Cancel,
+        stop: &Stop,
     ) -> Result<(), Error> {
         if self.blobs().remote().is_none() {
             return Ok(());
@@ -52,13 +52,13 @@ impl Service {
         for artifact in artifacts.iter_mut().filter(|a| a.kind == "image") {
             let mut again = true;
             let record = loop {
-                match self.publish_image(tenant, &artifact.digest, epoch) {
+                match self.publish_image(tenant, &artifact.digest, epoch, stop) {
                     // A blob that an earlier build left in the store was removed there just now.
                     Err(Error::NotFound { what: "blob", .. }) if again => again = false,
                     Err(error)
                         if error.kind() == ErrorKind::Unavailable
                             && Instant::now() < until
-                            && !cancel.is_cancelled() =>
+                            && !stop.is_stopped() =>
                     {
                         std::thread::sleep(RETRY_PAUSE);
                     }
@@ -75,6 +75,7 @@ impl Service {
         tenant: TenantId,
         id: &Digest,
         epoch: Option<i64>,
+        stop: &Stop,
     ) -> Result<Digest, Error> {
         let store = self.engine().images().store();
         let local = store.record(id).map_err(Error::internal)?;
@@ -82,7 +83,7 @@ impl Service {
         let manifest = match local.manifest.clone() {
             // An earlier build made the same image: its blobs may only be here.
             Some(manifest) => manifest,
-            None => self.compose_usual(tenant, local.clone(), epoch)?,
+            None => self.compose_usual(tenant, local.clone(), epoch, stop)?,
         };
         let bytes = self.blobs().read(&manifest.digest, DOCUMENT_BYTES_MAX)?;
         let mut needed = blobs_of(&manifest.digest, &bytes)?;
@@ -95,7 +96,7 @@ impl Service {
         self.join_readers(tenant, &needed)?;
         needed.push(record);
         self.grants().add(tenant, &needed)?;
-        self.blobs().keep(&needed)?;
+        self.keep_blobs(&needed, stop)?;
         Ok(record)
     }
 

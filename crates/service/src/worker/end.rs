@@ -4,13 +4,13 @@ use std::sync::atomic::Ordering;
 
 use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Event, Record, Sink};
+use ashlar_core::journal::{Event, Record};
 use ashlar_core::state::State;
 use ashlar_records::{JournalWriter, NewAlias, Stamped, now};
 use ashlar_sandbox::Cancel;
 
 use super::stopped::{Stopped, retried};
-use crate::{Definition, Error, Finished, Service, promote};
+use crate::{Definition, Error, Finished, Service, promote, push};
 
 impl Service {
     /// Writes how a build ended.
@@ -21,44 +21,24 @@ impl Service {
         cancel: &Cancel,
         result: Result<Finished, Stopped>,
     ) -> Result<(), Error> {
-        let tenant = record.submission.tenant;
-        if let Ok(finished) = &result {
-            for artifact in &finished.artifacts {
-                writer.event(Event::Artifact(artifact.clone()));
-            }
-        }
         writer.end_log();
         // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
         writer.flush().await?;
         // The writer's own row may be from before somebody wished to stop.
         let build = record.submission.build;
         let row = retried(build, || self.store().row(build)).await?;
-        let giving_up = self.workers().giving_up.load(Ordering::Acquire);
-        let (events, names) = match result {
-            Ok(_) => (vec![Event::State { to: State::Succeeded }], names_of(record, tenant)),
-            Err(_) if row.cancellation.is_some() => {
-                (vec![Event::State { to: State::Cancelled }], Vec::new())
+        let giving_up = cancel.is_cancelled() && self.workers().giving_up.load(Ordering::Acquire);
+        let events = last_words(&row, result, giving_up);
+        let names = match events.last() {
+            Some(Event::State { to: State::Succeeded }) => {
+                names_of(record, record.submission.tenant)
             }
-            Err(_) if cancel.is_cancelled() && giving_up => {
-                (interrupted(&row, "the server was shut down"), Vec::new())
-            }
-            Err(Stopped::Away(what)) => {
-                (interrupted(&row, &format!("{what} did not answer")), Vec::new())
-            }
-            Err(Stopped::Failed(failure)) => {
-                let failed = Event::Failed(Box::new(failure));
-                (vec![failed, Event::State { to: State::Failed }], Vec::new())
-            }
+            _ => Vec::new(),
         };
         let row = self.write_end(record, &events, &names).await?;
         self.counters().ended(&row);
         self.tell_observer(&row);
-        tracing::info!(
-            build = %record.submission.build,
-            state = row.state.as_str(),
-            attempt = row.attempt,
-            "build ended"
-        );
+        tracing::info!(%build, state = row.state.as_str(), attempt = row.attempt, "build ended");
         Ok(())
     }
 
@@ -76,6 +56,34 @@ impl Service {
         };
         Ok(retried(build, finish).await?)
     }
+}
+
+/// Returns what is written when an attempt has ended.
+fn last_words(row: &Record, result: Result<Finished, Stopped>, giving_up: bool) -> Vec<Event> {
+    let state = |to| Event::State { to };
+    let cancelled = row.cancellation.is_some();
+    let stopped = match result {
+        // The wish to stop came too late where others have what was made: to say that the build was
+        // cancelled would be untrue.
+        Ok(finished) if !cancelled || row.effect_began || was_pushed(&finished) => {
+            let made = finished.artifacts.into_iter().map(Event::Artifact);
+            return made.chain([state(State::Succeeded)]).collect();
+        }
+        Ok(_) => return vec![state(State::Cancelled)],
+        Err(stopped) => stopped,
+    };
+    match stopped {
+        _ if cancelled => vec![state(State::Cancelled)],
+        _ if giving_up => interrupted(row, "the server was shut down"),
+        Stopped::Away(what) => interrupted(row, &format!("{what} did not answer")),
+        Stopped::Failed(failure) => {
+            vec![Event::Failed(Box::new(failure)), state(State::Failed)]
+        }
+    }
+}
+
+fn was_pushed(finished: &Finished) -> bool {
+    finished.artifacts.iter().any(|artifact| artifact.kind == push::KIND)
 }
 
 /// What is written when a build was stopped by no fault of its own.

@@ -10,7 +10,8 @@ use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
 use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
 use ashlar_core::{Digest, TenantId};
-use ashlar_native::{BuildRequest, RegistryLogin};
+use ashlar_layers::Stop;
+use ashlar_native::{BuildRequest, RegistryLogin, while_waiting};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
 use tokio::runtime::Handle;
@@ -39,7 +40,12 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn run(self) -> Result<Finished, Stopped> {
-        let contexts = self.contexts()?;
+        let stop = Stop::default();
+        while_waiting(&self.cancel, || stop.stop(), || self.run_unless(&stop))?
+    }
+
+    fn run_unless(&self, stop: &Stop) -> Result<Finished, Stopped> {
+        let contexts = self.contexts(stop)?;
         let tenant = self.record.submission.tenant;
         let frozen = self.frozen()?;
         let images = Images::of(&self.service);
@@ -68,23 +74,34 @@ impl Job {
         let found = credentials::take(&mut request.secrets)?;
         request.hidden = hidden::take(&mut request.secrets)?;
         let registry = self.service.engine().images().registry();
-        request.credentials = credentials::log_in(registry, found)?;
+        request.credentials = credentials::log_in(registry, found, stop)?;
         let logins = request.credentials.clone();
         let work = Work { definition: &self.definition, request };
-        let mut finished = self.executor.build(work, &self.cancel).map_err(|failure| {
+        let finished = self.executor.build(work, &self.cancel).map_err(|failure| {
             // A frontend has no word for it but that there is no such image.
             let away = away.and_then(|away| away.get().copied());
             away.map_or_else(|| failure.into(), Stopped::Away)
         })?;
+        Stopped::check(stop)?;
+        self.deliver(finished, &logins, stop)
+    }
+
+    /// Stores what was made where all machines find it, and pushes it.
+    fn deliver(
+        &self,
+        mut finished: Finished,
+        logins: &BTreeMap<String, RegistryLogin>,
+        stop: &Stop,
+    ) -> Result<Finished, Stopped> {
+        let (tenant, epoch) = (self.record.submission.tenant, self.definition.epoch);
         for (name, bytes) in std::mem::take(&mut finished.files) {
             let digest = self.service.keep_blob(tenant, &bytes)?;
             let (kind, bytes) = ("file".to_owned(), Some(bytes.len() as u64));
             let references = Vec::new();
             finished.artifacts.push(ArtifactRecord { name, kind, digest, bytes, references });
         }
-        let epoch = self.definition.epoch;
-        self.service.publish(tenant, &mut finished.artifacts, epoch, &self.cancel)?;
-        match self.pusher(&logins).push(&self.definition.outputs, &finished.artifacts) {
+        self.service.publish(tenant, &mut finished.artifacts, epoch, stop)?;
+        match self.pusher(logins, stop).push(&self.definition.outputs, &finished.artifacts) {
             Ok(pushed) => finished.artifacts.extend(pushed),
             Err(Stopped::Failed(failure)) => {
                 // What was built is kept, and can be fetched and pushed by hand.
@@ -97,21 +114,25 @@ impl Job {
         Ok(finished)
     }
 
-    fn pusher<'a>(&'a self, logins: &'a BTreeMap<String, RegistryLogin>) -> Pusher<'a> {
+    fn pusher<'a>(
+        &'a self,
+        logins: &'a BTreeMap<String, RegistryLogin>,
+        stop: &'a Stop,
+    ) -> Pusher<'a> {
         Pusher {
             service: &self.service,
             tenant: self.record.submission.tenant,
             epoch: self.definition.epoch,
             logins,
             sink: &self.writer,
-            cancel: &self.cancel,
+            stop,
         }
     }
 
-    fn contexts(&self) -> Result<BTreeMap<String, Held>, Error> {
+    fn contexts(&self, stop: &Stop) -> Result<BTreeMap<String, Held>, Error> {
         let blobs = self.service.engine().images().blobs();
         let hold = |(name, digest): (&String, &ashlar_core::Digest)| {
-            Ok((name.clone(), self.service.contexts().hold(blobs, *digest)?))
+            Ok((name.clone(), self.service.contexts().hold(blobs, *digest, stop)?))
         };
         self.definition.contexts.iter().map(hold).collect()
     }

@@ -165,7 +165,7 @@ impl Service {
                 secrets.map_err(|e| Stopped::broken(e.into()))?
             }
             // Whatever the database would say comes too late.
-            () = writer.cancelled() => return Err(Stopped::early()),
+            () = writer.cancelled() => return Err(Stopped::told()),
         };
         let job = Job {
             service: Arc::clone(self),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ashlar_core::BuildId;
 use ashlar_core::failure::{Failure, FailureKind};
+use ashlar_layers::Stop;
 use ashlar_records::Error as StoreError;
 use tokio::time::{Instant, sleep};
 
@@ -32,9 +33,14 @@ impl Stopped {
         }
     }
 
-    /// Says that the build was stopped before it began.
-    pub(super) fn early() -> Self {
-        Failure::new(FailureKind::Interrupted, "the build was stopped before it began").into()
+    /// Says that the build was told to stop.
+    pub(super) fn told() -> Self {
+        Failure::new(FailureKind::Interrupted, "the build was stopped").into()
+    }
+
+    /// Fails once the build is told to stop.
+    pub(crate) fn check(stop: &Stop) -> Result<(), Self> {
+        if stop.is_stopped() { Err(Self::told()) } else { Ok(()) }
     }
 }
 

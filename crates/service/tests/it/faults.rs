@@ -1,4 +1,4 @@
-//! What builds come to when the database cannot be reached.
+//! What builds come to when something is away, or somebody wishes them to stop late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::world::{World, eventually, role};
 
 on_both! {
     a_build_that_a_blob_store_failed_runs_again;
+    a_wish_to_stop_that_comes_before_the_end_counts;
 }
 
 async fn submit(service: &Service, name: &str, played: &str) -> BuildId {
@@ -79,4 +80,15 @@ async fn a_build_that_a_blob_store_failed_runs_again(world: World) {
     let (ended, failed) = (world.ended(&service, build).await, world.ended(&service, failed).await);
     assert_eq!((ended.state, ended.attempt), (State::Succeeded, 2), "{ended:#?}");
     assert_eq!((failed.state, failed.attempt), (State::Failed, 1), "{failed:#?}");
+}
+
+async fn a_wish_to_stop_that_comes_before_the_end_counts(world: World) {
+    let service = world.open().await;
+    service.start();
+    let build = submit(&service, "late", "deaf").await;
+    world.until(&service, build, |row| row.state == State::Running).await;
+    service.cancel(service.admin(), build, Some("not needed")).await.unwrap();
+    world.stage.release("late");
+    let ended = world.ended(&service, build).await;
+    assert_eq!((ended.state, ended.artifacts), (State::Cancelled, Vec::new()));
 }

@@ -80,8 +80,8 @@ impl Executor for Player {
         true
     }
 
-    /// Plays the role that the image's name says: `ok`, `fail`, `fail-once`, `store-away` or
-    /// `hold`.
+    /// Plays the role that the image's name says: `ok`, `fail`, `fail-once`, `store-away`,
+    /// `hold` or `deaf`, which holds whoever wishes it to stop.
     fn build(&self, work: Work<'_>, cancel: &ashlar_sandbox::Cancel) -> Result<Finished, Failure> {
         let (name, stage) = (work.request.name.clone(), &self.0);
         work.request.sink.event(Event::State { to: State::Running });
@@ -91,8 +91,8 @@ impl Executor for Player {
             _ => "ok",
         };
         let times = stage.ran().iter().filter(|n| **n == name).count();
-        while role == "hold" && !stage.is_released(&name) {
-            if cancel.is_cancelled() {
+        while ["hold", "deaf"].contains(&role) && !stage.is_released(&name) {
+            if role == "hold" && cancel.is_cancelled() {
                 stage.stopped.lock().unwrap().push(name);
                 return Err(Failure::new(FailureKind::Interrupted, "stopped"));
             }

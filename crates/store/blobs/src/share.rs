@@ -9,6 +9,7 @@
 //! blobs have to agree with each other, as the service does in its database.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -118,8 +119,17 @@ impl BlobStore {
     /// # Errors
     /// [`BlobError::Missing`] when one is nowhere; [`BlobError::Remote`]; when a flush fails.
     pub fn keep(&self, digests: &[Digest]) -> Result<()> {
-        let Some(remote) = self.remote() else { return self.flush_all(digests) };
-        at_once(digests, |digest| match self.shared().take(digest) {
+        self.keep_while(digests, || true).map(drop)
+    }
+
+    /// As [`keep`](Self::keep), asking before each blob whether to go on; says whether all were
+    /// kept.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep).
+    pub fn keep_while(&self, digests: &[Digest], go_on: impl Fn() -> bool + Sync) -> Result<bool> {
+        let Some(remote) = self.remote() else { return self.flush_all(digests).map(|()| true) };
+        at_once(digests, go_on, |digest| match self.shared().take(digest) {
             None => Ok(()),
             Some(mut turn) => {
                 self.send(&**remote, digest)?;
@@ -136,7 +146,8 @@ impl BlobStore {
 
     /// Sends all that was stored here and not sent yet.
     pub(crate) fn send_waiting(&self) -> Result<()> {
-        at_once(&self.shared().waiting(), |digest| {
+        let always = || true;
+        let sent = at_once(&self.shared().waiting(), always, |digest| {
             match self.keep(std::slice::from_ref(digest)) {
                 // Another process of this data directory has removed it: nobody can send it.
                 Err(BlobError::Missing(_)) => {
@@ -145,17 +156,19 @@ impl BlobStore {
                 }
                 other => other,
             }
-        })
+        });
+        sent.map(drop)
     }
 
-    /// Fetches blobs that are missing here, several at a time.
+    /// Fetches blobs that are missing here, several at a time, asking before each whether to go on;
+    /// says whether all are here.
     ///
     /// # Errors
     /// As [`open_read`](Self::open_read).
-    pub fn bring(&self, digests: &[Digest]) -> Result<()> {
+    pub fn bring_while(&self, digests: &[Digest], go_on: impl Fn() -> bool + Sync) -> Result<bool> {
         match self.remote() {
-            None => Ok(()),
-            Some(_) => at_once(digests, |digest| self.open_read(digest).map(drop)),
+            None => Ok(true),
+            Some(_) => at_once(digests, go_on, |digest| self.open_read(digest).map(drop)),
         }
     }
 
@@ -221,17 +234,27 @@ fn is_young(modified: SystemTime) -> bool {
     modified.elapsed().unwrap_or_default() < AGE_MIN / 2
 }
 
-/// Does something with each digest on a few threads; the first failure ends all.
-fn at_once(digests: &[Digest], work: impl Fn(&Digest) -> Result<()> + Sync) -> Result<()> {
+/// Does something with each digest on a few threads, for as long as `go_on` says so; the first
+/// failure ends all. Says whether it was done with each.
+fn at_once(
+    digests: &[Digest],
+    go_on: impl Fn() -> bool + Sync,
+    work: impl Fn(&Digest) -> Result<()> + Sync,
+) -> Result<bool> {
     if let [one] = digests {
-        return work(one);
+        return if go_on() { work(one).map(|()| true) } else { Ok(false) };
     }
     let next = Mutex::new(digests.iter());
     let failed: Mutex<Option<BlobError>> = Mutex::default();
+    let broken_off = AtomicBool::new(false);
     let one_thread = || {
         loop {
             let digest = next.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(digest) = digest else { return };
+            if !go_on() {
+                broken_off.store(true, Ordering::Relaxed);
+                return;
+            }
             if let Err(error) = work(digest) {
                 *next.lock().unwrap_or_else(PoisonError::into_inner) = [].iter();
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -244,5 +267,6 @@ fn at_once(digests: &[Digest], work: impl Fn(&Digest) -> Result<()> + Sync) -> R
             scope.spawn(one_thread);
         }
     });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    let all = !broken_off.into_inner();
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(all), Err)
 }

@@ -125,20 +125,18 @@ impl Engine {
         }
     }
 
-    /// Makes all blobs of an image and its manifest. Layers that a registry offers to its own
-    /// repositories stay there when `for_push` says so.
+    /// Makes all blobs of an image and its manifest.
     ///
     /// # Errors
-    /// When a layer is gone, cannot be fetched or cannot be read.
+    /// When a layer is gone, cannot be fetched or cannot be read, or it was to stop.
     pub fn package(
         &self,
         image: &Image,
         output: &Output,
-        for_push: bool,
-        sink: &dyn Sink,
-    ) -> Result<(Composed, BlobOrigins), Failure> {
-        let way = Way { sink, stop: &Stop::default() };
-        self.package_unless(image, output, wish(image, output, for_push), way)
+        way: Way<'_>,
+    ) -> Result<Composed, Failure> {
+        let (composed, _) = self.package_unless(image, output, wish(image, output, false), way)?;
+        Ok(composed)
     }
 
     fn package_unless(
@@ -299,9 +297,11 @@ fn wish(image: &Image, output: &Output, for_push: bool) -> BlobWish {
 
 /// Whom an export tells, and what ends it early.
 #[derive(Clone, Copy)]
-pub(crate) struct Way<'a> {
-    pub(crate) sink: &'a dyn Sink,
-    pub(crate) stop: &'a Stop,
+pub struct Way<'a> {
+    /// Hears how far it is.
+    pub sink: &'a dyn Sink,
+    /// Ends it.
+    pub stop: &'a Stop,
 }
 
 /// A writer that fails once it shall stop.

@@ -208,7 +208,7 @@ fn many_threads_fetch_a_blob_once_and_keep_it_once() {
     });
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| two.bring(&digests).unwrap());
+            scope.spawn(|| assert!(two.bring_while(&digests, || true).unwrap()));
         }
     });
     assert!(digests.iter().all(|d| is_here(&two, d)));
@@ -232,6 +232,27 @@ fn a_blob_that_is_gone_stops_no_other_from_being_sent() {
         // Somebody who needs it is told.
         assert!(matches!(one.keep(&[digest]), Err(BlobError::Missing(d)) if d == digest));
     }
+}
+
+#[test]
+fn work_that_is_told_to_stop_ends_before_the_next_blob() {
+    let place = s3();
+    let ((_a, one), (_b, two)) = (node(&place.remote), node(&place.remote));
+    let digests: Vec<Digest> =
+        (0..40).map(|i| one.put_bytes(format!("blob {i}").as_bytes()).unwrap().digest).collect();
+    let there = || digests.iter().filter(|d| place.remote.look(d).unwrap().is_some()).count();
+    let here = || digests.iter().filter(|d| is_here(&two, d)).count();
+    assert!(!one.keep_while(&digests, || false).unwrap());
+    assert!(!one.keep_while(&digests[..1], || false).unwrap());
+    assert_eq!(there(), 0);
+    let left = AtomicUsize::new(7);
+    let seven = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    assert!(!one.keep_while(&digests, || seven().is_ok()).unwrap());
+    assert_eq!(there(), 7);
+    assert!(one.keep_while(&digests, || true).unwrap());
+    left.store(3, Ordering::Relaxed);
+    assert!(!two.bring_while(&digests, || seven().is_ok()).unwrap());
+    assert_eq!((here(), there()), (3, 40));
 }
 
 #[test]
