@@ -24,8 +24,6 @@ const OUTPUTS_MAX: usize = 20;
 const NAMES_MAX: usize = 20;
 /// The highest compression level of zstd; gzip has 12.
 const LEVEL_MAX: u8 = 19;
-/// Whose login is a refresh token, as Docker's credential helpers write it.
-const TOKEN_USER: &str = "<token>";
 /// The kind of the artifact that says where an image was pushed.
 pub(crate) const KIND: &str = "push";
 
@@ -185,15 +183,7 @@ impl Pusher<'_> {
     }
 
     fn credentials(&self) -> BTreeMap<String, Credential> {
-        let credential = |(host, login): (&String, &RegistryLogin)| {
-            let (username, password) = (login.username.clone(), login.password.clone());
-            let credential = match username == TOKEN_USER {
-                true => Credential::Identity(password),
-                false => Credential::Basic { username, password },
-            };
-            (host.clone(), credential)
-        };
-        self.logins.iter().map(credential).collect()
+        self.logins.iter().map(|(host, login)| (host.clone(), login.credential())).collect()
     }
 
     fn failure(&self, name: &Reference, error: RegistryError) -> Failure {

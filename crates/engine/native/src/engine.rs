@@ -8,9 +8,7 @@ use ashlar_blobs::{BlobStore, Remote};
 use ashlar_core::failure::Failure;
 use ashlar_core::{Digest, Hasher};
 use ashlar_oci::pull::Marks;
-use ashlar_oci::{
-    Credential, ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage,
-};
+use ashlar_oci::{ImageStore, Images, PullPolicy, Registry, RegistrySettings, ResolvedImage};
 use ashlar_sandbox::{Network, Sandbox};
 use ashlar_snapshots::SnapshotStore;
 
@@ -19,7 +17,7 @@ use crate::dir::DataDir;
 use crate::error::internal;
 use crate::job::ImageLayers;
 use crate::mounts::CacheMounts;
-use crate::request::{BuildRequest, RegistryLogin};
+use crate::request::BuildRequest;
 use crate::scheduler::Scheduler;
 
 /// Free space below which no step may go on, unless set otherwise.
@@ -206,11 +204,8 @@ impl Shared {
 
     /// Returns the images as a build's tenant sees them.
     pub(crate) fn view(&self, request: &BuildRequest) -> Images {
-        let login = |(host, login): (&String, &RegistryLogin)| {
-            let (username, password) = (login.username.clone(), login.password.clone());
-            (host.clone(), Credential::Basic { username, password })
-        };
-        let credentials = request.credentials.iter().map(login).collect();
+        let logins = request.credentials.iter();
+        let credentials = logins.map(|(host, login)| (host.clone(), login.credential())).collect();
         self.images.for_tenant(&request.tenant, credentials)
     }
 }

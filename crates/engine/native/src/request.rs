@@ -11,7 +11,7 @@ use ashlar_core::frontend::Frontend;
 use ashlar_core::graph::Network;
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Sink;
-use ashlar_oci::LayerRef;
+use ashlar_oci::{Credential, LayerRef};
 use ashlar_snapshots::Tree;
 
 use crate::log::Masker;
@@ -65,13 +65,21 @@ impl BuildRequest {
     }
 }
 
-/// A user name and a password, or a token in its place, for a registry.
+/// A user name and a password for a registry; or the user `<token>` and a refresh token, as Docker's
+/// credential helpers say it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryLogin {
     /// User name.
     pub username: String,
     /// Password.
     pub password: String,
+}
+
+impl RegistryLogin {
+    /// Returns what proves it to the registry.
+    pub fn credential(&self) -> Credential {
+        Credential::of_login(self.username.clone(), self.password.clone())
+    }
 }
 
 impl fmt::Debug for RegistryLogin {

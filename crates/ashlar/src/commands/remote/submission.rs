@@ -8,7 +8,7 @@ use ashlar_client::{NamedContext, RegistryAccess, RegistryOutput, SecretValue, S
 use ashlar_core::graph::Network;
 use ashlar_frontend_dockerfile as dockerfile;
 use ashlar_frontend_dockerfile::{NoCache, Source};
-use ashlar_oci::{Credential, Reference, RegistrySettings};
+use ashlar_oci::{Reference, RegistrySettings};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -22,8 +22,6 @@ use crate::values::{CompressionKind, OutputSpec, OutputType};
 const SCOPE: &str = "default";
 /// The longest name of a build, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-/// What a login with a refresh token has for a user, as Docker's helpers write it.
-const TOKEN_USER: &str = "<token>";
 
 /// Refuses what a server cannot do.
 ///
@@ -242,12 +240,8 @@ pub(super) fn logins_of<'a>(
 ) -> BTreeMap<String, RegistryAccess> {
     let settings = RegistrySettings::of_user();
     let login = |host: &str| {
-        let (username, password) = match settings.credential(host)? {
-            Credential::Basic { username, password } => (username, password),
-            Credential::Identity(token) | Credential::Bearer(token) => {
-                (TOKEN_USER.to_owned(), token)
-            }
-        };
+        // A token that goes to its registry as it is lasts for minutes: no server can use it later.
+        let (username, password) = settings.credential(host)?.into_login()?;
         Some((host.to_owned(), RegistryAccess::Basic { username, password }))
     };
     hosts.filter_map(login).collect()

@@ -27,18 +27,22 @@ impl Logins {
     /// Finds user and password; a refresh token comes without a user.
     async fn find(&self, host: &str) -> Option<(String, String)> {
         let host = if host == DOCKER_HUB_ENDPOINT { DOCKER_HUB } else { host };
-        if let Some(login) = self.own.get(host) {
-            return Some((login.username.clone(), login.password.clone()));
-        }
-        let (settings, host) = (self.settings.clone(), host.to_owned());
-        // A credential helper is a program that may take its time.
-        let found = tokio::task::spawn_blocking(move || settings.credential(&host)).await;
-        match found.ok().flatten()? {
+        match self.credential(host).await? {
             Credential::Basic { username, password } => Some((username, password)),
             Credential::Identity(token) => Some((String::new(), token)),
             // The daemon has no way to take a token that goes to the registry as it is.
             Credential::Bearer(_) => None,
         }
+    }
+
+    async fn credential(&self, host: &str) -> Option<Credential> {
+        if let Some(login) = self.own.get(host) {
+            return Some(login.credential());
+        }
+        let (settings, host) = (self.settings.clone(), host.to_owned());
+        // A credential helper is a program that may take its time.
+        let found = tokio::task::spawn_blocking(move || settings.credential(&host)).await;
+        found.ok().flatten()
     }
 }
 
@@ -76,5 +80,27 @@ impl Auth for Logins {
         _: Request<VerifyTokenAuthorityRequest>,
     ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
         by_the_daemon()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn daemons_get_passwords_with_their_users_and_refresh_tokens_without() {
+        let login = |username: &str, password: &str| RegistryLogin {
+            username: username.into(),
+            password: password.into(),
+        };
+        let own =
+            [("docker.io", login("ci", "secret")), ("a.example", login("<token>", "refresh"))];
+        let own = own.map(|(host, login)| (host.to_owned(), login)).into();
+        let logins = Logins { own, settings: RegistrySettings::default() };
+        let found = async |host| logins.find(host).await;
+        let pair = |user: &str, secret: &str| Some((user.to_owned(), secret.to_owned()));
+        assert_eq!(found(DOCKER_HUB_ENDPOINT).await, pair("ci", "secret"));
+        assert_eq!(found("a.example").await, pair("", "refresh"));
+        assert_eq!(found("b.example").await, None);
     }
 }

@@ -21,8 +21,6 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// Docker Hub's key in the config.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-/// What a helper calls the user when the secret is a refresh token.
-const TOKEN_USER: &str = "<token>";
 
 /// Docker's config can not give a credential.
 #[derive(Debug, thiserror::Error)]
@@ -166,11 +164,7 @@ fn ask_helper(name: &str, key: &str) -> Result<Option<Credential>> {
     }
     let answer: HelperAnswer = serde_json::from_slice(&answer)
         .map_err(|_| DockerConfigError::HelperAnswer(name.to_owned()))?;
-    Ok(Some(if answer.username == TOKEN_USER {
-        Credential::Identity(answer.secret)
-    } else {
-        Credential::Basic { username: answer.username, password: answer.secret }
-    }))
+    Ok(Some(Credential::of_login(answer.username, answer.secret)))
 }
 
 /// Writes `key` to the child and returns what it says; nothing when it takes too long.
