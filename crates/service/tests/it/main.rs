@@ -6,6 +6,7 @@
 mod collect;
 #[path = "../../../store/records/tests/suite/cut.rs"]
 mod cut;
+mod external;
 mod faults;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
