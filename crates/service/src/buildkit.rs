@@ -42,10 +42,6 @@ impl Executor for OnBuildkit {
         BUILDKIT
     }
 
-    fn serves(&self, definition: &Definition) -> bool {
-        self.refusal(definition).is_none()
-    }
-
     fn refusal(&self, definition: &Definition) -> Option<String> {
         match &definition.recipe {
             Recipe::Dockerfile(request) => {

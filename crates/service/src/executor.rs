@@ -36,9 +36,6 @@ pub trait Executor: Send + Sync {
     /// The word in records, for example `native`.
     fn name(&self) -> &'static str;
 
-    /// Says whether it can run builds of this kind at all.
-    fn serves(&self, definition: &Definition) -> bool;
-
     /// Says why it does not run a build, when it does not.
     fn refusal(&self, definition: &Definition) -> Option<String> {
         let _ = definition;
@@ -82,7 +79,7 @@ impl Executors {
         definition: &Definition,
     ) -> &Arc<dyn Executor> {
         let wanted = |e: &&Arc<dyn Executor>| requested.is_none_or(|name| name == e.name());
-        let able = || self.preferred.iter().filter(|e| e.serves(definition));
+        let able = || self.preferred.iter().filter(|e| e.refusal(definition).is_none());
         match requested {
             Some(NATIVE) => &self.native,
             _ => able().find(wanted).unwrap_or(&self.native),
@@ -114,10 +111,6 @@ pub(crate) struct Native(pub(crate) Engine);
 impl Executor for Native {
     fn name(&self) -> &'static str {
         NATIVE
-    }
-
-    fn serves(&self, _: &Definition) -> bool {
-        true
     }
 
     fn build(&self, work: Work<'_>, cancel: &Cancel) -> Result<Finished, Failure> {

@@ -76,10 +76,6 @@ impl Executor for Player {
         "native"
     }
 
-    fn serves(&self, _: &Definition) -> bool {
-        true
-    }
-
     /// Plays the role that the image's name says: `ok`, `fail`, `fail-once`, `store-away`,
     /// `hold` or `deaf`, which holds whoever wishes it to stop.
     fn build(&self, work: Work<'_>, cancel: &ashlar_sandbox::Cancel) -> Result<Finished, Failure> {
