@@ -183,6 +183,23 @@ fn a_limit_that_is_hit_is_named_and_costs_only_its_build() {
 }
 
 #[test]
+fn a_process_that_the_memory_limit_killed_is_told_when_its_step_ends_well() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN tail -c 300000000 /dev/zero | wc -c; true\n";
+    let mut request = world.request(Request::text(dockerfile));
+    request.limits.memory_bytes = Some(64 << 20);
+    let ran = world.run(request, &Cancel::new().unwrap());
+    // Where the kernel can kill the whole group, such a step fails.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert_eq!(ran.unwrap_err().failure.limit.as_deref(), Some("memory"));
+        return;
+    }
+    let done = ran.unwrap();
+    let told = |line: &&str| line.contains("was killed: memory limit of 67108864 bytes");
+    assert_eq!(logged(&done.events).iter().filter(|l| told(l)).count(), 1, "{:?}", done.events);
+}
+
+#[test]
 fn what_two_builds_want_at_once_runs_once() {
     let world = World::new();
     let dockerfile = "FROM base\nRUN --mount=type=cache,target=/c echo run >>/c/log; sleep 0.5; cp /c/log /log\n";

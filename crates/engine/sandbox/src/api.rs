@@ -96,6 +96,9 @@ pub struct Exit {
     pub cancelled: bool,
     /// The limit that ended it.
     pub limit_hit: Option<LimitHit>,
+    /// The memory limit, when it killed some process and the code is 0 all the same: the one that was
+    /// killed stood inside a pipe, or its parent did not care.
+    pub limit_survived: Option<LimitHit>,
     /// Peak memory of the sandbox in bytes, where the kernel counts it.
     pub peak_memory: Option<u64>,
     /// Processor time of the sandbox, user and system.

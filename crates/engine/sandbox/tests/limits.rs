@@ -39,6 +39,22 @@ fn a_step_that_fills_memory_hits_the_memory_limit() {
 }
 
 #[test]
+fn a_process_killed_inside_a_pipe_is_told_though_the_step_ends_well() {
+    let script = "tail -c 200000000 /dev/zero | wc -c; true";
+    let ran = run(script, |_, spec| spec.limits.memory_bytes = Some(32 * MIB));
+    // Where the kernel can kill the whole group there is no survivor to end well.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        assert!(matches!(ran.exit.limit_hit, Some(LimitHit::Memory { .. })), "{ran:?}");
+        return;
+    }
+    assert_eq!((ran.exit.code, ran.exit.limit_hit), (Some(0), None), "{ran:?}");
+    let survived = ran.exit.limit_survived;
+    assert!(matches!(survived, Some(LimitHit::Memory { limit, .. }) if limit == 32 * MIB));
+    let ran = run("true", |_, spec| spec.limits.memory_bytes = Some(32 * MIB));
+    assert_eq!(ran.exit.limit_survived, None);
+}
+
+#[test]
 fn a_tmpfs_counts_as_memory() {
     let ran = run("head -c 100m /dev/zero >/dev/shm/x", |_, spec| {
         spec.limits.memory_bytes = Some(32 * MIB);

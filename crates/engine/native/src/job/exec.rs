@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::{Exec, Network, Security};
-use ashlar_core::journal::{Event, LogLine, LogText, Stream};
+use ashlar_core::journal::{Event, Level, LogLine, LogText, Stream};
 use ashlar_files::ops::lookup::Ids;
 use ashlar_layers::KnownFiles;
 use ashlar_sandbox::{
@@ -104,6 +104,13 @@ impl BuildJob {
         };
         out.finish(&mut tell);
         err.finish(&mut tell);
+        if let Ok(Exit { limit_survived: Some(limit), .. }) = &exit {
+            // Its code decides, as it does for every container; the reader of its log should know.
+            let text =
+                format!("a process of this step was killed: {limit}; the step ended with 0\n");
+            let (stream, level) = (Stream::Service, Level::Warn);
+            tell(LogText { step: None, stream, level, bytes: text.into_bytes(), partial: false });
+        }
         exit
     }
 
@@ -214,7 +221,7 @@ impl BuildJob {
         };
         if let Err(e) = failed.keep(&self.engine, draft) {
             let text = format!("the failed step could not be kept for `ashlar debug`: {e}");
-            let line = LogLine::service(ashlar_core::journal::Level::Debug, text);
+            let line = LogLine::service(Level::Debug, text);
             self.request.sink.event(Event::Log(line));
         }
     }

@@ -304,15 +304,20 @@ impl Supervisor<'_, '_> {
             signal: waited.signal,
             cancelled: self.cancelled,
             limit_hit: self.limit_hit,
+            limit_survived: None,
             peak_memory: usage.peak_memory,
             cpu_time: Duration::from_micros(waited.cpu_micros),
             wall: started.elapsed(),
             created_mountpoints: Vec::new(),
         };
-        let failed = exit.code != Some(0);
-        if failed && exit.limit_hit.is_none() && !exit.cancelled {
-            exit.limit_hit = limit_behind(self.watched.limits, &usage, self.watched.refused_before)
-                .or_else(|| self.watched.disk.and_then(Watch::refused));
+        if exit.limit_hit.is_some() || exit.cancelled {
+            return exit;
+        }
+        let behind = limit_behind(self.watched.limits, &usage, self.watched.refused_before);
+        if exit.code == Some(0) {
+            exit.limit_survived = behind.filter(|hit| matches!(hit, LimitHit::Memory { .. }));
+        } else {
+            exit.limit_hit = behind.or_else(|| self.watched.disk.and_then(Watch::refused));
         }
         exit
     }
