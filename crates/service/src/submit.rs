@@ -13,6 +13,7 @@ use ashlar_records::{
 use serde_json::json;
 
 use crate::edit::{check_labels, check_name};
+use crate::tenants::audit_entry;
 use crate::{Actor, Definition, Error, Recipe, RegistryCredential, Service, credentials, hidden};
 
 /// The longest name of a scope, in bytes.
@@ -160,8 +161,6 @@ impl Service {
             replaced.iter().for_each(|b| self.workers().cancel(*b));
             self.wake(record.submission.kind);
             self.stop_replaced_runs(actor, &replaced).await?;
-            let detail = json!({ "name": record.name, "dialect": record.submission.dialect });
-            self.audit(actor, "build.submit", build, detail).await?;
             self.note_trace(build).await?;
         }
         Ok(Accepted { record, repeated, numbers, replaced })
@@ -236,6 +235,8 @@ impl Service {
             .map(|key| Idempotency { key, request: request_digest(&submission) });
         let (aliases, numbered) = (request.aliases, request.numbered);
         let (documents, objects) = (request.documents, request.objects);
+        let detail = json!({ "name": submission.name, "dialect": submission.dialect });
+        let audit = Some(audit_entry(actor, "build.submit", build, detail));
         Ok(Submit {
             submission,
             idempotency,
@@ -246,6 +247,7 @@ impl Service {
             secrets,
             blobs,
             contexts,
+            audit,
         })
     }
 

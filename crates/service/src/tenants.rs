@@ -163,14 +163,23 @@ impl Service {
         subject: impl ToString,
         detail: Value,
     ) -> Result<(), Error> {
-        let entry = AuditEntry {
-            at: now(),
-            tenant: actor.tenant.id,
-            principal: Some(actor.principal.id),
-            action: action.to_owned(),
-            subject: subject.to_string(),
-            detail: ClientInfo::current().add_to(detail),
-        };
-        Ok(self.store().audit(&entry).await?)
+        Ok(self.store().audit(&audit_entry(actor, action, subject, detail)).await?)
+    }
+}
+
+/// Returns what the audit log says about a change that the actor makes.
+pub(crate) fn audit_entry(
+    actor: &Actor,
+    action: &str,
+    subject: impl ToString,
+    detail: Value,
+) -> AuditEntry {
+    AuditEntry {
+        at: now(),
+        tenant: actor.tenant.id,
+        principal: Some(actor.principal.id),
+        action: action.to_owned(),
+        subject: subject.to_string(),
+        detail: ClientInfo::current().add_to(detail),
     }
 }

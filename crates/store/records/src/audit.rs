@@ -4,7 +4,7 @@ use ashlar_core::{PrincipalId, TenantId, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::db::{Row, args};
+use crate::db::{Row, Tx, args};
 use crate::{Error, Store};
 
 /// Entries that one look returns at most.
@@ -35,12 +35,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn audit(&self, entry: &AuditEntry) -> Result<(), Error> {
-        let sql = "INSERT INTO audit (at, tenant, principal, action, subject, detail) \
-                   VALUES ($1, $2, $3, $4, $5, $6)";
-        let detail = entry.detail.to_string();
-        let (action, subject) = (&entry.action, &entry.subject);
-        let values = args![entry.at, entry.tenant, entry.principal, action, subject, detail];
-        self.db.run(sql, values).await.map(drop)
+        let mut tx = self.db.write().await?;
+        insert(&mut tx, entry).await?;
+        tx.commit().await
     }
 
     /// Reads a tenant's entries, newest first, before a cursor (none: the newest). Each comes with
@@ -70,6 +67,16 @@ impl Store {
                    (SELECT position FROM audit WHERE at < $1 ORDER BY at LIMIT $2)";
         self.db.run(sql, args![before, REMOVE_AT_ONCE]).await
     }
+}
+
+/// Writes an entry as a part of what it tells.
+pub(crate) async fn insert(tx: &mut Tx, entry: &AuditEntry) -> Result<(), Error> {
+    let sql = "INSERT INTO audit (at, tenant, principal, action, subject, detail) \
+               VALUES ($1, $2, $3, $4, $5, $6)";
+    let detail = entry.detail.to_string();
+    let (action, subject) = (&entry.action, &entry.subject);
+    let values = args![entry.at, entry.tenant, entry.principal, action, subject, detail];
+    tx.run(sql, values).await.map(drop)
 }
 
 fn entry(row: &Row) -> Result<AuditEntry, Error> {

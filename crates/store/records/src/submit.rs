@@ -12,7 +12,7 @@ use crate::objects::{self, NewObject};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
 use crate::store::retried;
-use crate::{Error, Store, journal, leases, queue};
+use crate::{AuditEntry, Error, Store, audit, journal, leases, queue};
 
 /// The longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -47,6 +47,8 @@ pub struct Submit {
     pub blobs: Vec<Digest>,
     /// Contexts, which need the files that they list too.
     pub contexts: Vec<Digest>,
+    /// What the audit log says about it.
+    pub audit: Option<AuditEntry>,
 }
 
 impl Submit {
@@ -62,6 +64,7 @@ impl Submit {
             secrets: Vec::new(),
             blobs: Vec::new(),
             contexts: Vec::new(),
+            audit: None,
         }
     }
 }
@@ -215,6 +218,9 @@ async fn extras(
     }
     for digest in &submit.blobs {
         kept::hold(tx, *digest, holder, Held::Plain).await?;
+    }
+    if let Some(entry) = &submit.audit {
+        audit::insert(tx, entry).await?;
     }
     let mut numbers = Vec::new();
     for numbered in &submit.numbered {
