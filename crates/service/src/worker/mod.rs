@@ -29,6 +29,8 @@ use stopped::retried;
 
 /// How often an idle worker looks for builds that other processes accepted.
 const POLL: Duration = Duration::from_millis(250);
+/// Builds that are claimed in one transaction.
+const CLAIMED_AT_ONCE: usize = 8;
 /// How often a blob store that does not answer is asked again.
 const STORE_POLL: Duration = Duration::from_secs(1);
 /// How often a running build is looked at for the wish to stop that another process took.
@@ -46,17 +48,24 @@ impl Service {
 
     /// Takes builds as long as there are slots.
     async fn dispatch(self: Arc<Self>) {
+        let slots = || Arc::clone(&self.workers().slots);
         loop {
-            let Ok(permit) = Arc::clone(&self.workers().slots).acquire_owned().await else {
-                return;
-            };
-            let Some(record) = self.next_build().await else { return };
-            tokio::spawn(Arc::clone(&self).work(record, permit));
+            let Ok(permit) = slots().acquire_owned().await else { return };
+            let mut permits = vec![permit];
+            while permits.len() < CLAIMED_AT_ONCE
+                && let Ok(permit) = slots().try_acquire_owned()
+            {
+                permits.push(permit);
+            }
+            let Some(records) = self.next_builds(permits.len()).await else { return };
+            for (record, permit) in records.into_iter().zip(permits) {
+                tokio::spawn(Arc::clone(&self).work(record, permit));
+            }
         }
     }
 
-    /// Waits for the next build; none when the server ends.
-    async fn next_build(self: &Arc<Self>) -> Option<Record> {
+    /// Waits for the next builds, so many at most; none when the server ends.
+    async fn next_builds(self: &Arc<Self>, most: usize) -> Option<Vec<Record>> {
         let claim = Claim {
             worker: self.workers().id,
             kind: BuildKind::Build,
@@ -68,9 +77,10 @@ impl Service {
                 return None;
             }
             self.wait_for_blob_store().await;
-            match self.counters().timed("claim", self.store().claim(&claim, now())).await {
-                Ok(Some(record)) => return Some(record),
-                Ok(None) => {}
+            let claimed = self.store().claim_up_to(&claim, most, now());
+            match self.counters().timed("claim", claimed).await {
+                Ok(records) if records.is_empty() => {}
+                Ok(records) => return Some(records),
                 Err(error) => tracing::warn!(error = chain(&error), "cannot look at the queue"),
             }
             // A wake-up that comes while nobody waits is kept.

@@ -91,7 +91,7 @@ pub struct Claim {
 
 /// What became of one try to claim.
 enum Try {
-    Took(BuildId),
+    Took(Vec<BuildId>),
     Nothing,
     TooLate,
 }
@@ -224,32 +224,57 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Record>, Error> {
+        Ok(self.claim_up_to(claim, 1, now).await?.pop())
+    }
+
+    /// As [`Store::claim`], with so many builds at most: one transaction costs one wait for the
+    /// disk. Where other workers are alive it is one build, so that they get their share.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn claim_up_to(
+        &self,
+        claim: &Claim,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Record>, Error> {
         for _ in 0..RACES_MAX {
-            match retried(|| self.claim_once(claim, now)).await? {
-                Try::Took(build) => return self.get(build).await,
-                Try::Nothing => return Ok(None),
+            match retried(|| self.claim_once(claim, most, now)).await? {
+                Try::Took(builds) => {
+                    let mut records = Vec::with_capacity(builds.len());
+                    for build in builds {
+                        records.extend(self.get(build).await?);
+                    }
+                    return Ok(records);
+                }
+                Try::Nothing => return Ok(Vec::new()),
                 Try::TooLate => {}
             }
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
-    async fn claim_once(&self, claim: &Claim, now: Timestamp) -> Result<Try, Error> {
+    async fn claim_once(&self, claim: &Claim, most: usize, now: Timestamp) -> Result<Try, Error> {
         let mut tx = self.db.write().await?;
         let alone = see_worker(&mut tx, claim, now).await?;
-        let Some(build) = candidate(&mut tx, claim, alone, now).await? else {
-            // Keeps what was written about the worker.
-            tx.commit().await?;
-            return Ok(Try::Nothing);
-        };
-        let lease = self.leased_until(now);
-        if !take(&mut tx, build, (claim.worker, lease), now).await? {
-            return Ok(Try::TooLate);
+        let most = if alone { most } else { most.min(1) };
+        let (lease, mut taken) = (self.leased_until(now), Vec::new());
+        while taken.len() < most
+            && let Some(build) = candidate(&mut tx, claim, alone, now).await?
+        {
+            if !take(&mut tx, build, (claim.worker, lease), now).await? {
+                if taken.is_empty() {
+                    return Ok(Try::TooLate);
+                }
+                break;
+            }
+            journal::announce(&mut tx, build).await?;
+            taken.push(build);
         }
-        journal::announce(&mut tx, build).await?;
+        // Keeps what was written about the worker, too.
         tx.commit().await?;
-        self.wakeups.wake(build);
-        Ok(Try::Took(build))
+        taken.iter().for_each(|build| self.wakeups.wake(*build));
+        Ok(if taken.is_empty() { Try::Nothing } else { Try::Took(taken) })
     }
 
     /// Returns how many builds wait.

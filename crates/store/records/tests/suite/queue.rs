@@ -20,6 +20,7 @@ crate::on_both! {
     tenants_take_turns;
     scopes_are_bounded;
     workers_take_what_they_can;
+    many_builds_are_claimed_at_once_in_the_same_order;
     policies_make_way;
     lost_workers_are_replaced;
     effects_are_never_repeated;
@@ -116,6 +117,34 @@ async fn workers_take_what_they_can(db: Database) {
     };
     assert_eq!(take(BuildKind::Workflow, &[]).await, run);
     assert_eq!(take(BuildKind::Build, &["native", "buildkit"]).await, buildkit);
+}
+
+async fn many_builds_are_claimed_at_once_in_the_same_order(db: Database) {
+    db.store.set_scope_policy(tenant(2), "b", Policy::Allow, Some(1)).await.unwrap();
+    let mut ids = Vec::new();
+    for (n, (by, scope)) in
+        [(1, "a"), (1, "a"), (2, "b"), (2, "b"), (1, "a")].into_iter().enumerate()
+    {
+        ids.push(submit(&db.store, of(by, scope), n as i64).await.submission.build);
+    }
+    let take = async |most, nanos| {
+        let taken = db.store.claim_up_to(&claim(1), most, at(nanos)).await.unwrap();
+        taken.into_iter().map(|record| record.submission.build).collect::<Vec<_>>()
+    };
+    // Tenants take turns, and a scope's bound holds, within one claim too.
+    assert_eq!(take(3, 10).await, [ids[0], ids[2], ids[1]]);
+    let record = check_fold(&db.store, ids[2]).await;
+    assert_eq!((record.state, record.fence), (State::Preparing, 1));
+    assert_eq!(take(0, 11).await, []);
+    assert_eq!(take(8, 12).await, [ids[4]]);
+    assert_eq!(take(8, 13).await, []);
+    end(&db.store, &record, State::Succeeded).await;
+    // Another worker is alive now: each takes one at a time.
+    for n in 0..3 {
+        submit(&db.store, of(3, "c"), 20 + n).await;
+    }
+    db.store.claim(&claim(2), at(30)).await.unwrap().unwrap();
+    assert_eq!(take(8, 31).await.len(), 1);
 }
 
 async fn policies_make_way(db: Database) {
