@@ -11,6 +11,7 @@
 //! | [`PullPolicy::Local`] | taken, pulled ones too | never asked | taken |
 
 mod error;
+mod joined;
 mod private;
 mod resolve;
 mod tags;
@@ -21,6 +22,7 @@ use ashlar_blobs::{BlobInfo, BlobStore};
 use ashlar_core::{Digest, Platform};
 
 pub use error::PullError;
+use joined::Joined;
 pub use private::{Marks, Reader, Readership};
 use resolve::Resolve;
 pub(crate) use resolve::join_layers;
@@ -59,6 +61,8 @@ pub struct Images {
     viewer: Option<Arc<private::Viewer>>,
     /// Marks that other machines know; files of the image store when absent.
     marks: Option<Arc<dyn Marks>>,
+    /// What tags lead to, being asked right now.
+    questions: Arc<Joined<Reference, Digest>>,
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
@@ -66,7 +70,8 @@ type Result<T, E = PullError> = std::result::Result<T, E>;
 impl Images {
     /// Joins the parts.
     pub fn new(blobs: BlobStore, store: ImageStore, registry: Registry) -> Self {
-        Self { blobs, store, registry, viewer: None, marks: None }
+        let (marks, questions) = (None, Arc::default());
+        Self { blobs, store, registry, viewer: None, marks, questions }
     }
 
     /// Returns the blob store.
@@ -221,8 +226,18 @@ impl Images {
         Ok((ids[0], image))
     }
 
-    /// Asks what digest a tag has now; reads the manifest when the registry does not say.
+    /// Asks what digest a tag has now, together with all who ask it at the same time with no
+    /// credentials of their own.
     fn ask_registry(&self, reference: &Reference, transfer: &Transfer<'_>) -> Result<Digest> {
+        let ask = || self.ask_registry_alone(reference, transfer);
+        match self.is_private(reference.repository()) {
+            true => ask(),
+            false => self.questions.ask(reference, || transfer.is_cancelled(), ask),
+        }
+    }
+
+    /// Reads the manifest when the registry does not say its digest.
+    fn ask_registry_alone(&self, reference: &Reference, transfer: &Transfer<'_>) -> Result<Digest> {
         if let Some(digest) = self.registry.head_manifest(reference, transfer)? {
             return Ok(digest);
         }
