@@ -10,22 +10,20 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::dispatch::{Context, Subject, is_conflict};
+use crate::erase::Eraser;
 use crate::error::{Answer, Refusal, empty, reply};
 use crate::list::PAGE_DEFAULT;
 use crate::model::{
-    BUILD_NUMBERS, BY_PROJECT, Build, Commit, Details, FoundBuild, FoundProject, Project, Queried,
-    Shown,
+    BUILD_NUMBERS, BY_PROJECT, Build, Details, FoundBuild, FoundProject, Queried, Shown,
 };
 use crate::query::{Query, compare, sort_keys};
 use crate::statuses::{DELETED, Projection, Status};
-use crate::{DIALECT, bookmarks, projects, status_rows, wire};
+use crate::{DIALECT, bookmarks, status_rows, wire};
 
 /// Records or documents that one look takes.
 const PIECE: u32 = 1000;
 /// How often a change is tried again when somebody else was faster.
 const TRIES: usize = 5;
-/// Journal entries that one look takes while the end of a build is waited for.
-const WAIT_PIECE: usize = 1000;
 
 /// Returns the build of a number in a project.
 pub(crate) async fn find(
@@ -262,7 +260,8 @@ pub(crate) async fn delete(subject: Subject<'_>) -> Answer {
     let found = edit(context, build, |b| b.shown = Shown::Deleted).await?;
     let id = found.id();
     context.service.cancel(&context.actor, id, Some(DELETED)).await?;
-    tokio::spawn(erase(context.clone(), id));
+    let eraser = Eraser::of(context);
+    tokio::spawn(async move { eraser.build(id).await });
     Ok(empty(StatusCode::NO_CONTENT))
 }
 
@@ -288,55 +287,6 @@ pub(crate) async fn stop_all(context: &Context, project: &FoundProject) -> Resul
             context.service.cancel(&context.actor, id, Some(DELETED)).await?;
         }
     }
-    Ok(())
-}
-
-/// Waits until a build has ended, then forgets it. It was hidden before: a failure here leaves a
-/// record that only the native API shows.
-async fn erase(context: Context, id: BuildId) {
-    if let Err(error) = try_erase(&context, id).await {
-        tracing::warn!(build = %id, error = error.internal_text(), "a deleted build is still there");
-    }
-}
-
-async fn try_erase(context: &Context, id: BuildId) -> Result<(), ashlar_service::Error> {
-    let from = context.service.row(&context.actor, id).await?.next_number;
-    let mut follower = context.service.follow(&context.actor, id, from).await?;
-    let broken = |e| ashlar_service::Error::Internal(Box::new(e));
-    while !follower.next(WAIT_PIECE).await.map_err(broken)?.is_empty() {}
-    context.service.delete(&context.actor, id).await
-}
-
-/// Erases a project that was hidden, with its builds and commits.
-pub(crate) async fn erase_project(context: Context, project: FoundProject) {
-    if let Err(error) = try_erase_project(&context, &project).await {
-        tracing::warn!(project = project.project.name, ?error, "a deleted project is still there");
-    }
-}
-
-async fn try_erase_project(context: &Context, project: &FoundProject) -> Result<(), Refusal> {
-    let builds = documents(context, project).await?;
-    for build in &builds {
-        let id = BuildId::from_uuid(build.id);
-        context.service.cancel(&context.actor, id, Some(DELETED)).await?;
-    }
-    for build in &builds {
-        erase(context.clone(), BuildId::from_uuid(build.id)).await;
-    }
-    let value = project.id.to_string();
-    loop {
-        let index = (BY_PROJECT, value.as_str());
-        let commits =
-            context.store.documents_by::<Commit>(context.tenant(), index, 0, PIECE).await?;
-        if commits.is_empty() {
-            break;
-        }
-        for commit in commits {
-            context.store.remove_document::<Commit>(context.tenant(), commit.id).await?;
-        }
-    }
-    let project = projects::by_id(context, project.id).await?;
-    context.store.remove_document::<Project>(context.tenant(), project.id).await?;
     Ok(())
 }
 

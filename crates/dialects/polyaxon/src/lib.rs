@@ -18,6 +18,7 @@ mod code;
 mod create;
 mod dispatch;
 mod dockerfile;
+mod erase;
 mod error;
 mod list;
 mod log;
@@ -45,8 +46,13 @@ use axum::extract::DefaultBodyLimit;
 pub const DIALECT: &str = "polyaxon";
 
 /// Returns the dialect's routes. Its clients know no path prefix: serve it at the root of an address
-/// of its own, or below a prefix for those who call it by hand.
+/// of its own, or below a prefix for those who call it by hand. What was deleted and could not be
+/// erased by an earlier process is erased from now on.
+///
+/// # Panics
+/// Outside a Tokio runtime.
 pub fn router(service: Arc<Service>) -> Router {
+    tokio::spawn(erase::resume(Arc::clone(&service)));
     // Handlers bound the bodies that they read.
     Router::new().fallback(dispatch::serve).layer(DefaultBodyLimit::disable()).with_state(service)
 }

@@ -22,6 +22,8 @@ pub(crate) const PROJECT_NAMES: &str = "project";
 pub(crate) const BUILD_NUMBERS: &str = "build";
 /// The index by which things of a project are found.
 pub(crate) const BY_PROJECT: &str = "project";
+/// The index by which things are found that are not shown.
+pub(crate) const BY_SHOWN: &str = "shown";
 /// The index by which a user's bookmarks are found.
 pub(crate) const BY_USER: &str = "user";
 
@@ -55,6 +57,21 @@ pub(crate) enum Shown {
     Deleted,
 }
 
+impl Shown {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Archived => "archived",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// Returns the key of what is not shown in [`BY_SHOWN`].
+    fn key(self) -> Option<(&'static str, String)> {
+        (self != Self::Yes).then(|| (BY_SHOWN, self.word().to_owned()))
+    }
+}
+
 /// A project.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Project {
@@ -77,7 +94,7 @@ impl DocumentType for Project {
     const KIND: &'static str = "project";
 
     fn keys(&self) -> Vec<(&'static str, String)> {
-        Vec::new()
+        self.shown.key().into_iter().collect()
     }
 }
 
@@ -153,7 +170,8 @@ impl DocumentType for Build {
     const KIND: &'static str = "build";
 
     fn keys(&self) -> Vec<(&'static str, String)> {
-        vec![(BY_PROJECT, self.project.to_string())]
+        let project = (BY_PROJECT, self.project.to_string());
+        [Some(project), self.shown.key()].into_iter().flatten().collect()
     }
 }
 

@@ -11,6 +11,7 @@ use crate::body::Fields;
 use crate::bookmarks;
 use crate::builds;
 use crate::dispatch::{Context, is_conflict};
+use crate::erase::Eraser;
 use crate::error::{Answer, Refusal, empty, reply};
 use crate::list::PAGE_DEFAULT;
 use crate::model::{FoundProject, PROJECT_NAMES, PROJECT_NUMBERS, Project, Shown};
@@ -198,7 +199,8 @@ pub(crate) async fn delete(context: &Context, found: FoundProject) -> Answer {
     let name = found.project.name.clone();
     let found = edit(context, found, |project| project.shown = Shown::Deleted).await?;
     context.store.remove_alias(context.tenant(), PROJECT_NAMES, &name).await?;
-    tokio::spawn(builds::erase_project(context.clone(), found));
+    let eraser = Eraser::of(context);
+    tokio::spawn(async move { eraser.project(found.id).await });
     Ok(empty(StatusCode::NO_CONTENT))
 }
 

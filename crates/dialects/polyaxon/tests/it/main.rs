@@ -5,6 +5,7 @@ mod access;
 mod builds;
 mod clients;
 mod code;
+mod erase;
 mod projects;
 mod retention;
 mod running;

@@ -77,7 +77,8 @@ impl World {
         Self::open(data, 4).await
     }
 
-    async fn open(data: TempDir, slots: usize) -> Self {
+    /// Opens a service in a directory.
+    pub(crate) async fn open(data: TempDir, slots: usize) -> Self {
         let config = ServiceConfig { slots, ..ServiceConfig::new(data.path()) };
         let service = Service::open(config).await.unwrap();
         if slots > 0 {
@@ -88,6 +89,16 @@ impl World {
         let stranger = token(&service, &admin, "other", Role::Owner).await;
         let router = ashlar_dialect_polyaxon::router(Arc::clone(&service));
         Self { service, router, owner, stranger, data }
+    }
+
+    /// Opens the records beside the service, as another process would.
+    pub(crate) async fn records(&self) -> ashlar_records::Store {
+        use ashlar_records::{Durability, Options, Store};
+        let file = ashlar_records::records_file;
+        let dir = self.data.path().to_owned();
+        let file = tokio::task::spawn_blocking(move || file(&dir)).await.unwrap().unwrap();
+        let options = Options { durability: Durability::Process };
+        Store::open_with(&file.display().to_string(), options).await.unwrap()
     }
 
     /// Returns a token of the owner's tenant that may only read.
