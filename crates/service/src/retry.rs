@@ -87,6 +87,9 @@ impl Service {
         (request.kind, request.parent) = (s.kind, s.parent);
         request.retry_of = Some(build);
         request.labels.clone_from(&record.labels);
+        // By these a dialect finds its own builds; one that it repeats itself gets them from it.
+        let own = format!("{}.", s.dialect);
+        request.labels.retain(|name, _| !name.starts_with(&own));
         (request.priority, request.on_lost) = (s.priority, s.on_lost);
         (request.secrets, request.credentials) = (retry.secrets, retry.credentials);
         request.hidden = self.store().kept_secret(self.keys(), build, &hidden::id()).await?;

@@ -13,7 +13,7 @@ use crate::error::{Answer, Refusal, empty};
 use crate::list::PAGE_DEFAULT;
 use crate::model::{BY_USER, Bookmark, FoundProject, Shown};
 use crate::path::Kept;
-use crate::{builds, projects, wire};
+use crate::{builds, listing, projects, wire};
 
 /// Documents or principals that one look takes.
 const PIECE: u32 = 1000;
@@ -191,28 +191,17 @@ async fn project(
 
 /// Lists what was put away.
 pub(crate) async fn archives(context: &Context, kind: Kept) -> Answer {
-    let mut items = Vec::new();
-    match kind {
-        Kept::Builds => {
-            for project in projects::all(context, Shown::Yes).await? {
-                for build in builds::all(context, &project, Shown::Archived).await? {
-                    items.push((build.updated_at(), wire::build(&project, &build)));
-                }
-            }
-        }
-        Kept::Projects => {
-            for project in projects::all(context, Shown::Archived).await? {
-                items.push((project.updated_at, wire::project(&project)));
-            }
-        }
-        Kept::Nothing => {}
-    }
-    items.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    let put_away = |(_, mut map): (_, serde_json::Map<String, Value>)| {
+    let projects = match kind {
+        Kept::Builds => return listing::archived(context).await,
+        Kept::Projects => projects::all(context, Shown::Archived).await?,
+        Kept::Nothing => Vec::new(),
+    };
+    let page = context.asked.page(projects, PAGE_DEFAULT);
+    let put_away = |project: &FoundProject| {
+        let mut map = wire::project(project);
         map.insert("deleted".into(), json!(true));
         Value::Object(map)
     };
-    let mut page = context.asked.page(items.into_iter().map(put_away).collect(), PAGE_DEFAULT);
-    let results = std::mem::take(&mut page.items);
+    let results = page.items.iter().map(put_away).collect();
     Ok(page.answer(results))
 }

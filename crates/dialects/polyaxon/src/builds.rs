@@ -1,27 +1,20 @@
-//! Builds: how they are found, listed, stopped, put away and deleted.
-
-use std::collections::{HashMap, HashSet};
+//! Builds: how they are found, changed, stopped, put away and deleted.
 
 use ashlar_core::BuildId;
 use ashlar_core::journal::Record;
-use ashlar_service::{At, Document, Filter, Order, Page, now};
+use ashlar_service::{Document, now};
 use axum::http::StatusCode;
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
 
 use crate::dispatch::{Context, Subject, is_conflict};
 use crate::erase::Eraser;
 use crate::error::{Answer, Refusal, empty, reply};
-use crate::list::PAGE_DEFAULT;
 use crate::model::{
-    BUILD_NUMBERS, BY_PROJECT, Build, Details, FoundBuild, FoundProject, Queried, Shown,
+    ARCHIVED, BUILD_NUMBERS, Build, Details, FoundBuild, FoundProject, LISTED, Shown, listed_in,
 };
-use crate::query::{Query, compare, sort_keys};
 use crate::statuses::{DELETED, Projection, Status};
-use crate::{DIALECT, bookmarks, status_rows, wire};
+use crate::{bookmarks, status_rows, wire};
 
-/// Records or documents that one look takes.
-const PIECE: u32 = 1000;
 /// How often a change is tried again when somebody else was faster.
 const TRIES: usize = 5;
 
@@ -67,7 +60,8 @@ pub(crate) async fn by_id(context: &Context, id: BuildId) -> Result<FoundBuild, 
     joined(context, document, record).await
 }
 
-async fn joined(
+/// Joins a build's document with its record.
+pub(crate) async fn joined(
     context: &Context,
     document: Document<Build>,
     record: Record,
@@ -97,90 +91,6 @@ fn outside(build: &Build, record: &Record) -> (Status, Option<ashlar_core::Times
             (status, said.as_ref().and_then(|s| s.started_at))
         }
     }
-}
-
-/// Returns the documents of a project's builds.
-pub(crate) async fn documents(
-    context: &Context,
-    project: &FoundProject,
-) -> Result<Vec<Document<Build>>, Refusal> {
-    let (mut all, mut after) = (Vec::new(), 0);
-    let value = project.id.to_string();
-    loop {
-        let index = (BY_PROJECT, value.as_str());
-        let tenant = context.tenant();
-        let piece = context.store.documents_by::<Build>(tenant, index, after, PIECE).await?;
-        let Some(last) = piece.last() else { return Ok(all) };
-        after = last.position;
-        all.extend(piece);
-    }
-}
-
-async fn records(
-    context: &Context,
-    project: &FoundProject,
-) -> Result<HashMap<Uuid, Record>, Refusal> {
-    let filter = Filter {
-        tenant: context.tenant(),
-        scope: Some(project.project.scope.clone()),
-        dialect: Some(DIALECT.to_owned()),
-        ..Filter::default()
-    };
-    let (mut all, mut at) = (HashMap::new(), At::Start);
-    loop {
-        let page = Page { size: PIECE, at, order: Order::NewestFirst };
-        let listed = context.service.list(&context.actor, &filter, &page).await?;
-        all.extend(listed.records.into_iter().map(|r| (r.submission.build.uuid(), r)));
-        match listed.next {
-            Some(cursor) => at = At::After(cursor),
-            None => return Ok(all),
-        }
-    }
-}
-
-/// Returns all builds of a project that are shown in a way.
-pub(crate) async fn all(
-    context: &Context,
-    project: &FoundProject,
-    shown: Shown,
-) -> Result<Vec<FoundBuild>, Refusal> {
-    let mut records = records(context, project).await?;
-    let mut all = Vec::new();
-    for document in documents(context, project).await? {
-        if document.value.shown != shown {
-            continue;
-        }
-        // A build that was made in between is on the next list.
-        if let Some(record) = records.remove(&document.id) {
-            all.push(joined(context, document, record).await?);
-        }
-    }
-    Ok(all)
-}
-
-pub(crate) async fn list(context: &Context, project: &FoundProject) -> Answer {
-    let query = match context.asked.parameter("query").filter(|text| !text.is_empty()) {
-        Some(text) => Some(Query::parse(text).map_err(|e| Refusal::Text(e.to_string()))?),
-        None => None,
-    };
-    let keys = sort_keys(context.asked.parameter("sort").unwrap_or_default());
-    let mut builds = all(context, project, Shown::Yes).await?;
-    if let Some(query) = query {
-        builds.retain(|b| query.matches(&Queried(project, b)));
-    }
-    builds.sort_by(|a, b| {
-        let newest = || b.build.number.cmp(&a.build.number);
-        compare(&keys, &Queried(project, a), &Queried(project, b)).then_with(newest)
-    });
-    let page = context.asked.page(builds, PAGE_DEFAULT);
-    let marked: HashSet<Uuid> = bookmarks::targets(context, "build").await?;
-    let item = |found: &FoundBuild| {
-        let mut map = wire::build(project, found);
-        map.insert("bookmarked".into(), json!(marked.contains(&found.id().uuid())));
-        Value::Object(map)
-    };
-    let results = page.items.iter().map(item).collect();
-    Ok(page.answer(results))
 }
 
 /// Returns what only a build's own page shows.
@@ -243,22 +153,13 @@ pub(crate) async fn invalidate(subject: Subject<'_>) -> Answer {
     Ok(empty(StatusCode::OK))
 }
 
-pub(crate) async fn invalidate_all(context: &Context, project: &FoundProject) -> Answer {
-    context.may_change()?;
-    for found in all(context, project, Shown::Yes).await? {
-        if found.build.valid {
-            edit(context, found, |b| b.valid = false).await?;
-        }
-    }
-    Ok(empty(StatusCode::OK))
-}
-
 /// Hides a build at once and erases it as soon as it has ended.
 pub(crate) async fn delete(subject: Subject<'_>) -> Answer {
     let Subject { context, build, .. } = subject;
     context.may_change()?;
     let found = edit(context, build, |b| b.shown = Shown::Deleted).await?;
     let id = found.id();
+    list_in(context, id, None).await?;
     context.service.cancel(&context.actor, id, Some(DELETED)).await?;
     let eraser = Eraser::of(context);
     tokio::spawn(async move { eraser.build(id).await });
@@ -269,24 +170,22 @@ pub(crate) async fn archive(subject: Subject<'_>) -> Answer {
     let Subject { context, build, .. } = subject;
     context.may_change()?;
     let found = edit(context, build, |b| b.shown = Shown::Archived).await?;
+    list_in(context, found.id(), Some(ARCHIVED.to_owned())).await?;
     context.service.cancel(&context.actor, found.id(), Some(DELETED)).await?;
     Ok(empty(StatusCode::OK))
 }
 
 pub(crate) async fn restore(context: &Context, found: FoundBuild) -> Answer {
     context.may_change()?;
-    edit(context, found, |b| b.shown = Shown::Yes).await?;
+    let found = edit(context, found, |b| b.shown = Shown::Yes).await?;
+    list_in(context, found.id(), Some(listed_in(found.build.project))).await?;
     Ok(empty(StatusCode::OK))
 }
 
-/// Stops what runs in a project.
-pub(crate) async fn stop_all(context: &Context, project: &FoundProject) -> Result<(), Refusal> {
-    for record in records(context, project).await?.into_values() {
-        if !record.state.is_terminal() {
-            let id = record.submission.build;
-            context.service.cancel(&context.actor, id, Some(DELETED)).await?;
-        }
-    }
+/// Says in which lists a build is.
+async fn list_in(context: &Context, id: BuildId, value: Option<String>) -> Result<(), Refusal> {
+    let changes = [(LISTED.to_owned(), value)].into();
+    context.service.set_labels(&context.actor, id, changes).await?;
     Ok(())
 }
 

@@ -14,7 +14,8 @@ use crate::dispatch::Context;
 use crate::dockerfile::{self, Code};
 use crate::error::{Answer, Refusal, reply};
 use crate::model::{
-    BUILD_NUMBERS, Build, Commit, Details, FoundProject, NUMBERS, Shown, StatusNumbers, build_names,
+    BUILD_NUMBERS, Build, Commit, Details, FoundProject, LISTED, NUMBERS, Shown, StatusNumbers,
+    build_names, listed_in,
 };
 use crate::path::slug;
 use crate::spec::{Base, Specification, read_text};
@@ -154,8 +155,8 @@ fn backend(fields: &Fields, spec: Option<&Specification>) -> Result<Option<Strin
     }
 }
 
-/// Returns a name that no other build of the project has: taken ones get `-N`, N being the number
-/// of other names that begin so, plus one.
+/// Returns a name that no other build of the project has: taken ones get `-N`, N being a number
+/// from 2 on that is free. It is searched by doubling and halving, since names may be many.
 pub(crate) async fn free_name(
     context: &Context,
     project: &FoundProject,
@@ -166,20 +167,24 @@ pub(crate) async fn free_name(
     if resolve(name).await?.is_none() {
         return Ok(name.to_owned());
     }
-    let documents = builds::documents(context, project).await?;
-    let alike = |d: &&ashlar_service::Document<Build>| {
-        d.value.name.as_ref().is_some_and(|n| n.starts_with(name))
-    };
-    let mut number = documents.iter().filter(alike).count() + 1;
-    loop {
-        let suffix = format!("-{number}");
-        let kept: String = name.chars().take(NAME_MAX - suffix.len()).collect();
-        let candidate = format!("{kept}{suffix}");
-        if resolve(&candidate).await?.is_none() {
-            return Ok(candidate);
-        }
-        number += 1;
+    let (mut taken, mut free) = (1_u64, 2_u64);
+    while resolve(&numbered(name, free)).await?.is_some() {
+        (taken, free) = (free, free.saturating_mul(2));
     }
+    while free - taken > 1 {
+        let between = taken + (free - taken) / 2;
+        match resolve(&numbered(name, between)).await? {
+            Some(_) => taken = between,
+            None => free = between,
+        }
+    }
+    Ok(numbered(name, free))
+}
+
+fn numbered(name: &str, number: u64) -> String {
+    let suffix = format!("-{number}");
+    let kept: String = name.chars().take(NAME_MAX - suffix.len()).collect();
+    format!("{kept}{suffix}")
 }
 
 /// Returns the commit that a build takes: the specification's own, which has to be known, or the
@@ -304,6 +309,7 @@ fn request(
     request.backend = build.backend.clone().filter(|b| b == "native");
     request.labels.insert("project".into(), project.project.name.clone());
     request.labels.insert("number".into(), build.number.to_string());
+    request.labels.insert(LISTED.into(), listed_in(project.id));
     let alias = |kind: &str, alias: &str| {
         NewAlias::own(context.store.namespace(tenant, kind), alias.to_owned())
     };

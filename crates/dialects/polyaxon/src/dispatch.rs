@@ -17,8 +17,8 @@ use crate::error::{Answer, Refusal, empty, reply};
 use crate::list::{Asked, parameters};
 use crate::path::{BuildRoute, ProjectRoute, Route};
 use crate::{
-    DIALECT, auth, body, bookmarks, builds, code, create, patch, probes, projects, status_rows,
-    stream, upload, users,
+    DIALECT, auth, body, bookmarks, builds, code, create, listing, patch, probes, projects,
+    status_rows, stream, upload, users,
 };
 
 /// Who asks, and where: what every handler gets.
@@ -196,11 +196,11 @@ async fn project(
         P::RepoExternal => code::external(&found),
         P::RepoSync => code::sync(&found),
         P::Ci => Err(Refusal::Text("Continuous integration is not offered here.".into())),
-        P::Builds if *method == Method::GET => builds::list(c, &found).await,
+        P::Builds if *method == Method::GET => listing::list(c, &found).await,
         P::Builds => {
             create::create(c, &found, &body::fields(&parts.headers, body, false).await?).await
         }
-        P::BuildsInvalidate => builds::invalidate_all(c, &found).await,
+        P::BuildsInvalidate => listing::invalidate_all(c, &found).await,
         P::Build(number, BuildRoute::Restore) => {
             let target = builds::find_archived(c, &found, number).await?;
             builds::restore(c, target).await

@@ -21,6 +21,7 @@ mod dockerfile;
 mod erase;
 mod error;
 mod list;
+mod listing;
 mod log;
 mod model;
 mod patch;

@@ -8,6 +8,9 @@ use crate::error::reply;
 
 /// What a page holds when nobody says otherwise. Clients count on it: they send `offset` alone.
 pub(crate) const PAGE_DEFAULT: usize = 20;
+/// What a page holds at most when somebody asks for a size. The original has no bound; who asks for
+/// more gets this much and the link to the rest.
+pub(crate) const LIMIT_MAX: usize = 1000;
 /// Parameters that one request may have.
 const PARAMETERS_MAX: usize = 100;
 
@@ -66,7 +69,7 @@ impl Asked {
 
     fn limit(&self, default: usize) -> usize {
         let limit = self.parameter("limit").and_then(|text| text.parse().ok());
-        limit.filter(|n| *n > 0).unwrap_or(default)
+        limit.filter(|n| *n > 0).map_or(default, |n: usize| n.min(LIMIT_MAX))
     }
 
     fn offset(&self) -> usize {
@@ -89,13 +92,24 @@ impl Asked {
         format!("{}?{}", self.url, text.join("&"))
     }
 
+    /// Returns how many things are asked for, and how many lie before them.
+    pub(crate) fn range(&self, default: usize) -> (usize, usize) {
+        (self.limit(default), self.offset())
+    }
+
     /// Cuts the page that was asked for out of a whole list.
     pub(crate) fn page<T>(&self, items: Vec<T>, default: usize) -> Page<T> {
-        let (limit, offset, count) = (self.limit(default), self.offset(), items.len());
+        let ((limit, offset), count) = (self.range(default), items.len());
+        let items = items.into_iter().skip(offset).take(limit).collect();
+        self.part(items, count, default)
+    }
+
+    /// Makes the page that was asked for of its things, out of so many.
+    pub(crate) fn part<T>(&self, items: Vec<T>, count: usize, default: usize) -> Page<T> {
+        let (limit, offset) = self.range(default);
         let end = offset.saturating_add(limit);
         let next = (end < count).then(|| self.link(limit, end));
         let previous = (offset > 0).then(|| self.link(limit, offset.saturating_sub(limit)));
-        let items = items.into_iter().skip(offset).take(limit).collect();
         Page { count, next, previous, items }
     }
 }
@@ -153,6 +167,13 @@ mod tests {
             let page = asked(query).page((0..50).collect::<Vec<i32>>(), PAGE_DEFAULT);
             assert_eq!((page.items.len(), page.items.first()), (20, Some(&0)), "{query}");
         }
+    }
+
+    #[test]
+    fn no_page_is_larger_than_the_bound() {
+        let page = asked("limit=9999999").page((0..1500).collect::<Vec<i32>>(), PAGE_DEFAULT);
+        assert_eq!((page.count, page.items.len()), (1500, LIMIT_MAX));
+        assert!(page.next.unwrap().ends_with("limit=1000&offset=1000"));
     }
 
     #[test]

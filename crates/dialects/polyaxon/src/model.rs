@@ -24,8 +24,18 @@ pub(crate) const BUILD_NUMBERS: &str = "build";
 pub(crate) const BY_PROJECT: &str = "project";
 /// The index by which things are found that are not shown.
 pub(crate) const BY_SHOWN: &str = "shown";
+/// The label of builds that lists go by, so that the store can count and page them: the project
+/// while the build is shown there, [`ARCHIVED`] when it was put away.
+pub(crate) const LISTED: &str = "polyaxon.listed";
+/// The value of [`LISTED`] of a build that was put away.
+pub(crate) const ARCHIVED: &str = "archived";
 /// The index by which a user's bookmarks are found.
 pub(crate) const BY_USER: &str = "user";
+
+/// Returns the value of [`LISTED`] of the builds that a project shows.
+pub(crate) fn listed_in(project: Uuid) -> String {
+    project.simple().to_string()
+}
 
 /// Returns the kind of the names of a project's builds.
 pub(crate) fn build_names(project: Uuid) -> String {

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use crate::body::Fields;
 use crate::bookmarks;
-use crate::builds;
 use crate::dispatch::{Context, is_conflict};
 use crate::erase::Eraser;
 use crate::error::{Answer, Refusal, empty, reply};
 use crate::list::PAGE_DEFAULT;
+use crate::listing;
 use crate::model::{FoundProject, PROJECT_NAMES, PROJECT_NUMBERS, Project, Shown};
 use crate::wire::{self, Counts};
 
@@ -129,8 +129,7 @@ pub(crate) async fn create(context: &Context, fields: &Fields) -> Answer {
 
 pub(crate) async fn show(context: &Context, found: &FoundProject) -> Answer {
     let bookmarked = bookmarks::has(context, found.id).await?;
-    let shown = builds::documents(context, found).await?;
-    let builds = shown.iter().filter(|d| d.value.shown == Shown::Yes).count();
+    let builds = listing::count(context, found).await?;
     Ok(reply(StatusCode::OK, &wire::full_project(found, bookmarked, Counts { builds })))
 }
 
@@ -207,7 +206,7 @@ pub(crate) async fn delete(context: &Context, found: FoundProject) -> Answer {
 pub(crate) async fn archive(context: &Context, found: FoundProject) -> Answer {
     context.may_change()?;
     let found = edit(context, found, |project| project.shown = Shown::Archived).await?;
-    builds::stop_all(context, &found).await?;
+    listing::stop_all(context, &found).await?;
     Ok(empty(StatusCode::OK))
 }
 

@@ -5,6 +5,8 @@
 //! cannot be read is a plain refusal instead of a fault.
 
 use ashlar_core::Timestamp;
+use ashlar_core::state::State;
+use ashlar_service::{Filter, Order};
 use chrono::{NaiveDate, NaiveDateTime};
 
 /// The longest query, in bytes.
@@ -143,6 +145,12 @@ impl Query {
         expressions.into_iter().map(condition).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Sets what the store's lists can filter by themselves. Says whether that is all of the query;
+    /// if not, what is listed still has to be looked at.
+    pub(crate) fn narrow(&self, filter: &mut Filter) -> bool {
+        self.0.iter().fold(true, |all, condition| condition.narrow(filter) && all)
+    }
+
     /// Says whether a thing fits.
     pub(crate) fn matches(&self, subject: &impl Subject) -> bool {
         self.0.iter().all(|condition| condition.holds(subject) != condition.negated)
@@ -242,6 +250,24 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 impl Condition {
+    fn narrow(&self, filter: &mut Filter) -> bool {
+        match (self.field, &self.test) {
+            _ if self.negated => false,
+            (Field::CreatedAt, Test::Compare(sign, time)) => {
+                let (from, until) = sign.range(*time);
+                narrow_created(filter, from, until)
+            }
+            (Field::CreatedAt, Test::Between(from, to)) => {
+                narrow_created(filter, Some(*from), Some(after(*to)))
+            }
+            (Field::Status, Test::AnyOf(values)) => match values.as_slice() {
+                [value] => narrow_state(filter, value),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     fn holds(&self, subject: &impl Subject) -> bool {
         match &self.test {
             Test::AnyOf(values) => {
@@ -264,7 +290,51 @@ impl Condition {
     }
 }
 
+/// Returns the next moment.
+const fn after(time: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(time.nanos().saturating_add(1))
+}
+
+fn narrow_created(filter: &mut Filter, from: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+    if let Some(from) = from {
+        filter.created_from = Some(filter.created_from.map_or(from, |f| f.max(from)));
+    }
+    if let Some(until) = until {
+        filter.created_until = Some(filter.created_until.map_or(until, |u| u.min(until)));
+    }
+    true
+}
+
+/// Narrows to the one state in which builds of a status are, if there is one. Says whether builds of
+/// that state have no other status.
+fn narrow_state(filter: &mut Filter, status: &str) -> bool {
+    let (state, exact) = match status {
+        "succeeded" => (State::Succeeded, true),
+        "stopped" => (State::Cancelled, true),
+        "skipped" => (State::Skipped, true),
+        "failed" | "upstream_failed" => (State::Failed, false),
+        _ => return false,
+    };
+    match filter.state {
+        // Both can never hold; a look at each build says so.
+        Some(other) if other != state => return false,
+        _ => filter.state = Some(state),
+    }
+    exact
+}
+
 impl Sign {
+    /// Returns the times that fit: from one on, and before another.
+    const fn range(self, bound: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
+        match self {
+            Self::Less => (None, Some(bound)),
+            Self::AtMost => (None, Some(after(bound))),
+            Self::Equal => (Some(bound), Some(after(bound))),
+            Self::AtLeast => (Some(bound), None),
+            Self::More => (Some(after(bound)), None),
+        }
+    }
+
     fn holds(self, time: Timestamp, bound: Timestamp) -> bool {
         match self {
             Self::Less => time < bound,
@@ -296,6 +366,31 @@ pub(crate) fn sort_keys(text: &str) -> Vec<SortKey> {
         keys.push(SortKey { field: Field::UpdatedAt, descending: true });
     }
     keys
+}
+
+/// How a list is sorted, as far as the store is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sorting {
+    /// In the order in which builds were made, as the store has them.
+    ByCreation(Order),
+    /// The newest change first: what a list has when nobody says otherwise.
+    ByChange,
+    /// In a way for which builds have to be looked at.
+    ByAnythingElse,
+}
+
+/// Says how keys sort. No two builds are made in one moment, so nothing after that key matters.
+pub(crate) fn sorting(keys: &[SortKey]) -> Sorting {
+    match keys.first() {
+        Some(SortKey { field: Field::CreatedAt, descending: true }) => {
+            Sorting::ByCreation(Order::NewestFirst)
+        }
+        Some(SortKey { field: Field::CreatedAt, descending: false }) => {
+            Sorting::ByCreation(Order::OldestFirst)
+        }
+        Some(SortKey { field: Field::UpdatedAt, descending: true }) => Sorting::ByChange,
+        _ => Sorting::ByAnythingElse,
+    }
 }
 
 /// Compares two things as a list shows them. Nulls lie where PostgreSQL puts them: last ascending,

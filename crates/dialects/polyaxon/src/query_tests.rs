@@ -168,3 +168,51 @@ fn lists_are_sorted_with_nulls_where_postgresql_puts_them() {
         assert_eq!(things.iter().map(|t| t.id).collect::<Vec<_>>(), want, "{text}");
     }
 }
+
+#[test]
+fn what_the_store_can_filter_by_is_left_to_it() {
+    let at = |text: &str| Timestamp::parse(text).unwrap();
+    let narrowed = |text: &str| {
+        let mut filter = Filter::default();
+        let exact = Query::parse(text).unwrap().narrow(&mut filter);
+        (exact, filter)
+    };
+    let (exact, filter) = narrowed("created_at:>=2018-01-01,created_at:<2018-02-01,status:stopped");
+    assert!(exact);
+    assert_eq!(filter.created_from, Some(at("2018-01-01T00:00:00Z")));
+    assert_eq!(filter.created_until, Some(at("2018-02-01T00:00:00Z")));
+    assert_eq!(filter.state, Some(State::Cancelled));
+    // The bounds of a range are in it, and the narrowest of several holds.
+    let (exact, filter) = narrowed("created_at:2018-01-01..2018-02-01,created_at:>2018-01-02");
+    assert!(exact);
+    assert_eq!(filter.created_from, Some(at("2018-01-02T00:00:00.000000001Z")));
+    assert_eq!(filter.created_until, Some(at("2018-02-01T00:00:00.000000001Z")));
+    // Other statuses share this state, so each build is looked at.
+    assert_eq!(narrowed("status:failed").1.state, Some(State::Failed));
+    let looked_at = [
+        "status:failed",
+        "status:running",
+        "status:stopped|failed",
+        "status:~stopped",
+        "created_at:~2018-01-01",
+        "status:stopped,tags:red",
+        "status:stopped,status:succeeded",
+        "updated_at:>2018-01-01",
+    ];
+    for text in looked_at {
+        assert!(!narrowed(text).0, "{text}");
+    }
+}
+
+#[test]
+fn the_stores_own_order_is_known() {
+    let of = |text: &str| sorting(&sort_keys(text));
+    assert_eq!(of("-created_at,updated_at"), Sorting::ByCreation(Order::NewestFirst));
+    assert_eq!(of("created_at"), Sorting::ByCreation(Order::OldestFirst));
+    for text in ["", "nonsense", "-updated_at"] {
+        assert_eq!(of(text), Sorting::ByChange, "{text}");
+    }
+    for text in ["updated_at", "-finished_at", "started_at,-created_at"] {
+        assert_eq!(of(text), Sorting::ByAnythingElse, "{text}");
+    }
+}

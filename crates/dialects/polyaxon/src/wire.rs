@@ -24,7 +24,7 @@ fn maybe(time: Option<Timestamp>) -> Value {
 /// Numbers that only a whole project or build shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
-    pub(crate) builds: usize,
+    pub(crate) builds: u64,
 }
 
 /// Returns a project as the create answer has it.

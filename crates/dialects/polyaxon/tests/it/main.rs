@@ -6,6 +6,7 @@ mod builds;
 mod clients;
 mod code;
 mod erase;
+mod lists;
 mod projects;
 mod retention;
 mod running;
