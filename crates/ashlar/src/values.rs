@@ -385,6 +385,17 @@ fn check_output(spec: &OutputSpec, kind: &str) -> Parsed<()> {
     if spec.dest.is_some() && matches!(spec.kind, OutputType::Registry | OutputType::Image) {
         return Err(format!("type={kind} takes no dest; it takes name=REF"));
     }
+    let is_image = match spec.kind {
+        OutputType::Registry | OutputType::Image => true,
+        OutputType::Docker => spec.dest.is_none(),
+        OutputType::Oci | OutputType::Local | OutputType::Tar => false,
+    };
+    if spec.push && !is_image {
+        return Err(format!(
+            "push=true is for images, and type={kind} writes a file; push with an output of its own: \
+             type=registry,name=REF"
+        ));
+    }
     let most = if spec.compression == Some(CompressionKind::Zstd) { 19 } else { 12 };
     match spec.level {
         Some(level) if level > most => Err(format!("compression-level goes up to {most}")),

@@ -43,6 +43,10 @@ fn outputs_are_read_and_checked() {
     let two = output("type=registry,\"name=a/b,c/d\",insecure=true").unwrap();
     assert_eq!((two.names.len(), two.insecure), (2, true));
     assert!(output("type=oci,annotation.a=b").unwrap().annotations.len() == 1);
+    for pushed in ["type=image,push=true", "type=registry,push=true", "type=docker,push=true"] {
+        assert!(output(pushed).unwrap().push, "{pushed}");
+    }
+    assert!(!output("type=oci,dest=a.tar,push=false").unwrap().push);
     let bad = [
         ("", "type=TYPE"),
         ("type=zip", "no type 'zip'"),
@@ -55,6 +59,9 @@ fn outputs_are_read_and_checked() {
         ("type=oci,compression=lz4", "no compression"),
         ("type=oci,compression-level=99", "not a compression level"),
         ("type=oci,tar=maybe", "neither true nor false"),
+        ("type=oci,dest=a.tar,push=true", "type=registry,name=REF"),
+        ("type=docker,dest=a.tar,push=true", "type=registry,name=REF"),
+        ("type=local,dest=a,push=true", "type=registry,name=REF"),
     ];
     for (text, says) in bad {
         let error = output(text).unwrap_err();

@@ -168,7 +168,12 @@ fn results_come_home_in_every_form() {
 fn what_a_server_cannot_do_is_refused_by_name() {
     let world = World::empty();
     world.file("Dockerfile", "FROM scratch\n");
-    let table: [(&[&str], &str); 8] = [
+    let table: [(&[&str], &str); 10] = [
+        (&["--server", "http://127.0.0.1:9", "-o", "type=docker"], "add dest=FILE"),
+        (
+            &["--server", "http://127.0.0.1:9", "-o", "type=docker,push=true", "-t", "a"],
+            "dest=FILE",
+        ),
         (&["--server", "http://127.0.0.1:9", "--ssh", "a=b"], "--ssh"),
         (&["--server", "http://127.0.0.1:9", "--allow", "network.host"], "--allow"),
         (&["--server", "http://127.0.0.1:9", "--load"], "--load"),

@@ -41,12 +41,21 @@ pub(super) fn check(args: &BuildArgs) -> Result<()> {
             "--load: the image stays at the server; take it home with -o type=oci,dest=FILE and \
              `ashlar images import`"
         }
+        () if args.result.outputs.iter().any(keeps_for_docker) => {
+            "--output type=docker: without dest the image would stay at the server; add dest=FILE, or \
+             push with type=registry,name=REF"
+        }
         () if args.result.outputs.iter().any(|o| o.insecure) => {
             "--output: insecure=true is the server's to say (its --plain-http)"
         }
         () => return Ok(()),
     };
     usage(format!("{refused}, or build here without --server"))
+}
+
+/// Says whether an output is an image that is kept on this machine, and nothing else.
+fn keeps_for_docker(output: &OutputSpec) -> bool {
+    output.kind == OutputType::Docker && output.dest.is_none()
 }
 
 /// Returns the contexts of a definition that lie on disk, by the names that the server gets.
