@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::server::Server;
-use crate::world::World;
+use crate::world::{Said, World};
 
 /// The user `ci` with the password `secret`, as `htpasswd -B` writes it.
 const USERS: &str = "ci:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
@@ -65,6 +65,20 @@ impl Registry {
 
 const DOCKERFILE: &str = "FROM base\nRUN echo pushed >/x\n";
 
+/// Writes the login of a registry's user into a folder that is Docker's.
+fn log_in(world: &World, registry: &Registry) {
+    fs::create_dir(world.path("docker")).unwrap();
+    let config = format!(r#"{{"auths":{{"{}":{{"auth":"{LOGIN}"}}}}}}"#, registry.host);
+    fs::write(world.path("docker/config.json"), config).unwrap();
+}
+
+/// Builds at a server with the user's logins.
+fn build_logged_in(world: &World, server: &Server, dockerfile: &str, args: &[&str]) -> Said {
+    world.file("Dockerfile", dockerfile);
+    let mut command = server.command(world, &[&["build", "context"], args].concat());
+    Said::of(command.env("DOCKER_CONFIG", world.path("docker")).output().unwrap())
+}
+
 #[test]
 fn an_image_is_pushed_and_can_be_pulled() {
     let world = World::empty();
@@ -101,14 +115,35 @@ fn logins_come_from_the_user_and_a_refused_push_fails_the_build() {
     assert_eq!((&shown["state"], &shown["failure"]["kind"]), (&"failed".into(), &"auth".into()));
     assert_eq!(shown["artifacts"][0]["kind"], "image", "what was built is kept");
 
-    fs::create_dir(world.path("docker")).unwrap();
-    let config = format!(r#"{{"auths":{{"{}":{{"auth":"{LOGIN}"}}}}}}"#, registry.host);
-    fs::write(world.path("docker/config.json"), config).unwrap();
-    let mut command = server.command(&world, &["build", "context", "-t", &name, "--push"]);
-    let said = command.env("DOCKER_CONFIG", world.path("docker")).output().unwrap();
-    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    log_in(&world, &registry);
+    build_logged_in(&world, &server, DOCKERFILE, &args).ok();
     assert!(registry.holds("team/app", "1"));
     // The password is in no file of the server.
+    let found = Command::new("grep").args(["-rl", "--", LOGIN]).arg(world.path("server")).output();
+    assert_eq!(String::from_utf8_lossy(&found.unwrap().stdout), "");
+}
+
+#[test]
+fn logins_for_base_images_come_from_the_user_too() {
+    let world = World::empty();
+    let (server, registry) = (Server::start(&world), Registry::start(true));
+    log_in(&world, &registry);
+    let name = format!("{}/team/private:1", registry.host);
+    build_logged_in(&world, &server, DOCKERFILE, &["-t", &name, "--push"]).ok();
+
+    // Through a variable, in a copy, and in the place of another image.
+    let dockerfile = format!(
+        "ARG FROM={}\nFROM $FROM/team/private:1 AS a\nRUN cat /x >/a\n\
+         FROM base\nCOPY --from=a /a /a\nCOPY --from={name} /x /b\nCOPY --from=named /x /c\n\
+         RUN cat /a /b /c\n",
+        registry.host
+    );
+    let context = format!("named=docker-image://{name}");
+    let args = ["--build-context", &context, "--progress", "plain"];
+    let refused = server.build(&world, &dockerfile, &args);
+    assert_eq!(refused.code, Some(1), "without a login: {refused:?}");
+    let said = build_logged_in(&world, &server, &dockerfile, &args).ok();
+    assert_eq!(said.err.lines().filter(|l| l.ends_with(" pushed")).count(), 3, "{said:?}");
     let found = Command::new("grep").args(["-rl", "--", LOGIN]).arg(world.path("server")).output();
     assert_eq!(String::from_utf8_lossy(&found.unwrap().stdout), "");
 }

@@ -40,9 +40,9 @@ pub(in crate::commands) fn run(
     let cancel = signals::cancel_on_signals()?;
     let mut wanted = submission::submission(&definition, args);
     wanted.secrets = submission::secrets(build::read_secrets(&definition.secrets)?);
-    wanted.credentials = submission::logins(&definition)?;
     wanted.idempotency_key = Some(new_key()?);
     let _checkout = check_out(settings, &mut definition, &cancel)?;
+    wanted.credentials = submission::logins(&definition)?;
     let display = Display::new(progress::view(args.show.kind()));
     let ticking = display.start_ticking_when(args.show.kind() == ProgressKind::Auto);
     let sent = Sender { settings, client, display: &display, cancel: &cancel };

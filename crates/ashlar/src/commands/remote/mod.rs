@@ -1,8 +1,9 @@
 //! Commands against a server: `ashlar build --server`, and what others need for it.
 //!
-//! `context` finds out what a context holds, `submission` says in the API's words what is wanted,
+//! `bases` finds the images that a build stands on, `context` finds out what a context holds, `submission` says in the API's words what is wanted,
 //! `build` uploads and submits, `follow` shows what happens, `outputs` brings results home.
 
+mod bases;
 mod build;
 mod context;
 mod follow;

@@ -12,6 +12,7 @@ use ashlar_oci::{Reference, RegistrySettings};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::bases;
 use super::context::{self, IGNORE_FILE, Local};
 use crate::cli::build::BuildArgs;
 use crate::commands::build::Definition;
@@ -226,12 +227,13 @@ pub(in crate::commands) fn secrets(
     values.into_iter().map(|(id, bytes)| (id, value(bytes))).collect()
 }
 
-/// Returns this user's logins for the registries that a build pushes to.
+/// Returns this user's logins for the registries that a build pulls from and pushes to.
 ///
 /// # Errors
 /// When a name to push to is none.
 pub(super) fn logins(definition: &Definition) -> Result<BTreeMap<String, RegistryAccess>> {
-    let mut hosts = Vec::new();
+    let bases = bases::of(definition).into_iter();
+    let mut hosts: Vec<String> = bases.map(|b| b.repository().host().to_owned()).collect();
     for output in definition.outputs.iter().filter(|o| pushes(o)) {
         for name in push_names(output, definition) {
             match name.parse::<Reference>() {
@@ -240,6 +242,8 @@ pub(super) fn logins(definition: &Definition) -> Result<BTreeMap<String, Registr
             }
         }
     }
+    hosts.sort_unstable();
+    hosts.dedup();
     Ok(logins_of(hosts.iter().map(String::as_str)))
 }
 
