@@ -49,6 +49,9 @@ pub struct Submission {
     /// The stages whose steps are built anew.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub no_cache_stages: Vec<String>,
+    /// Whether registries are asked for newer base images, also where the server has one of the name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
     /// What steps see of the network.
     pub network: Network,
     /// Lines of `/etc/hosts`.

@@ -63,7 +63,7 @@ impl Executor for OnBuildkit {
         let told = Arc::new(Told { sink: request.sink.clone(), steps: Mutex::default() });
         request.sink = told.clone();
         let images = self.engine.images();
-        let job = Job { dockerfile, build: &request, images, pull: false };
+        let job = Job { dockerfile, build: &request, images, pull: work.definition.pull };
         let image = self.daemons.build(&job, cancel)?.image;
         if work.definition.start.is_some() {
             let after = Arc::new(After { sink: told.sink.clone(), before: told.steps() });

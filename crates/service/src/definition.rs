@@ -45,6 +45,9 @@ pub struct Definition {
     /// Times of the result after this one, in seconds since 1970, become this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// Whether registries are asked for newer base images, also where an image here has the name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pull: bool,
     /// What questions about images, branches and addresses came to in an earlier build: a blob with
     /// answers. Filled in by a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +80,7 @@ impl Definition {
             runtime: declarative::Runtime::default(),
             start: None,
             epoch: None,
+            pull: false,
             answers: None,
             outputs: Vec::new(),
             tags: Vec::new(),

@@ -64,6 +64,9 @@ pub(crate) struct Ask {
     /// Stages whose steps run again.
     #[serde(default)]
     no_cache_stages: Vec<String>,
+    /// Registries are asked for newer base images, also where an image of the server has the name.
+    #[serde(default)]
+    pull: bool,
     #[serde(default)]
     network: Network,
     #[serde(default)]
@@ -195,6 +198,7 @@ impl Ask {
             definition.runtime = self.runtime;
         }
         definition.epoch = self.source_date_epoch;
+        definition.pull = self.pull;
         definition.outputs = self.outputs;
         definition.tags = self.tags;
         let scope = self.scope.unwrap_or_else(|| "default".into());

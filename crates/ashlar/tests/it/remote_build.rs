@@ -115,6 +115,18 @@ fn flags_reach_the_server() {
     assert!(read("h").contains("10.0.0.5"));
     let shown = server.run(&world, &["builds", "show", "--json"]).ok().json();
     assert_eq!(shown[0]["name"], "n");
+    // What holds for this machine alone is said, and an output's name is the image's at the server.
+    let args = ["-o", "type=image,name=other:2", "--buildkit", "/none", "-t", "one:1"];
+    let said = server.build(&world, "FROM base\nRUN echo named\n", &args).ok();
+    assert!(said.err.contains("--buildkit names daemons for builds on this machine"), "{said:?}");
+    let tagged = |tag: &str| {
+        let from = format!("{}/{tag}", server.url.trim_start_matches("http://"));
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["inspect", "--tls-verify=false", "--creds", &format!("admin:{TOKEN}")]);
+        let done = skopeo.arg(format!("docker://{from}")).output();
+        done.expect("install Debian's package skopeo").status.success()
+    };
+    assert!(tagged("one:1") && tagged("other:2") && !tagged("third:3"));
 }
 
 #[test]

@@ -149,6 +149,22 @@ fn logins_for_base_images_come_from_the_user_too() {
 }
 
 #[test]
+fn a_pull_passes_over_what_the_server_has() {
+    let world = World::empty();
+    let (server, registry) = (Server::start(&world), Registry::start(false));
+    let name = format!("{}/team/app:1", registry.host);
+    server.build(&world, DOCKERFILE, &["-t", &name, "--push"]).ok();
+    let (dir, rootfs) = (world.path("server"), crate::world::rootfs());
+    let import = ["images", "import", rootfs.to_str().unwrap(), &name];
+    world.run(&[&import[..], &["--data-dir", dir.to_str().unwrap()]].concat()).ok();
+
+    let dockerfile = format!("FROM {name}\nRUN cat /x\n");
+    let old = server.build(&world, &dockerfile, &[]);
+    assert_eq!(old.code, Some(1), "the imported image has no /x: {old:?}");
+    server.build(&world, &dockerfile, &["--pull"]).ok();
+}
+
+#[test]
 fn a_mirror_is_read_from_and_written_to_only_when_it_is_named_for_that() {
     let world = World::empty();
     let registry = Registry::start(false);

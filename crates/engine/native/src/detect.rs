@@ -55,6 +55,7 @@ pub(crate) fn run(
         secrets: request.secrets.clone(),
         hidden: request.hidden.clone(),
         credentials: request.credentials.clone(),
+        pull: request.pull,
         ssh: request.ssh.clone(),
         limits: request.limits.clone(),
         network: request.network,

@@ -20,18 +20,21 @@ const LAYERS_AT_ONCE: usize = 3;
 
 impl Shared {
     /// Finds an image in a tenant's view and remembers where its layers are. What came with the
-    /// build's own credentials is fetched whole: nobody has them afterwards.
+    /// build's own credentials is fetched whole: nobody has them afterwards. With `pull` no local
+    /// image is taken.
     pub(crate) fn resolve_image(
         &self,
         view: &Images,
         text: &str,
         platform: &Platform,
+        pull: bool,
         watch: Watch<'_>,
     ) -> Result<Answer, Failure> {
         let reference: Reference = text.parse().map_err(source)?;
         watch.progress(format!("resolve {reference}"), 0, 0);
         let transfer = Transfer::quiet().with_cancel(watch.stop);
-        let image = view.resolve(&reference, platform, self.config.pull, &transfer);
+        let policy = if pull { PullPolicy::Pull } else { self.config.pull };
+        let image = view.resolve(&reference, platform, policy, &transfer);
         let with_login = view.is_private(reference.repository());
         let mut image = image.map_err(|e| refusal(e, with_login))?;
         if let Some(why) = &image.stale {
@@ -90,7 +93,7 @@ impl Shared {
             return Ok(image);
         }
         let pinned = format!("{}@{manifest}", named.repository());
-        self.resolve_image(view, &pinned, platform, watch)?;
+        self.resolve_image(view, &pinned, platform, false, watch)?;
         self.resolved(view, manifest).ok_or_else(|| {
             let text = format!("'{reference}' no longer leads to {manifest}");
             source(std::io::Error::other(text))

@@ -94,7 +94,7 @@ fn answer(
     match question {
         Question::Image { reference, platform } => {
             let watch = Watch { sink: &*request.sink, stop };
-            engine.resolve_image(view, reference, platform, watch)
+            engine.resolve_image(view, reference, platform, request.pull, watch)
         }
         Question::File { context, path } => {
             let content = whole_context(engine, request, context)?.read(path, FILE_BYTES_MAX);

@@ -39,6 +39,9 @@ pub struct BuildRequest {
     /// Logins of registries by host as references name it (`docker.io`, `registry.example:5000`),
     /// for this build's pulls only. What they give is read by this tenant alone.
     pub credentials: BTreeMap<String, RegistryLogin>,
+    /// Whether registries are asked for newer base images, also where a local image has the name or
+    /// they cannot be reached; otherwise the engine's own way holds.
+    pub pull: bool,
     /// Sockets of ssh agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// What steps may use up.

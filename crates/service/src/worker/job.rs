@@ -170,6 +170,7 @@ impl Job {
             secrets: self.secrets.clone(),
             hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            pull: self.definition.pull,
             ssh: BTreeMap::new(),
             limits: self.definition.limits.within(&config.limits),
             network,

@@ -62,13 +62,12 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
     let began = Instant::now();
     let cancel = signals::cancel_on_signals()?;
     let secrets = read_secrets(&job.definition.secrets)?;
-    let pull = if job.definition.pull { PullPolicy::Pull } else { PullPolicy::Default };
     let mut settings = settings.clone();
     settings.plain_http.extend(outputs::insecure_hosts(&job.definition));
     let id = ashlar_records::new_build_id(ashlar_records::now())?;
     let build = id.to_string();
     let display = Display::new(progress::view(job.progress));
-    let engine = settings.engine(pull)?;
+    let engine = settings.engine(PullPolicy::Default)?;
     let _lease = engine.work_lease()?;
     let dir = settings.dir()?;
     let _running = super::super::running::Running::register(&dir, &build)?;
@@ -218,6 +217,7 @@ impl Work<'_> {
             secrets: secrets.into_iter().collect(),
             hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            pull: definition.pull,
             ssh: definition.ssh.clone(),
             limits: definition.limits.engine(),
             network: match definition.request.network {

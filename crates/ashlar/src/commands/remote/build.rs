@@ -36,9 +36,12 @@ pub(in crate::commands) fn run(
     submission::check(args)?;
     let (mut definition, _inputs) = build::read(settings, args)?;
     build::check_stdout(&definition, args.show.kind())?;
+    if args.show.kind() != ProgressKind::Quiet {
+        submission::tell_what_stays_here(settings, args);
+    }
     let began = Instant::now();
     let cancel = signals::cancel_on_signals()?;
-    let mut wanted = submission::submission(&definition, args);
+    let mut wanted = submission::submission(&definition, args)?;
     wanted.secrets = submission::secrets(build::read_secrets(&definition.secrets)?);
     wanted.idempotency_key = Some(new_key()?);
     let _checkout = check_out(settings, &mut definition, &cancel)?;

@@ -17,6 +17,8 @@ use super::context::{self, IGNORE_FILE, Local};
 use crate::cli::build::BuildArgs;
 use crate::commands::build::Definition;
 use crate::commands::usage;
+use crate::output::note;
+use crate::settings::Settings;
 use crate::values::{CompressionKind, OutputSpec, OutputType};
 
 /// What shares a queue and a history when nobody says.
@@ -52,6 +54,16 @@ pub(super) fn check(args: &BuildArgs) -> Result<()> {
         () => return Ok(()),
     };
     usage(format!("{refused}, or build here without --server"))
+}
+
+/// Says what was set for builds on this machine and has no meaning for a server's.
+pub(super) fn tell_what_stays_here(settings: &Settings, args: &BuildArgs) {
+    if !args.show.buildkit.buildkit.is_empty() {
+        note("note: --buildkit names daemons for builds on this machine; the server has its own");
+    }
+    if !settings.mirrors.is_empty() {
+        note("note: --registry-mirror holds for pulls of this machine; the server has its own");
+    }
 }
 
 /// Says whether an output is an image that is kept on this machine, and nothing else.
@@ -114,7 +126,10 @@ fn main_context(definition: &Definition, source: &Source, dir: PathBuf) -> Resul
 }
 
 /// Returns what the server is asked for, but for the contexts' digests.
-pub(super) fn submission(definition: &Definition, args: &BuildArgs) -> Submission {
+///
+/// # Errors
+/// When the name of an output is none.
+pub(super) fn submission(definition: &Definition, args: &BuildArgs) -> Result<Submission> {
     let request = &definition.request;
     let (dockerfile, path, place) = match &request.source {
         Source::Text(text) => (Some(text.clone()), request.file_name.clone(), None),
@@ -128,7 +143,7 @@ pub(super) fn submission(definition: &Definition, args: &BuildArgs) -> Submissio
         NoCache::All | NoCache::None => Vec::new(),
     };
     let outputs = definition.outputs.iter().filter(|o| pushes(o));
-    Submission {
+    Ok(Submission {
         name: cut(&definition.name()),
         scope: SCOPE.into(),
         dockerfile,
@@ -141,18 +156,37 @@ pub(super) fn submission(definition: &Definition, args: &BuildArgs) -> Submissio
         platform: request.platform.clone(),
         no_cache: request.no_cache == NoCache::All,
         no_cache_stages: stages,
+        pull: definition.pull,
         network: request.network,
         extra_hosts: request.extra_hosts.clone(),
         shm_bytes: request.shm_bytes,
         ulimits: request.ulimits.clone(),
         limits: definition.limits.for_api(),
         source_date_epoch: request.source_date_epoch,
-        tags: definition.names.iter().map(tag).collect(),
+        tags: tags(definition)?,
         labels: request.labels.clone(),
         outputs: outputs.map(|o| push(o, definition)).collect(),
         backend: args.show.backend.map(|b| b.word().to_owned()),
         ..Submission::default()
+    })
+}
+
+/// Returns the names that lead to the build at the server: the image's own, and those of outputs
+/// that keep it there.
+fn tags(definition: &Definition) -> Result<Vec<String>> {
+    let mut tags: Vec<String> = definition.names.iter().map(tag).collect();
+    for output in definition.outputs.iter().filter(|o| o.kind == OutputType::Image) {
+        for name in &output.names {
+            tags.push(tag(&parsed(name)?));
+        }
     }
+    tags.sort_unstable();
+    tags.dedup();
+    Ok(tags)
+}
+
+fn parsed(name: &str) -> Result<Reference> {
+    name.parse().or_else(|e| usage(format!("--output: name={name}: {e}")))
 }
 
 /// Cuts a name where the server would refuse it.
@@ -236,10 +270,7 @@ pub(super) fn logins(definition: &Definition) -> Result<BTreeMap<String, Registr
     let mut hosts: Vec<String> = bases.map(|b| b.repository().host().to_owned()).collect();
     for output in definition.outputs.iter().filter(|o| pushes(o)) {
         for name in push_names(output, definition) {
-            match name.parse::<Reference>() {
-                Ok(name) => hosts.push(name.repository().host().to_owned()),
-                Err(e) => return usage(format!("--output: name={name}: {e}")),
-            }
+            hosts.push(parsed(&name)?.repository().host().to_owned());
         }
     }
     hosts.sort_unstable();

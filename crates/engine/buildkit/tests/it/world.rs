@@ -84,6 +84,7 @@ fn request(dir: &Path, heard: Arc<Heard>) -> BuildRequest {
         secrets: BTreeMap::new(),
         hidden: BTreeMap::new(),
         credentials: BTreeMap::new(),
+        pull: false,
         ssh: BTreeMap::new(),
         limits: BuildLimits::default(),
         network: Network::Isolated,

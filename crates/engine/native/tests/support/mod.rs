@@ -110,6 +110,7 @@ impl World {
             secrets: BTreeMap::new(),
             hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
+            pull: false,
             ssh: BTreeMap::new(),
             limits: BuildLimits::default(),
             network: Network::None,
