@@ -7,6 +7,7 @@
 //! number of the last entry that was seen, so nothing is lost and nothing comes twice.
 
 mod builds;
+mod bundle;
 mod client;
 mod download;
 mod error;

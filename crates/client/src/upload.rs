@@ -16,22 +16,25 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::time::sleep;
 use tokio_util::io::ReaderStream;
 
+use crate::bundle::bundles;
 use crate::client::is_done;
 use crate::{Client, ContextEntry, Error, Stop};
 
 /// Uploads that run at once.
 const PARALLEL: usize = 8;
+/// Archives of small files that are made and sent at once.
+const BUNDLES_PARALLEL: usize = 2;
 /// How often an upload is tried.
-const ATTEMPTS: u32 = 5;
+pub(crate) const ATTEMPTS: u32 = 5;
 /// The wait before an upload is tried again; doubled each time.
-const BACKOFF: Duration = Duration::from_millis(200);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(200);
 /// Bytes that are read of a file at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// Digests of one question.
 const ASKED_AT_ONCE: usize = 50_000;
 
 /// A file to be uploaded when the server lacks it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
     /// Digest of its bytes.
     pub digest: Digest,
@@ -91,7 +94,17 @@ impl Client {
                 let done = sent.fetch_add(bytes, Ordering::Relaxed) + bytes;
                 tell(done.min(total), total);
             };
-            stream::iter(&wanted)
+            let (bundles, mut alone) = bundles(&wanted);
+            stream::iter(&bundles)
+                .map(|files| self.upload_bundle(files, &sum))
+                .buffer_unordered(BUNDLES_PARALLEL)
+                .try_collect::<Vec<()>>()
+                .await?;
+            // What has changed on its way is told as for any other file.
+            let bundled = bundles.iter().flatten().map(|file| file.digest).collect();
+            let late = self.missing(bundled).await?;
+            alone.extend(late.iter().filter_map(|d| by_digest.get(d).copied()));
+            stream::iter(&alone)
                 .map(|file| self.upload_one(file, &sum))
                 .buffer_unordered(PARALLEL)
                 .try_collect::<Vec<()>>()

@@ -39,6 +39,26 @@ fn only_what_the_server_lacks_is_uploaded() {
 }
 
 #[test]
+fn many_small_files_are_uploaded_together() {
+    let world = World::empty();
+    let server = Server::start(&world);
+    let proxy = Proxy::before(&server);
+    let dockerfile = "FROM base\nCOPY many /many\nRUN cat /many/* | sort -n | tail -1\n";
+    world.file("Dockerfile", dockerfile);
+    for number in 0..40 {
+        world.file(&format!("many/{number}"), &format!("{number}\n"));
+    }
+    fs::write(world.context().join("large"), vec![7; 1 << 20]).unwrap();
+    let first = through(&world, &proxy, &["build", "context", "--progress", "plain"]).ok();
+    assert!(first.err.contains(" 39"), "{first:?}");
+    assert_eq!(proxy.uploads(), 1, "the large file goes by itself");
+    world.file("many/40", "40\n");
+    let second = through(&world, &proxy, &["build", "context", "--progress", "plain"]).ok();
+    assert!(second.err.contains(" 40"), "{second:?}");
+    assert_eq!(proxy.uploads(), 1, "what is there already is not sent again");
+}
+
+#[test]
 fn a_build_looks_and_ends_as_one_on_this_machine_does() {
     let world = World::empty();
     let server = Server::start(&world);
