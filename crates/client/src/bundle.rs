@@ -94,7 +94,6 @@ impl Client {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use ashlar_core::Digest;
 
