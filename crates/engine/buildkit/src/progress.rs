@@ -5,11 +5,12 @@
 //! one begins, such that each comes after those that it needs. A vertex is told of several times, and
 //! again when a build is tried on another daemon: each step begins once and ends once.
 
-use std::borrow::Cow;
+mod names;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
-use ashlar_core::frontend::{Diagnostic, Location};
+use ashlar_core::frontend::Diagnostic;
 use ashlar_core::graph::StepId;
 use ashlar_core::journal::{
     CacheEvent, Event, Level, LogLine, LogText, Progress, Sink, StepOutcome, Stream,
@@ -18,7 +19,9 @@ use ashlar_native::log::{LineCutter, Masker, Tail};
 use bollard_buildkit_proto::moby::buildkit::v1::{
     StatusResponse, Vertex as VertexNews, VertexLog, VertexStatus, VertexWarning,
 };
-use bollard_buildkit_proto::pb;
+
+pub(crate) use names::location;
+use names::{even, is_cancelled, is_counted, place_in_stage};
 
 /// The most vertices of a build that are kept track of.
 const VERTICES_MAX: usize = 50_000;
@@ -28,8 +31,6 @@ const NAME_CHARS_MAX: usize = 4096;
 const WARNINGS_MAX: usize = 200;
 /// The number that the daemon gives to standard error.
 const STDERR: i64 = 2;
-/// What the daemon says of steps that it stopped because another one failed.
-const CANCELLED: [&str; 2] = ["context canceled", "context deadline exceeded"];
 
 /// Keeps track of one build.
 pub(crate) struct Tracker<'a> {
@@ -362,14 +363,6 @@ impl<'a> Tracker<'a> {
     }
 }
 
-/// Returns the place that ranges name.
-pub(crate) fn location(file: &str, ranges: &[pb::Range]) -> Option<Location> {
-    let line = |p: &Option<pb::Position>| p.as_ref().and_then(|p| u32::try_from(p.line).ok());
-    let first = ranges.iter().filter_map(|r| line(&r.start)).filter(|l| *l > 0).min()?;
-    let last = ranges.iter().filter_map(|r| line(&r.end)).max().unwrap_or(first).max(first);
-    Some(Location { file: file.to_owned(), line: first, end_line: last, column: 0, end_column: 0 })
-}
-
 fn flush(vertex: &mut Vertex<'_>, steps: &mut [Step], sink: &dyn Sink) {
     let step = vertex.step;
     for cutter in vertex.logs.iter_mut().flatten() {
@@ -389,34 +382,6 @@ fn tell(text: LogText, step: Option<usize>, steps: &mut [Step], sink: &dyn Sink)
 
 fn id_of(number: usize) -> StepId {
     StepId(u32::try_from(number + 1).unwrap_or(u32::MAX))
-}
-
-/// Takes the name of a step of the Dockerfile apart, which begins with `[2/5]` or `[stage 2/5]`:
-/// the stage, the step's number in it, and how many it has.
-fn place_in_stage(name: &str) -> Option<(&str, u32, u32)> {
-    let (inside, _) = name.strip_prefix('[')?.split_once("] ")?;
-    let (stage, place) = inside.rsplit_once(' ').unwrap_or(("", inside));
-    let (number, total) = place.split_once('/')?;
-    Some((stage.trim(), number.parse().ok()?, total.parse().ok()?))
-}
-
-/// Returns a name with one space before the step's number: the daemon pads it, as in `[build  1/12]`.
-fn even(name: &str) -> Cow<'_, str> {
-    let Some((stage, _, _)) = place_in_stage(name) else { return Cow::Borrowed(name) };
-    let Some((inside, text)) = name.split_once("] ") else { return Cow::Borrowed(name) };
-    let place = inside.rsplit([' ', '[']).next().unwrap_or_default();
-    let gap = if stage.is_empty() { "" } else { " " };
-    Cow::Owned(format!("[{stage}{gap}{place}] {text}"))
-}
-
-/// Says whether a step has cache entries: those of bases and directories have none, as natively.
-fn is_counted(name: &str) -> bool {
-    let text = name.split_once("] ").map_or(name, |(_, text)| text);
-    !text.starts_with("FROM ") && !text.starts_with("WORKDIR ")
-}
-
-fn is_cancelled(error: &str) -> bool {
-    CANCELLED.iter().any(|c| error.ends_with(c))
 }
 
 #[cfg(test)]
