@@ -157,9 +157,16 @@ fn what_no_daemon_can_do_is_said() {
     assert_eq!(none.code, Some(2));
     assert!(none.err.contains("no daemon is named; add --buildkit unix://"), "{none:?}");
     let nowhere = ["--buildkit", "unix:///nowhere/docker.sock"];
-    let gone = world.build("FROM base\n", &nowhere);
+    let gone = world.build("FROM scratch\nCOPY . /\n", &nowhere);
     assert_eq!(gone.code, Some(1));
     assert!(gone.err.contains("daemon 1: nothing answers"), "{gone:?}");
+
+    // So is a base that only this machine has.
+    let base = "FROM base\nRUN echo hi\n";
+    let native = world.build(base, &nowhere).ok();
+    assert!(native.err.contains("'base' is an image of this machine"), "{native:?}");
+    let refused = world.build(base, &[&nowhere[..], &["--backend", "buildkit"]].concat());
+    assert!(refused.code == Some(2) && refused.err.contains("of this machine"), "{refused:?}");
 
     // Limits are for the native engine, which is told, unless it is not asked.
     let limited = [&nowhere[..], &["--memory", "64m"]].concat();
@@ -274,7 +281,8 @@ fn a_start_command_that_fails_is_the_step_that_failed() {
     let world = World::empty();
     let server = serve(&world, &[&daemon("classic")]);
     let text = format!("FROM {}\nRUN echo {} >/q\n", busybox(), fresh());
-    let readiness = json!({"probe": "command", "command": "test -e /up", "timeout_ms": 30000});
+    let readiness = json!({"probe": "command", "command": "test -e /up", "interval_ms": 50,
+                           "grace_ms": 0, "timeout_ms": 30000});
     let start = json!({"command": "echo broken; exit 3", "readiness": readiness});
     let failed = ended(&server, &json!({"dockerfile": text, "start": start}));
     assert_eq!(failed["state"], "failed", "{failed:#}");
