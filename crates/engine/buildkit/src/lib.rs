@@ -34,6 +34,7 @@ mod unfit;
 mod work;
 
 pub use address::{Address, AddressError};
+pub use bases::unfit_base;
 pub use build::{BUILDKIT_KEY, Buildkit, Job, Made};
 pub use patience::Patience;
 pub use sync::Sent;

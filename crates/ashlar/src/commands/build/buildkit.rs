@@ -1,16 +1,18 @@
 //! Which executor runs a local build, and the way to a BuildKit daemon.
 
 use anyhow::Result;
-use ashlar_buildkit::{Address, BUILDKIT_KEY, Buildkit, unfit};
+use ashlar_buildkit::{Address, BUILDKIT_KEY, Buildkit, unfit, unfit_base};
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Level, LogLine, Sink};
 use ashlar_native::{BuildRequest, Built, Engine};
+use ashlar_oci::ImageStore;
 use ashlar_sandbox::Cancel;
 
 use super::Definition;
 use crate::cli::build::Backend;
 use crate::cli::buildkit::BuildkitArgs;
 use crate::commands::usage;
+use crate::settings::Settings;
 
 /// The registry host that stands for what servers built: no daemon knows it.
 const INTERNAL_HOST: &str = "build.ashlar.internal";
@@ -39,7 +41,11 @@ pub(crate) struct Wish<'a> {
 ///
 /// # Errors
 /// When BuildKit was asked for and there is no daemon, or it cannot run the build.
-pub(crate) fn choose(wish: &Wish<'_>, definition: &Definition) -> Result<Chosen> {
+pub(crate) fn choose(
+    settings: &Settings,
+    wish: &Wish<'_>,
+    definition: &Definition,
+) -> Result<Chosen> {
     let daemons = wish.daemons.addresses();
     let buildkit = match wish.asked.or(wish.before) {
         Some(backend) => backend == Backend::Buildkit,
@@ -48,7 +54,7 @@ pub(crate) fn choose(wish: &Wish<'_>, definition: &Definition) -> Result<Chosen>
     if !buildkit {
         return Ok(Chosen::native());
     }
-    let refused = unfit(&definition.request, &definition.limits.engine(), INTERNAL_HOST);
+    let refused = refusal(settings, definition)?;
     match (refused, wish.asked) {
         (Some(why), Some(_)) => {
             usage(format!("--backend buildkit: {why}; say --backend native to build natively"))
@@ -69,6 +75,16 @@ pub(crate) fn choose(wish: &Wish<'_>, definition: &Definition) -> Result<Chosen>
         }
         (None, _) => Ok(Chosen { daemons, requested: Backend::Buildkit, reason: None }),
     }
+}
+
+/// Says why no daemon can run a build, if so.
+fn refusal(settings: &Settings, definition: &Definition) -> Result<Option<String>> {
+    let unfit = unfit(&definition.request, &definition.limits.engine(), INTERNAL_HOST);
+    if unfit.is_some() {
+        return Ok(unfit);
+    }
+    let store = ImageStore::open(settings.dir()?)?;
+    Ok(unfit_base(&definition.request, &definition.contexts, &store))
 }
 
 impl Chosen {

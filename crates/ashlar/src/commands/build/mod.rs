@@ -33,7 +33,7 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
     }
     let (definition, inputs) = read(settings, &args)?;
     let wish = Wish { asked: args.show.backend, before: None, daemons: &args.show.buildkit };
-    let executor = choose(&wish, &definition)?;
+    let executor = choose(settings, &wish, &definition)?;
     let progress = args.show.kind();
     check_stdout(&definition, progress)?;
     let job = Job {

@@ -112,7 +112,7 @@ fn retry_here(
     definition.secrets.extend(args.secrets.iter().cloned());
     let before = record.submission.backend.as_deref().and_then(Backend::of_word);
     let wish = build::Wish { asked: args.backend, before, daemons: &args.buildkit };
-    let executor = build::choose(&wish, &definition)?;
+    let executor = build::choose(settings, &wish, &definition)?;
     let job = Job {
         definition,
         inputs: build::Inputs::default(),
