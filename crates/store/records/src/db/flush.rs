@@ -21,43 +21,56 @@ pub(crate) struct Flusher {
     log: PathBuf,
     /// Commits so far.
     committed: AtomicU64,
-    /// Commits that the disk has for sure; held while it is being flushed.
-    flushed: Mutex<u64>,
+    /// What the disk has for sure; held while it is being flushed.
+    flushed: Mutex<Flushed>,
+}
+
+#[derive(Debug, Default)]
+struct Flushed {
+    /// Commits.
+    commits: u64,
+    /// Whether the log's name lasts too.
+    named: bool,
 }
 
 impl Flusher {
     pub(crate) fn new(database: &Path) -> Arc<Self> {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
-        Arc::new(Self { log: log.into(), committed: AtomicU64::new(0), flushed: Mutex::new(0) })
+        Arc::new(Self { log: log.into(), committed: AtomicU64::new(0), flushed: Mutex::default() })
     }
 
     /// Waits until what was committed before this call is on the disk.
     pub(crate) async fn wait(&self) -> io::Result<()> {
         let mine = self.committed.fetch_add(1, Ordering::AcqRel) + 1;
         let mut flushed = self.flushed.lock().await;
-        if *flushed >= mine {
+        if flushed.commits >= mine {
             return Ok(());
         }
         let all = self.committed.load(Ordering::Acquire);
-        let (log, first) = (self.log.clone(), *flushed == 0);
-        tokio::task::spawn_blocking(move || flush(&log, first)).await??;
-        *flushed = all;
+        let (log, named) = (self.log.clone(), flushed.named);
+        let named = tokio::task::spawn_blocking(move || flush(&log, named)).await??;
+        *flushed = Flushed { commits: all, named };
         Ok(())
     }
 }
 
-fn flush(log: &Path, first: bool) -> io::Result<()> {
+/// Flushes the log, and its directory unless the log's name is `named` there for sure; says whether
+/// it is now.
+fn flush(log: &Path, named: bool) -> io::Result<bool> {
     match File::open(log) {
-        // A checkpoint flushed everything and the log was not needed since.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A checkpoint flushed everything and the log was not needed since. The next one is a new
+        // file, whose name has to be flushed again.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?.sync_data()?,
     }
     // Its name has to last too; SQLite sees to that only when it flushes itself.
-    match log.parent().filter(|_| first) {
-        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all(),
-        _ => Ok(()),
+    match log.parent().filter(|_| !named) {
+        Some(dir) if !dir.as_os_str().is_empty() => File::open(dir)?.sync_all()?,
+        Some(_) => File::open(".")?.sync_all()?,
+        None => {}
     }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -69,6 +82,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let flusher = Flusher::new(&dir.path().join("records.db"));
         flusher.wait().await.unwrap();
+        // There was nothing to flush, nor a name.
+        assert!(!flusher.flushed.lock().await.named);
         std::fs::write(dir.path().join("records.db-wal"), b"frames").unwrap();
         let waits = (0..64).map(|_| {
             let flusher = Arc::clone(&flusher);
@@ -77,6 +92,22 @@ mod tests {
         for wait in waits.collect::<Vec<_>>() {
             wait.await.unwrap().unwrap();
         }
-        assert_eq!(*flusher.flushed.lock().await, 65);
+        let flushed = flusher.flushed.lock().await;
+        assert_eq!((flushed.commits, flushed.named), (65, true));
+    }
+
+    #[tokio::test]
+    async fn the_name_of_a_log_that_was_made_anew_is_flushed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (flusher, log) =
+            (Flusher::new(&dir.path().join("records.db")), dir.path().join("records.db-wal"));
+        for there in [true, false, true] {
+            let _ = std::fs::remove_file(&log);
+            if there {
+                std::fs::write(&log, b"frames").unwrap();
+            }
+            flusher.wait().await.unwrap();
+            assert_eq!(flusher.flushed.lock().await.named, there);
+        }
     }
 }
