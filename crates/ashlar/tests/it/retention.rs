@@ -42,6 +42,7 @@ fn a_server_forgets_what_is_past_its_bounds_by_itself() {
     }
     let shown = |id: &str| server.run(&world, &["builds", "show", id]).ok().out;
     assert!(shown(&all[0]).contains("kept       in any case (promoted)"), "{}", shown(&all[0]));
+    assert!(shown(&all[4]).contains("kept       in any case (pinned)"), "{}", shown(&all[4]));
     let wrong = server.run(&world, &["serve", "--retention", "records.size=1"]);
     assert!(wrong.code == Some(2) && wrong.err.contains("'records.size=1'"), "{wrong:?}");
 }
