@@ -43,6 +43,8 @@ pub(crate) struct RawRow {
     pub(crate) place: Place,
     /// Empty when it was too large to be read with others.
     pub(crate) body: Vec<u8>,
+    /// Bytes of the body, read or not.
+    pub(crate) length: u64,
 }
 
 impl RawRow {
@@ -52,7 +54,18 @@ impl RawRow {
         if place.count == 0 {
             return Err(Error::damaged(format!("entry {}", place.number), "its row is empty"));
         }
-        Ok(Self { place, body: row.maybe_bytes(3)?.unwrap_or_default() })
+        let body = row.maybe_bytes(3)?.unwrap_or_default();
+        Ok(Self { place, length: body.len() as u64, body })
+    }
+
+    /// As [`RawRow::of`], of a row whose body is left out when it is large, with its length behind.
+    fn with_length(row: &Row) -> Result<Self, Error> {
+        Ok(Self { length: row.count(4)?, ..Self::of(row)? })
+    }
+
+    /// Returns the body, if it is small enough to be read with others.
+    pub(crate) fn small_body(&self) -> Option<&[u8]> {
+        (self.length <= u64::from(BODY_BYTES_SMALL)).then_some(&self.body)
     }
 }
 
@@ -82,7 +95,7 @@ impl RowReader {
         }
         let position = self.position.unwrap_or(0);
         let Some(row) = self.rows.front_mut() else { return Ok(None) };
-        if let Some(plain) = self.store.blocks.get(position, &row.place) {
+        if let Some(plain) = self.store.blocks.get(position, row) {
             return Ok(Some((row.place, plain)));
         }
         if row.body.is_empty() {
@@ -131,11 +144,12 @@ impl RowReader {
             },
         };
         let sql = "SELECT number, count, time, \
-                   CASE WHEN LENGTH(body) <= $4 THEN body END FROM entries \
+                   CASE WHEN LENGTH(body) <= $4 THEN body END, \
+                   CAST(LENGTH(body) AS BIGINT) FROM entries \
                    WHERE build = $1 AND number >= $2 ORDER BY number LIMIT $3";
         let values = args![position, self.next, ROWS_AT_ONCE, BODY_BYTES_SMALL];
         let rows = self.store.db.all(sql, values).await?;
-        let rows = rows.iter().map(RawRow::of).collect::<Result<VecDeque<_>, _>>()?;
+        let rows = rows.iter().map(RawRow::with_length).collect::<Result<VecDeque<_>, _>>()?;
         if let Some(last) = rows.back() {
             self.next = last.place.number + last.place.count;
         }
@@ -250,14 +264,14 @@ impl Store {
 
     /// Takes a row's body apart, from memory when it was read lately.
     pub(crate) async fn open_row(&self, position: i64, row: &RawRow) -> Result<Arc<Plain>, Error> {
-        if let Some(plain) = self.blocks.get(position, &row.place) {
+        if let Some(plain) = self.blocks.get(position, row) {
             return Ok(plain);
         }
         let plain = match Pointer::of(&row.body) {
             None => Plain::of(&row.place, &row.body)?,
             Some(pointer) => self.frame(&row.place, pointer).await?,
         };
-        Ok(self.blocks.keep(position, &row.place, plain))
+        Ok(self.blocks.keep(position, row, plain))
     }
 
     /// Reads the row that holds an entry.

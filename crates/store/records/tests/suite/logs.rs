@@ -28,6 +28,7 @@ crate::on_both! {
     a_damaged_segment_is_an_error;
     a_log_without_end_takes_bounded_memory;
     a_log_that_retention_removed_stays_removed;
+    a_removed_log_is_not_read_from_memory;
 }
 
 /// A blob store in memory that may be told to fail.
@@ -342,6 +343,29 @@ async fn a_damaged_segment_is_an_error(db: Database) {
     let other = Store::open(&db.place).await.unwrap().with_segments(memory);
     let error = other.journal(build, 0, usize::MAX).await.unwrap_err();
     assert!(matches!(error, Error::Segment { .. }), "{error}");
+}
+
+async fn a_removed_log_is_not_read_from_memory(db: Database) {
+    let (store, _memory) = with_memory(&db);
+    for moved in [false, true] {
+        let build = ended(&store).await;
+        if moved {
+            move_all(&store).await;
+        }
+        let before = whole(&store, build).await;
+        let said = |e: &&Entry| matches!(&e.event, Event::Log(line) if !line.text.is_empty());
+        assert!(before.iter().filter(said).count() > 4000);
+        let now = ashlar_records::now();
+        let gone = store.let_go(build, What::Log, Why::Age, now).await.unwrap();
+        assert_eq!(gone, LetGo::Gone);
+        let after = whole(&store, build).await;
+        assert_eq!(after.iter().find(said), None);
+        // The lines are there still, and one more entry says that they were emptied.
+        let numbers = |e: &[Entry]| e.iter().map(|e| (e.number, e.time)).collect::<Vec<_>>();
+        assert_eq!(numbers(&after[..before.len()]), numbers(&before));
+        assert_eq!(after.len(), before.len() + 1);
+        assert!(store.search(build, "single", 0, 5).await.unwrap().entries.is_empty());
+    }
 }
 
 /// Megabytes of log that the test writes; the benchmark writes a gibibyte.
