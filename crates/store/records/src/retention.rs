@@ -236,9 +236,12 @@ impl Store {
         if !bounds.is_bound() {
             return Ok(Vec::new());
         }
+        // Totals and rows of one moment: beside another server that lets builds go just now, older
+        // totals would let newer rows go.
+        let mut tx = self.db.snapshot().await?;
         let (n, sum) = totals(what);
         let sql = format!("SELECT {n}, {sum} FROM kept_totals WHERE scope = $1 AND dialect = $2");
-        let row = self.db.maybe(AssertSqlSafe(sql), args![group.id, &group.dialect]).await?;
+        let row = tx.maybe(AssertSqlSafe(sql), args![group.id, &group.dialect]).await?;
         let Some(row) = row else { return Ok(Vec::new()) };
         let (mut left, mut bytes) = (row.count(0)?, row.count(1)?);
         let (there, size) = columns(what);
@@ -248,17 +251,22 @@ impl Store {
              ORDER BY k.ended_at, k.build LIMIT $3"
         );
         let values = args![group.id, &group.dialect, FORGET_AT_ONCE as u64];
+        let rows = tx.all(AssertSqlSafe(sql), values).await?;
+        let Some(oldest) = rows.first() else { return Ok(Vec::new()) };
+        let spared = spared_since(&mut tx, group, what, bounds, oldest.time(1)?).await?;
+        tx.commit().await?;
         let beyond = |most: Option<u64>, n: u64, spared: u64| {
             most.is_some_and(|most| n.saturating_add(spared) > most)
         };
         let mut found = Vec::new();
-        for row in self.db.all(AssertSqlSafe(sql), values).await? {
-            let spared = self.spared_since(group, what, row.time(1)?).await?;
-            let old = bounds.age().is_some_and(|age| after(row.time(1).unwrap_or(now), age) <= now);
+        for row in rows {
+            let ended = row.time(1)?;
+            let before = spared.of(ended);
+            let old = bounds.age().is_some_and(|age| after(ended, age) <= now);
             let why = match () {
                 () if old => Why::Age,
-                () if beyond(bounds.count(), left, spared.0) => Why::Count,
-                () if beyond(bounds.bytes(), bytes, spared.1) => Why::Bytes,
+                () if beyond(bounds.count(), left, before.0) => Why::Count,
+                () if beyond(bounds.bytes(), bytes, before.1) => Why::Bytes,
                 () => break,
             };
             left = left.saturating_sub(1);
@@ -266,20 +274,6 @@ impl Store {
             found.push((row.build(0)?, why));
         }
         Ok(found)
-    }
-
-    /// Counts exempt builds of a group that ended at a time or after it, and adds up their bytes:
-    /// they stay, but whoever is older has them before it as any other.
-    async fn spared_since(
-        &self,
-        group: &Group,
-        what: What,
-        since: Timestamp,
-    ) -> Result<(u64, u64), Error> {
-        let sql = spared_newer(what);
-        let values = args![group.id, &group.dialect, since, NEWER_MAX];
-        let row = self.db.maybe(AssertSqlSafe(sql), values).await?;
-        row.map_or(Ok((0, 0)), |row| Ok((row.count(0)?, row.count(1)?)))
     }
 
     /// Lets a thing of a build that has ended go, unless the build is exempt. That it went is in
@@ -388,6 +382,46 @@ impl Store {
         tx.commit().await?;
         Ok(Some(Standing { ended_at: row.time(3)?, exempt, things }))
     }
+}
+
+/// Exempt builds of a group, newest first: when each ended, how many there are up to it and how many
+/// bytes they take up together. They stay, but whoever is older has them before it as any other.
+#[derive(Default)]
+struct SparedSince(Vec<(Timestamp, u64, u64)>);
+
+impl SparedSince {
+    /// Returns how many ended at a time or after it, and their bytes.
+    fn of(&self, time: Timestamp) -> (u64, u64) {
+        let newer = self.0.partition_point(|(ended, ..)| *ended >= time);
+        newer.checked_sub(1).map_or((0, 0), |last| (self.0[last].1, self.0[last].2))
+    }
+}
+
+/// Reads the exempt builds of a group that ended at a time or after it; of very many only some.
+async fn spared_since(
+    tx: &mut Tx,
+    group: &Group,
+    what: What,
+    bounds: &Bounds,
+    since: Timestamp,
+) -> Result<SparedSince, Error> {
+    let mut spared = SparedSince::default();
+    if bounds.count().is_none() && bounds.bytes().is_none() {
+        return Ok(spared);
+    }
+    let (there, size) = columns(what);
+    let sql = format!(
+        "SELECT k.ended_at, {size} FROM kept k WHERE k.scope = $1 AND k.dialect = $2 \
+         AND k.spared_until > 0{there} AND k.ended_at >= $3 ORDER BY k.ended_at DESC LIMIT $4"
+    );
+    let values = args![group.id, &group.dialect, since, NEWER_MAX];
+    let (mut count, mut bytes) = (0, 0_u64);
+    for row in tx.all(AssertSqlSafe(sql), values).await? {
+        count += 1;
+        bytes = bytes.saturating_add(row.count(1)?);
+        spared.0.push((row.time(0)?, count, bytes));
+    }
+    Ok(spared)
 }
 
 /// Adds up what is newer in the group of a build; of very many only some.

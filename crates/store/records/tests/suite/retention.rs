@@ -17,6 +17,7 @@ use crate::common::{
 crate::on_both! {
     old_records_go_with_all_that_is_theirs;
     counts_and_sizes_let_the_oldest_go;
+    servers_side_by_side_let_no_newer_build_go;
     exempt_builds_stay_and_are_not_counted;
     running_builds_are_never_due;
     artifacts_go_before_their_record;
@@ -112,6 +113,39 @@ async fn counts_and_sizes_let_the_oldest_go(db: Database) {
     // Another scope, and what came through another door, count for themselves.
     ended(&db.store, "api", "x", 9 * SECOND, None).await;
     assert_eq!(ids(due(&db.store, What::Record, count(4), now).await), all[..1]);
+}
+
+/// Lets builds go until nothing is overdue, as the upkeep of one server does.
+async fn upkeep(store: Store, bounds: Bounds) {
+    let now = at(DAY);
+    loop {
+        let overdue = due(&store, What::Record, bounds, now).await;
+        if overdue.is_empty() {
+            return;
+        }
+        for (build, why) in overdue {
+            store.let_go(build, What::Record, why, now).await.unwrap();
+        }
+    }
+}
+
+async fn servers_side_by_side_let_no_newer_build_go(db: Database) {
+    let mut all = Vec::new();
+    for round in 0..4 {
+        for n in 0..30 {
+            let time = (round * 30 + n) * SECOND;
+            all.push(id(&ended(&db.store, "web", "x", time, None).await));
+        }
+        let servers: Vec<_> =
+            (0..4).map(|_| tokio::spawn(upkeep(db.store.clone(), count(3)))).collect();
+        for server in servers {
+            server.await.unwrap();
+        }
+        for newest in &all[all.len() - 3..] {
+            assert!(db.store.get(*newest).await.unwrap().is_some());
+        }
+    }
+    assert_eq!(due(&db.store, What::Record, count(2), at(DAY)).await.len(), 1);
 }
 
 async fn exempt_builds_stay_and_are_not_counted(db: Database) {
