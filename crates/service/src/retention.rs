@@ -178,7 +178,7 @@ impl Service {
     pub async fn expiry(&self, record: &Record) -> Result<Expiry, Error> {
         let s = &record.submission;
         let retention = self.effective_retention(s.tenant, &s.scope, &s.dialect).await?;
-        let standing = self.store().standing(s.build).await?;
+        let standing = self.store().standing(s.build, &retention).await?;
         Ok(standing.map_or_else(Expiry::default, |s| expiry_of(&retention, &s)))
     }
 

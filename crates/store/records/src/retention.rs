@@ -359,11 +359,17 @@ impl Store {
         Ok(())
     }
 
-    /// Returns what bounds go by for a build; none when it has not ended.
+    /// Returns what these bounds go by for a build; none when it has not ended. Newer things are
+    /// added up only where it matters: for bounds on their count or bytes, of builds that are not
+    /// exempt.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn standing(&self, build: BuildId) -> Result<Option<Standing>, Error> {
+    pub async fn standing(
+        &self,
+        build: BuildId,
+        retention: &Retention,
+    ) -> Result<Option<Standing>, Error> {
         let mut tx = self.db.snapshot().await?;
         let sql = "SELECT k.build, k.scope, k.dialect, k.ended_at, k.log_bytes, k.artifact_bytes, \
                    k.spared_until FROM builds b JOIN kept k ON k.build = b.position WHERE b.id = $1";
@@ -375,7 +381,11 @@ impl Store {
         let mut things = [Place::default(); 3];
         for (i, what) in What::ALL.into_iter().enumerate() {
             let Some(bytes) = own[i] else { continue };
-            let newer = newer(&mut tx, &row, what).await?;
+            let most = newer_wanted(retention.of(what)).filter(|_| exempt.is_none());
+            let newer = match most {
+                Some(most) => newer(&mut tx, &row, what, most).await?,
+                None => (0, 0),
+            };
             let bytes = u64::try_from(bytes).unwrap_or(0).saturating_add(newer.1);
             things[i] = Place { there: true, newer: newer.0, bytes };
         }
@@ -424,8 +434,18 @@ async fn spared_since(
     Ok(spared)
 }
 
-/// Adds up what is newer in the group of a build; of very many only some.
-async fn newer(tx: &mut Tx, row: &Row, what: What) -> Result<(u64, u64), Error> {
+/// Returns how many newer things have to be added up to know where one stands: for a bound on their
+/// count as many as it lets stay, for one on their bytes all, but of very many only some.
+fn newer_wanted(bounds: &Bounds) -> Option<u64> {
+    match (bounds.count(), bounds.bytes()) {
+        (None, None) => None,
+        (Some(count), None) => Some(count.min(NEWER_MAX)),
+        (_, Some(_)) => Some(NEWER_MAX),
+    }
+}
+
+/// Adds up what is newer in the group of a build, at most so many, exempt or not.
+async fn newer(tx: &mut Tx, row: &Row, what: What, most: u64) -> Result<(u64, u64), Error> {
     let (there, size) = columns(what);
     let sql = format!(
         "SELECT COUNT(*), CAST(COALESCE(SUM(n.size), 0) AS BIGINT) FROM \
@@ -434,22 +454,17 @@ async fn newer(tx: &mut Tx, row: &Row, what: What) -> Result<(u64, u64), Error> 
           LIMIT $5) n"
     );
     let (scope, dialect, ended) = (row.int(1)?, row.text(2)?, row.int(3)?);
-    let values = args![scope, dialect, ended, row.int(0)?, NEWER_MAX];
+    let values = args![scope, dialect, ended, row.int(0)?, most];
     let newer = tx.one(AssertSqlSafe(sql), values).await?;
-    let values = args![row.int(1)?, row.text(2)?, ended.saturating_add(1), NEWER_MAX];
-    let spared = tx.one(AssertSqlSafe(spared_newer(what)), values).await?;
-    let sum = |column| Ok::<_, Error>(newer.count(column)?.saturating_add(spared.count(column)?));
-    Ok((sum(0)?, sum(1)?))
-}
-
-/// The query for exempt builds of a group from a time on.
-fn spared_newer(what: What) -> String {
-    let (there, size) = columns(what);
-    format!(
+    let sql = format!(
         "SELECT COUNT(*), CAST(COALESCE(SUM(n.size), 0) AS BIGINT) FROM \
          (SELECT {size} AS size FROM kept k WHERE k.scope = $1 AND k.dialect = $2 \
           AND k.spared_until > 0{there} AND k.ended_at >= $3 LIMIT $4) n"
-    )
+    );
+    let values = args![row.int(1)?, row.text(2)?, ended.saturating_add(1), most];
+    let spared = tx.one(AssertSqlSafe(sql), values).await?;
+    let sum = |column| Ok::<_, Error>(newer.count(column)?.saturating_add(spared.count(column)?));
+    Ok((sum(0)?, sum(1)?))
 }
 
 fn group(row: &Row) -> Result<Group, Error> {

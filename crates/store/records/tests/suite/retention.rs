@@ -6,8 +6,8 @@ use ashlar_core::journal::{ArtifactRecord, Event, Mode, Record, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest, Timestamp};
 use ashlar_records::{
-    Bound, Bounds, Exempt, Group, HeldAs, LetGo, Namespace, NewAlias, Retention, SPARED_FOR, Store,
-    What, Why, Writer,
+    Bound, Bounds, Exempt, Group, HeldAs, LetGo, Namespace, NewAlias, Retention, SPARED_FOR,
+    Standing, Store, What, Why, Writer,
 };
 
 use crate::common::{
@@ -206,7 +206,8 @@ async fn running_builds_are_never_due(db: Database) {
         let done = db.store.let_go(build, what, Why::Age, at(DAY)).await.unwrap();
         assert_eq!(done, LetGo::Nothing);
     }
-    assert_eq!(db.store.standing(build).await.unwrap(), None);
+    let bounds = Retention { records: all, ..Retention::default() };
+    assert_eq!(db.store.standing(build, &bounds).await.unwrap(), None);
     assert!(db.store.get(build).await.unwrap().is_some());
 }
 
@@ -269,14 +270,20 @@ async fn what_will_go_is_known_ahead(db: Database) {
     let first = ended(&db.store, "web", "a", 0, Some(10)).await;
     let second = ended(&db.store, "web", "b", SECOND, None).await;
     ended(&db.store, "web", "a", 2 * SECOND, Some(30)).await;
-    let standing = db.store.standing(id(&first)).await.unwrap().unwrap();
+    let all: Retention = "records.count=9,logs.bytes=9,artifacts.bytes=9".parse().unwrap();
+    let standing = db.store.standing(id(&first), &all).await.unwrap().unwrap();
     assert_eq!((standing.ended_at, standing.exempt), (first.finished_at.unwrap(), None));
     let [record, log, artifacts] = standing.things;
     assert!(record.there && log.there && artifacts.there);
     assert_eq!((record.newer, log.newer), (2, 2));
     assert_eq!((artifacts.newer, artifacts.bytes), (1, 40));
-    let standing = db.store.standing(id(&second)).await.unwrap().unwrap();
+    let standing = db.store.standing(id(&second), &all).await.unwrap().unwrap();
     assert!(!standing.things[2].there && standing.things[0].newer == 1);
+    // Newer ones are counted as far as a bound goes, and not at all where there is none.
+    let few: Retention = "records.count=1,logs.age=1d".parse().unwrap();
+    let standing = db.store.standing(id(&first), &few).await.unwrap().unwrap();
+    assert!(standing.things.iter().all(|place| place.there));
+    assert_eq!(standing.things.map(|place| place.newer), [1, 0, 0]);
 }
 
 async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
@@ -299,8 +306,13 @@ async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
     let asked = [&all[..], &[elsewhere, running, BuildId::from_parts(1, [1; 10])]].concat();
     let page = db.store.standings(&asked, true).await.unwrap();
     assert_eq!(page.len(), 7);
+    let bounds: Retention = "records.count=99,logs.count=99,artifacts.bytes=99".parse().unwrap();
+    // Alone, newer ones are counted of builds only that may go.
+    let counted = |s: &Standing| s.exempt.is_none().then_some(*s);
     for build in asked {
-        assert_eq!(page.get(&build).copied(), db.store.standing(build).await.unwrap(), "{build}");
+        let (of_page, alone) = (page.get(&build), db.store.standing(build, &bounds).await.unwrap());
+        assert_eq!(of_page.map(|s| s.exempt), alone.map(|s| s.exempt), "{build}");
+        assert_eq!(of_page.and_then(counted), alone.as_ref().and_then(counted), "{build}");
     }
     let plain = db.store.standings(&all[..1], false).await.unwrap();
     assert_eq!(plain[&all[0]].things[0].newer, 0, "nobody asked for counts");
