@@ -111,7 +111,7 @@ pub use places::{TENANT_UPLOADS_DEFAULT, UPLOADS_DEFAULT, UploadLimits, UploadPl
 pub use promote::BUILDS;
 pub use push::{BuildOutput, LayerCompression};
 pub use query::{Query, QueryError};
-pub use retention::{Due, Expiry};
+pub use retention::{Due, Expiry, RetentionRound};
 pub use retry::RetryRequest;
 pub use segments::log_segments;
 pub use service::Service;

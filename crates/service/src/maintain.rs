@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::collect::{COLLECT_EVERY, Collected};
 use crate::error::chain;
-use crate::{Error, Service};
+use crate::{Error, RetentionRound, Service};
 
 /// How often leases are looked at.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const KEYS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const AUDIT_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
 /// How often retention lets things go.
 const RETENTION_EVERY: Duration = Duration::from_secs(60);
-/// How long after a round that had much to do the next one begins.
+/// How long after a round that left groups or things to others the next one begins.
 const RETENTION_PAUSE: Duration = Duration::from_millis(100);
 /// How often what nobody needs is looked for on the disk.
 const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3600);
@@ -43,10 +43,11 @@ impl Service {
     async fn retain(self: Arc<Self>) {
         while !self.workers().is_draining() {
             let pause = match self.apply_retention(now()).await {
-                Ok(0) => RETENTION_EVERY,
-                Ok(gone) => {
-                    tracing::info!(gone, "retention let records, logs or artifacts go");
-                    RETENTION_PAUSE
+                Ok(RetentionRound { gone, done }) => {
+                    if gone > 0 {
+                        tracing::info!(gone, "retention let records, logs or artifacts go");
+                    }
+                    if done { RETENTION_EVERY } else { RETENTION_PAUSE }
                 }
                 Err(error) => {
                     tracing::warn!(error = error.internal_text(), "cannot apply retention");

@@ -25,8 +25,26 @@ const GONE_AT_ONCE: usize = 1000;
 #[derive(Debug, Default)]
 pub(crate) struct RetentionState {
     dialects: RwLock<BTreeMap<&'static str, Retention>>,
-    /// Where the next round of upkeep begins.
-    next: Mutex<Option<Group>>,
+    walk: Mutex<Walk>,
+}
+
+/// A walk over all groups, in rounds.
+#[derive(Debug, Default)]
+struct Walk {
+    /// The next round begins after this group.
+    after: Option<Group>,
+    /// Whether an earlier round has left something that is overdue where it is.
+    left: bool,
+}
+
+/// What a round of upkeep came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionRound {
+    /// Things that went.
+    pub gone: usize,
+    /// Whether the round ended a walk over all groups that left nothing overdue: there is time
+    /// until the next one.
+    pub done: bool,
 }
 
 impl RetentionState {
@@ -208,18 +226,20 @@ impl Service {
     }
 
     /// Lets go what is past its bounds, some of it; called again and again it gets everywhere.
-    /// Returns how much went.
     ///
     /// # Errors
     /// When the database fails; what went before is gone.
-    pub async fn apply_retention(self: &Arc<Self>, now: Timestamp) -> Result<usize, Error> {
+    pub async fn apply_retention(
+        self: &Arc<Self>,
+        now: Timestamp,
+    ) -> Result<RetentionRound, Error> {
         let state = self.retention_state();
         let bound = self.config().retention.is_bound() || state.any_bound();
         if !bound && !self.store().has_retention().await? {
-            return Ok(0);
+            return Ok(RetentionRound { gone: 0, done: true });
         }
         self.store().spare_no_longer(now).await?;
-        let from = state.next.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let from = state.walk.lock().unwrap_or_else(PoisonError::into_inner).after.clone();
         let groups = self.store().retention_groups(from.as_ref(), GROUPS_AT_ONCE).await?;
         let (mut gone, mut last) = (0, None);
         for group in &groups {
@@ -229,12 +249,15 @@ impl Service {
                 break;
             }
         }
-        // After the last group the first one is next.
+        let cut = gone >= GONE_AT_ONCE;
         let more =
             groups.len() as u64 == u64::from(GROUPS_AT_ONCE) || last.as_ref() != groups.last();
-        let mut next = state.next.lock().unwrap_or_else(PoisonError::into_inner);
-        *next = last.filter(|_| more);
-        Ok(gone)
+        let mut walk = state.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = walk.left || cut;
+        // After the last group the first one is next. A group that was cut short waits for its next
+        // turn, so that none keeps the others from theirs.
+        *walk = Walk { after: last.filter(|_| more), left: more && left };
+        Ok(RetentionRound { gone, done: !more && !left })
     }
 
     async fn apply_to_group(

@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ashlar_core::Timestamp;
+use ashlar_core::journal::Event;
 use ashlar_core::state::State;
+use ashlar_records::{Stamped, Store, Writer};
 use ashlar_service::{
-    Due, ErrorKind, Exempt, Record, Retention, Role, Service, SubmitRequest, Why, now,
+    Due, ErrorKind, Exempt, Mode, Record, Retention, RetentionRound, Role, Service, SubmitRequest,
+    Why, now,
 };
 
 use crate::world::{World, role};
 
 crate::on_both! {
     what_goes_is_shown_ahead_and_then_goes;
+    every_group_has_its_turn_before_upkeep_rests;
     levels_hold_and_only_owners_set_them;
 }
 
@@ -57,14 +61,14 @@ async fn what_goes_is_shown_ahead_and_then_goes(world: World) {
     }
 
     let id = old.submission.build;
-    assert_eq!(service.apply_retention(now()).await.unwrap(), 0);
-    assert_eq!(service.apply_retention(later(now(), DAY * 11)).await.unwrap(), 1);
+    assert_eq!(service.apply_retention(now()).await.unwrap().gone, 0);
+    assert_eq!(service.apply_retention(later(now(), DAY * 11)).await.unwrap().gone, 1);
     assert!(service.row(service.admin(), id).await.unwrap().artifacts.is_empty());
     let kept = service.row(service.admin(), good.submission.build).await.unwrap();
     assert_eq!(kept.artifacts.len(), 1);
     let mut gone = 0;
     for _ in 0..3 {
-        gone += service.apply_retention(later(now(), DAY * 31)).await.unwrap();
+        gone += service.apply_retention(later(now(), DAY * 31)).await.unwrap().gone;
     }
     assert_eq!(gone, 2);
     let error = service.row(service.admin(), id).await.unwrap_err();
@@ -73,6 +77,28 @@ async fn what_goes_is_shown_ahead_and_then_goes(world: World) {
     let audit = service.audit_log(service.admin(), None, 100).await.unwrap();
     assert_eq!(audit.iter().filter(|(_, e)| e.action == "retention.record").count(), 2);
     service.drain().await;
+}
+
+async fn every_group_has_its_turn_before_upkeep_rests(world: World) {
+    // One round looks at 200 groups.
+    const GROUPS: usize = 230;
+    let service = world.open_with(|config| config.retention = retention("records.count=0")).await;
+    let store = Store::open(&world.database()).await.unwrap();
+    for n in 0..GROUPS {
+        let mut request = SubmitRequest::new("native", &format!("scope-{n}"), "a", role("ok"));
+        request.mode = Mode::External;
+        let build = service.submit(service.admin(), request).await.unwrap().record.submission.build;
+        let end = [Stamped::new(now(), Event::State { to: State::Cancelled })];
+        store.append(build, Writer::Service, end).await.unwrap();
+    }
+    let rounds = [(200, false), (GROUPS - 200, true), (0, true)];
+    for (gone, done) in rounds {
+        let round = service.apply_retention(now()).await.unwrap();
+        assert_eq!(round, RetentionRound { gone, done });
+    }
+    // Nothing is left of groups without builds that would have to be looked at.
+    assert!(store.retention_groups(None, 1).await.unwrap().is_empty());
+    service.close().await;
 }
 
 async fn levels_hold_and_only_owners_set_them(world: World) {
@@ -102,7 +128,7 @@ async fn levels_hold_and_only_owners_set_them(world: World) {
     let expiry = service.expiry(&builds[0]).await.unwrap();
     assert_eq!(expiry.record.map(|d| d.why), Some(Why::Count));
     assert_eq!(service.expiry(&builds[3]).await.unwrap().record, None);
-    assert_eq!(service.apply_retention(now()).await.unwrap(), 2);
+    assert_eq!(service.apply_retention(now()).await.unwrap().gone, 2);
     service.drain().await;
 }
 

@@ -96,7 +96,13 @@ pub(crate) async fn put(
                artifact_bytes = kept_totals.artifact_bytes + excluded.artifact_bytes";
     let mut values = args![loaded.scope, &loaded.record.submission.dialect];
     values.extend(change.map(crate::db::Arg::from));
-    tx.run(sql, values).await.map(drop)
+    tx.run(sql, values).await?;
+    if change[0] < 0 {
+        // A group without builds must not lengthen every round of upkeep for ever.
+        let sql = "DELETE FROM kept_totals WHERE scope = $1 AND dialect = $2 AND records <= 0";
+        tx.run(sql, args![loaded.scope, &loaded.record.submission.dialect]).await?;
+    }
+    Ok(())
 }
 
 /// Keeps the numbers in step with a journal that has grown.

@@ -15,7 +15,7 @@ async fn days_later(world: &World, days: u32) {
     let retention = "artifacts.age=1d".parse().unwrap();
     world.service.set_retention(&owner, None, retention).await.unwrap();
     let later = ashlar_service::now().nanos() + (DAY * days).as_nanos() as i64;
-    while world.service.apply_retention(Timestamp::from_nanos(later)).await.unwrap() > 0 {}
+    while world.service.apply_retention(Timestamp::from_nanos(later)).await.unwrap().gone > 0 {}
 }
 
 fn tagged(tag: &str, word: &str) -> Value {
