@@ -23,12 +23,15 @@ pub(crate) struct Kept {
     pub(crate) artifact_bytes: Option<u64>,
     /// 0, or until when nobody looks at it.
     pub(crate) spared_until: i64,
+    /// Whether something that it made was removed after its end.
+    pub(crate) lost: bool,
 }
 
 impl Kept {
     fn read(row: &Row) -> Result<Self, Error> {
         let bytes = |column| Ok::<_, Error>(row.maybe_int(column)?.map(|n| n.max(0) as u64));
-        Ok(Self { log_bytes: bytes(0)?, artifact_bytes: bytes(1)?, spared_until: row.int(2)? })
+        let (log_bytes, artifact_bytes) = (bytes(0)?, bytes(1)?);
+        Ok(Self { log_bytes, artifact_bytes, spared_until: row.int(2)?, lost: row.flag(3)? })
     }
 
     /// Returns what it adds to the totals: records, logs and artifacts with their bytes.
@@ -49,7 +52,7 @@ impl Kept {
 
 /// Returns what a build is known to have.
 pub(crate) async fn read(tx: &mut Tx, position: i64) -> Result<Option<Kept>, Error> {
-    let sql = "SELECT log_bytes, artifact_bytes, spared_until FROM kept WHERE build = $1";
+    let sql = "SELECT log_bytes, artifact_bytes, spared_until, lost FROM kept WHERE build = $1";
     tx.maybe(sql, args![position]).await?.map(|row| Kept::read(&row)).transpose()
 }
 
@@ -62,18 +65,19 @@ pub(crate) async fn put(
 ) -> Result<(), Error> {
     match now {
         Some(kept) => {
-            let sql = "INSERT INTO kept \
-                       (build, scope, dialect, ended_at, log_bytes, artifact_bytes, spared_until) \
-                       VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (build) DO UPDATE \
+            let sql = "INSERT INTO kept (build, scope, dialect, ended_at, log_bytes, \
+                       artifact_bytes, spared_until, good, lost) \
+                       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (build) DO UPDATE \
                        SET log_bytes = excluded.log_bytes, \
                        artifact_bytes = excluded.artifact_bytes, \
-                       spared_until = excluded.spared_until";
+                       spared_until = excluded.spared_until, \
+                       good = excluded.good, lost = excluded.lost";
             let r = &loaded.record;
             let ended = r.finished_at.unwrap_or(r.updated_at);
-            let (log, artifacts) = (kept.log_bytes, kept.artifact_bytes);
             let (dialect, spared) = (&r.submission.dialect, kept.spared_until);
-            let values =
-                args![loaded.position, loaded.scope, dialect, ended, log, artifacts, spared];
+            let good = (r.state == State::Succeeded).then_some(r.name.as_str());
+            let mut values = args![loaded.position, loaded.scope, dialect, ended];
+            values.extend(args![kept.log_bytes, kept.artifact_bytes, spared, good, kept.lost]);
             tx.run(sql, values).await?;
         }
         None => {
@@ -118,8 +122,9 @@ pub(crate) async fn after_append(
     if !now.state.is_terminal() {
         return Ok(());
     }
-    let ends = !before.state.is_terminal();
-    if !ends && now.pinned == before.pinned && now.artifacts == before.artifacts {
+    let ended = before.state.is_terminal();
+    let same = now.pinned == before.pinned && now.name == before.name;
+    if ended && same && now.artifacts == before.artifacts {
         return Ok(());
     }
     let old = read(tx, loaded.position).await?;
@@ -132,14 +137,18 @@ pub(crate) async fn after_append(
         (false, Some(kept)) if kept.spared_until != FOR_EVER => kept.spared_until,
         _ => 0,
     };
-    let kept = Kept { log_bytes, artifact_bytes: artifact_bytes(now), spared_until };
-    put(tx, loaded, old, Some(kept)).await?;
-    if ends && now.state == State::Succeeded {
-        let sql = "INSERT INTO last_good (scope, name, build) VALUES ($1, $2, $3) \
-                   ON CONFLICT (scope, name) DO UPDATE SET build = excluded.build";
-        tx.run(sql, args![loaded.scope, &now.name, loaded.position]).await?;
-    }
-    Ok(())
+    let lost = ended && lost(old.is_some_and(|kept| kept.lost), before, now);
+    let artifact_bytes = artifact_bytes(now);
+    put(tx, loaded, old, Some(Kept { log_bytes, artifact_bytes, spared_until, lost })).await
+}
+
+/// Says whether something that an ended build made is gone, from whether it was before: what is
+/// added makes up for what was removed.
+fn lost(lost: bool, before: &Record, now: &Record) -> bool {
+    let lacks = |record: &Record, name: &str| record.artifacts.iter().all(|a| a.name != name);
+    let added = now.artifacts.iter().any(|a| lacks(before, &a.name));
+    let removed = before.artifacts.iter().any(|a| lacks(now, &a.name));
+    !added && (removed || lost)
 }
 
 fn artifact_bytes(record: &Record) -> Option<u64> {
@@ -301,7 +310,8 @@ pub enum Exempt {
     Pinned,
     /// A name was moved to it.
     Promoted,
-    /// It is the newest success of its name in its scope.
+    /// It is the newest success of its name in its scope, of those that still have all that they
+    /// made; of those that have not only where there is no other.
     LastGood,
 }
 
@@ -319,9 +329,19 @@ pub(crate) async fn exempt(
     if tx.maybe(sql, args![build]).await?.is_some() {
         return Ok(Some(Exempt::Promoted));
     }
-    let sql = "SELECT 1 FROM last_good WHERE build = $1 LIMIT 1";
-    let last = tx.maybe(sql, args![position]).await?;
-    Ok(last.map(|_| Exempt::LastGood))
+    Ok(is_last_good(tx, position).await?.then_some(Exempt::LastGood))
+}
+
+/// Says whether a build is the newest success of its name. Nothing is written when another one is
+/// from then on, so that whatever happens to a build (it is forgotten, renamed, loses its image)
+/// leaves a newest one among the others.
+async fn is_last_good(tx: &mut Tx, position: i64) -> Result<bool, Error> {
+    let sql = "SELECT scope, good FROM kept WHERE build = $1 AND good IS NOT NULL";
+    let Some(row) = tx.maybe(sql, args![position]).await? else { return Ok(false) };
+    let sql = "SELECT build FROM kept WHERE scope = $1 AND good = $2 \
+               ORDER BY lost, ended_at DESC, build DESC LIMIT 1";
+    let newest = tx.one(sql, args![row.int(0)?, row.text(1)?]).await?;
+    Ok(newest.int(0)? == position)
 }
 
 /// Removes all that is known about a build that is forgotten.
@@ -329,12 +349,8 @@ pub(crate) async fn forget(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
     if let Some(old) = read(tx, loaded.position).await? {
         put(tx, loaded, Some(old), None).await?;
     }
-    for sql in [
-        "DELETE FROM last_good WHERE build = $1",
-        "DELETE FROM holds WHERE build = $1 AND build > 0",
-    ] {
-        tx.run(sql, args![loaded.position]).await?;
-    }
+    let sql = "DELETE FROM holds WHERE build = $1 AND build > 0";
+    tx.run(sql, args![loaded.position]).await?;
     crate::segments::forget(tx, loaded.position).await
 }
 

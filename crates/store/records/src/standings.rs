@@ -62,7 +62,8 @@ async fn groups(tx: &mut Tx, builds: &[BuildId]) -> Result<Groups, Error> {
              k.spared_until, \
              CAST(CASE \
              WHEN EXISTS (SELECT 1 FROM aliases a WHERE a.target = b.id AND a.promoted = 1) THEN 1 \
-             WHEN EXISTS (SELECT 1 FROM last_good g WHERE g.build = k.build) THEN 2 \
+             WHEN k.build = (SELECT g.build FROM kept g WHERE g.scope = k.scope \
+             AND g.good = k.good ORDER BY g.lost, g.ended_at DESC, g.build DESC LIMIT 1) THEN 2 \
              ELSE 0 END AS BIGINT) \
              FROM builds b JOIN kept k ON k.build = b.position WHERE b.id IN (VALUES {})",
             placeholders(1, piece.len(), 1)

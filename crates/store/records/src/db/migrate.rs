@@ -6,7 +6,7 @@ use super::{Db, Tx, args};
 use crate::Error;
 
 /// Each version's change, from 1.
-const SQLITE: [&str; 8] = [
+const SQLITE: [&str; 9] = [
     include_str!("../../migrations/sqlite/0001_builds.sql"),
     include_str!("../../migrations/sqlite/0002_queue.sql"),
     include_str!("../../migrations/sqlite/0003_dialects.sql"),
@@ -14,9 +14,10 @@ const SQLITE: [&str; 8] = [
     include_str!("../../migrations/sqlite/0005_segments.sql"),
     include_str!("../../migrations/sqlite/0006_retention.sql"),
     include_str!("../../migrations/sqlite/0007_grants.sql"),
+    include_str!("../../migrations/sqlite/0008_kept.sql"),
     include_str!("../../migrations/sqlite/0009_collection.sql"),
 ];
-const POSTGRES: [&str; 8] = [
+const POSTGRES: [&str; 9] = [
     include_str!("../../migrations/postgres/0001_builds.sql"),
     include_str!("../../migrations/postgres/0002_queue.sql"),
     include_str!("../../migrations/postgres/0003_dialects.sql"),
@@ -24,6 +25,7 @@ const POSTGRES: [&str; 8] = [
     include_str!("../../migrations/postgres/0005_segments.sql"),
     include_str!("../../migrations/postgres/0006_retention.sql"),
     include_str!("../../migrations/postgres/0007_grants.sql"),
+    include_str!("../../migrations/postgres/0008_kept.sql"),
     include_str!("../../migrations/postgres/0009_collection.sql"),
 ];
 const KNOWN: i64 = SQLITE.len() as i64;

@@ -19,6 +19,7 @@ crate::on_both! {
     counts_and_sizes_let_the_oldest_go;
     servers_side_by_side_let_no_newer_build_go;
     exempt_builds_stay_and_are_not_counted;
+    the_newest_success_of_a_name_has_a_successor;
     running_builds_are_never_due;
     artifacts_go_before_their_record;
     levels_are_put_together;
@@ -192,6 +193,48 @@ async fn exempt_builds_stay_and_are_not_counted(db: Database) {
         assert_eq!(gone, LetGo::Gone);
     }
     check_fold(&db.store, id(&newer)).await;
+}
+
+async fn is_last_good(store: &Store, record: &Record) -> bool {
+    let standing = store.standing(id(record), &Retention::default()).await.unwrap().unwrap();
+    standing.exempt == Some(Exempt::LastGood)
+}
+
+async fn the_newest_success_of_a_name_has_a_successor(db: Database) {
+    let store = &db.store;
+    let mut all = Vec::new();
+    for n in 0..5 {
+        all.push(ended(store, "web", "a", n * SECOND, Some(1)).await);
+    }
+    let last = |of: usize| {
+        let all = &all;
+        async move {
+            for (n, record) in all.iter().enumerate().take(of + 1) {
+                assert_eq!(is_last_good(store, record).await, n == of, "{n} of {of}");
+            }
+        }
+    };
+    last(4).await;
+    // The newest one is forgotten, the next one gets another name, the third one loses its image.
+    assert_eq!(store.forget(&[id(&all[4])]).await.unwrap(), [id(&all[4])]);
+    last(3).await;
+    let renamed = [stamped(9 * SECOND, Event::Renamed { name: "b".into() })];
+    store.append(id(&all[3]), Writer::Service, renamed).await.unwrap();
+    last(2).await;
+    assert!(is_last_good(store, &all[3]).await);
+    let removed = Event::ArtifactRemoved { name: "file".into(), reason: "test".into() };
+    store.append(id(&all[2]), Writer::Service, [stamped(10 * SECOND, removed)]).await.unwrap();
+    last(1).await;
+    // Where nothing is better, one that lost its image is the newest success still.
+    for older in &all[..2] {
+        store.forget(&[id(older)]).await.unwrap();
+    }
+    assert!(is_last_good(store, &all[2]).await);
+    let again = [stamped(11 * SECOND, Event::Artifact(artifact("file", 1)))];
+    store.append(id(&all[2]), Writer::Service, again).await.unwrap();
+    let back = [stamped(12 * SECOND, Event::Renamed { name: "a".into() })];
+    store.append(id(&all[3]), Writer::Service, back).await.unwrap();
+    assert!(is_last_good(store, &all[3]).await && !is_last_good(store, &all[2]).await);
 }
 
 fn now_after(now: Timestamp, time: Duration) -> Timestamp {

@@ -1,0 +1,9 @@
+-- Successes by their name, NULL for all other ends, and whether something that one made was removed
+-- since. The newest of a name in a scope stays; one that has lost something counts after all others.
+ALTER TABLE kept ADD COLUMN good TEXT;
+ALTER TABLE kept ADD COLUMN lost BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX kept_good ON kept (scope, good, lost, ended_at DESC, build DESC)
+  WHERE good IS NOT NULL;
+DROP TABLE last_good;
+UPDATE kept SET good = b.record::json ->> 'name' FROM builds b
+  WHERE b.position = kept.build AND b.state = 'succeeded';
