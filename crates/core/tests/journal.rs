@@ -49,6 +49,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(move |(attempt, fence)| Event::Claimed { attempt, fence, worker }),
         2 => Just(Event::Requeued { reason: "lost".into() }),
         1 => Just(Event::EffectBegan { step }),
+        1 => Just(Event::AnswersKept { blob: Digest::of("answers") }),
         1 => Just(Event::Submitted(Box::new(submission(OnLost::Fail)))),
         1 => Just(Event::CancelRequested { by: "me".into(), reason: None }),
         1 => Just(Event::Failed(Box::new(Failure::new(FailureKind::Step, "no")))),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use ashlar_core::frontend::{Answer, Answers, Diagnostic, Frontend, Lowered, Plan, Question};
 use ashlar_core::graph::Op;
 use ashlar_core::image::RunConfig;
-use ashlar_core::{BuildId, Digest, TenantId};
+use ashlar_core::{BuildId, TenantId};
 use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps, Runtime};
 use ashlar_frontend_dockerfile::DockerfileFrontend;
 use ashlar_oci::Reference;
@@ -17,7 +17,8 @@ use crate::{Definition, Error, Recipe, StartCommand};
 pub(crate) const INTERNAL_HOST: &str = "build.ashlar.internal";
 /// Whose notes the service's own are.
 pub(crate) const NOTE_DIALECT: &str = "service";
-/// The key in such a note that names the blob with a build's answers.
+/// The key in such a note that named the blob with a build's answers, before there was an event of
+/// its own for that.
 pub(crate) const ANSWERS_KEY: &str = "answers";
 
 /// Returns the name of a build's image in the local image store.
@@ -202,12 +203,4 @@ pub(crate) fn decode_answers(bytes: &[u8]) -> Result<Answers, Error> {
     let mut answers = Answers::new();
     kept.into_iter().for_each(|(question, answer)| answers.put(question, answer));
     Ok(answers)
-}
-
-/// Returns the digest in a note that names a build's answers.
-pub(crate) fn answers_note(digest: Digest) -> ashlar_core::journal::Event {
-    ashlar_core::journal::Event::Note {
-        dialect: NOTE_DIALECT.into(),
-        value: serde_json::json!({ ANSWERS_KEY: digest.to_string() }),
-    }
 }

@@ -76,7 +76,10 @@ impl Service {
         }
         definition.answers = match retry.newest {
             true => None,
-            false => self.answers_of(build).await?.or(definition.answers),
+            false => match record.answers {
+                Some(answers) => Some(answers),
+                None => self.noted_answers(build).await?.or(definition.answers),
+            },
         };
         // It was looked at when the first of these builds was submitted.
         let shared = matches!(definition.recipe, Recipe::OnBuild { owner: Some(_), .. });
@@ -99,11 +102,11 @@ impl Service {
         self.submit(actor, request).await
     }
 
-    /// Returns where the answers to the build's questions are kept, when it got that far. They
-    /// are noted right after the questions, so near the journal's beginning.
-    async fn answers_of(&self, build: BuildId) -> Result<Option<ashlar_core::Digest>, Error> {
-        const LOOKED_AT: usize = 4096;
-        let entries = self.store().journal(build, 0, LOOKED_AT).await?;
+    /// Returns where the answers to the questions of a build are kept whose record does not say so:
+    /// an older server wrote a note, near the journal's beginning.
+    async fn noted_answers(&self, build: BuildId) -> Result<Option<ashlar_core::Digest>, Error> {
+        const LOOKED_AT: usize = 256;
+        let entries = self.store().events(build, 0, LOOKED_AT).await?;
         Ok(entries.iter().rev().find_map(|entry| match &entry.event {
             Event::Note { dialect, value } if dialect == NOTE_DIALECT => {
                 value.get(ANSWERS_KEY)?.as_str()?.parse().ok()

@@ -47,6 +47,9 @@ pub struct Record {
     pub cache: CacheCounters,
     /// Artifacts that exist.
     pub artifacts: Vec<ArtifactRecord>,
+    /// The blob with all answers to its questions, once there is a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Digest>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// The first wish to stop it.
@@ -186,6 +189,7 @@ impl Record {
             steps: StepCounts::default(),
             cache: CacheCounters::default(),
             artifacts: Vec::new(),
+            answers: None,
             failure: None,
             cancellation: None,
             effect_began: false,
@@ -312,6 +316,7 @@ impl Record {
                 self.steps.ended += 1;
                 self.steps.cached += u32::from(*outcome == StepOutcome::Cached);
             }
+            Event::AnswersKept { blob } => self.answers = Some(*blob),
             Event::Cache(event) => self.cache.count(event),
             Event::Artifact(artifact) => self.put_artifact(artifact),
             Event::ArtifactRemoved { name, .. } => self.artifacts.retain(|a| a.name != *name),

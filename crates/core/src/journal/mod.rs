@@ -78,6 +78,12 @@ pub enum Event {
         /// Digest of the answer's JSON.
         answer: Digest,
     },
+    /// All answers that led to the plan lie in a blob, which is needed as long as the build is
+    /// there: a retry takes them instead of asking again.
+    AnswersKept {
+        /// The blob.
+        blob: Digest,
+    },
     /// A step began to run.
     StepStarted {
         /// Which.
@@ -187,6 +193,7 @@ impl Event {
                 | Self::Executor { .. }
                 | Self::Steps { .. }
                 | Self::Answered { .. }
+                | Self::AnswersKept { .. }
                 | Self::StepStarted { .. }
                 | Self::StepEnded { .. }
                 | Self::Cache(_)

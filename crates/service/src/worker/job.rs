@@ -5,22 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ashlar_blobs::BlobError;
+use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
 use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
-use ashlar_core::{Digest, TenantId};
 use ashlar_layers::Stop;
 use ashlar_native::{BuildRequest, RegistryLogin, while_waiting};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
-use tokio::runtime::Handle;
 
 use super::stopped::Stopped;
 use crate::contexts::Held;
-use crate::error::chain;
 use crate::push::Pusher;
-use crate::recipe::{Adopt, Guarded, answers_note, decode_answers, encode_answers};
+use crate::recipe::{Adopt, Guarded, decode_answers, encode_answers};
 use crate::share::Images;
 use crate::{Definition, Error, Executor, Finished, Recipe, Service, Work, credentials, hidden};
 
@@ -67,7 +65,6 @@ impl Job {
             frontend: Arc::clone(&frontend),
             service: Arc::clone(&self.service),
             tenant,
-            runtime: Handle::current(),
             told: AtomicBool::new(false),
         });
         let mut request = self.request(frontend, sink, &contexts);
@@ -187,20 +184,10 @@ struct AnswersSink {
     frontend: Arc<Guarded>,
     service: Arc<Service>,
     tenant: TenantId,
-    runtime: Handle,
     told: AtomicBool,
 }
 
 impl AnswersSink {
-    /// Keeps the answers as long as the build is there.
-    fn hold(&self, digest: Digest) {
-        let held = self.service.store().hold(self.job_sink.build(), digest);
-        if let Err(error) = self.runtime.block_on(held) {
-            let error = chain(&error);
-            tracing::warn!(error, "answers of a build are not kept as long as the build");
-        }
-    }
-
     fn note(&self) {
         let Some(answers) = self.frontend.answers() else { return };
         if self.told.swap(true, Ordering::AcqRel) || answers.iter().next().is_none() {
@@ -208,10 +195,8 @@ impl AnswersSink {
         }
         let kept = encode_answers(&answers);
         match kept.and_then(|bytes| self.service.keep_blob(self.tenant, &bytes)) {
-            Ok(digest) => {
-                self.hold(digest);
-                self.job_sink.event(answers_note(digest));
-            }
+            // Granted for a while, and held by the build as soon as that is written.
+            Ok(blob) => self.job_sink.event(Event::AnswersKept { blob }),
             // A retry then asks again, as if for the newest.
             Err(error) => tracing::warn!(error = error.internal_text(), "answers were not kept"),
         }

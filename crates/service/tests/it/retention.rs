@@ -1,15 +1,16 @@
 //! Retention as the service applies and shows it.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ashlar_core::Timestamp;
 use ashlar_core::journal::Event;
 use ashlar_core::state::State;
 use ashlar_records::{Stamped, Store, Writer};
 use ashlar_service::{
-    Due, ErrorKind, Exempt, Mode, Record, Retention, RetentionRound, Role, Service, SubmitRequest,
-    Why, now,
+    Definition, Due, ErrorKind, Exempt, Mode, Record, Retention, RetentionRound, RetryRequest,
+    Role, Service, SubmitRequest, Why, now,
 };
 
 use crate::world::{World, role};
@@ -18,6 +19,7 @@ crate::on_both! {
     what_goes_is_shown_ahead_and_then_goes;
     every_group_has_its_turn_before_upkeep_rests;
     levels_hold_and_only_owners_set_them;
+    answers_are_there_as_long_as_their_build;
 }
 
 async fn built(world: &World, service: &Arc<Service>, name: &str, what: &str) -> Record {
@@ -129,6 +131,45 @@ async fn levels_hold_and_only_owners_set_them(world: World) {
     assert_eq!(expiry.record.map(|d| d.why), Some(Why::Count));
     assert_eq!(service.expiry(&builds[3]).await.unwrap().record, None);
     assert_eq!(service.apply_retention(now()).await.unwrap().gone, 2);
+    service.drain().await;
+}
+
+/// Lets all rights to blobs look as if nobody had used them for long.
+fn age_grants(dir: &Path) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => age_grants(&path),
+            false => {
+                let file = std::fs::File::open(&path).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            }
+        }
+    }
+}
+
+async fn answers_are_there_as_long_as_their_build(world: World) {
+    let service = world.open().await;
+    service.start();
+    let first = built(&world, &service, "a", "asks").await;
+    let answers = first.answers.unwrap();
+    let store = Store::open(&world.database()).await.unwrap();
+    let held = store.held_blobs(None, 9).await.unwrap();
+    assert_eq!(held.iter().map(|(blob, _)| *blob).collect::<Vec<_>>(), [answers]);
+    age_grants(&world.data_dir().join("grants"));
+    assert_eq!(service.sweep_grants().await.unwrap(), 0);
+    let id = first.submission.build;
+    let again = service.retry(service.admin(), id, RetryRequest::default()).await.unwrap();
+    let definition = Definition::of(&again.record).unwrap();
+    assert_eq!(definition.answers, Some(answers));
+    let again = world.ended(&service, again.record.submission.build).await;
+    assert_eq!((again.state, again.answers), (State::Succeeded, Some(answers)));
+    // With the builds go the answers.
+    age_grants(&world.data_dir().join("grants"));
+    for build in [id, again.submission.build] {
+        service.delete(service.admin(), build).await.unwrap();
+    }
+    assert_eq!(service.sweep_grants().await.unwrap(), 1);
     service.drain().await;
 }
 

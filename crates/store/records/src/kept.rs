@@ -119,6 +119,10 @@ pub(crate) async fn after_append(
     if now.artifacts != before.artifacts {
         hold_artifacts(tx, loaded, before).await?;
     }
+    // Those of an earlier attempt stay: a retry may have taken them already.
+    if let Some(answers) = now.answers.filter(|_| now.answers != before.answers) {
+        hold(tx, answers, Holder::Build(loaded.position), Held::Plain).await?;
+    }
     if !now.state.is_terminal() {
         return Ok(());
     }

@@ -121,6 +121,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         1 => Just(Event::Requeued { reason: "lost".into() }),
         1 => Just(Event::EffectBegan { step: StepId(1) }),
+        1 => "[a-c]".prop_map(|answers| Event::AnswersKept { blob: Digest::of(answers) }),
         1 => Just(Event::CancelRequested { by: "me\0".into(), reason: None }),
         1 => Just(Event::Failed(Box::new(Failure::new(FailureKind::Step, "no\0")))),
         1 => "[a-z ]{1,9}".prop_map(|name| Event::Renamed { name }),

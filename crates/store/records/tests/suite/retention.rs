@@ -379,8 +379,19 @@ async fn blobs_are_held_as_long_as_they_are_needed(db: Database) {
     want.sort_unstable_by_key(|(digest, _)| *digest.as_bytes());
     assert_eq!(held(None).await, want);
     assert_eq!(held(Some(want[0].0)).await, want[1..]);
+    // What a build's questions came to is needed from the moment on at which its journal says so.
+    let own = Digest::of("its own answers");
+    let events = [
+        stamped(1, state(State::Preparing)),
+        stamped(1, Event::AnswersKept { blob: own }),
+        stamped(1, state(State::Running)),
+    ];
+    db.store.append(build, Writer::Service, events).await.unwrap();
+    assert!(held(None).await.contains(&(own, plain)));
+    assert_eq!(check_fold(&db.store, build).await.answers, Some(own));
     let end = [stamped(1, state(State::Failed))];
     db.store.append(build, Writer::Service, end).await.unwrap();
+    assert_eq!(held(None).await.len(), 4);
     db.store.forget(&[build]).await.unwrap();
     assert_eq!(held(None).await, [(file, plain)]);
     let removed = Event::ArtifactRemoved { name: "file".into(), reason: "test".into() };
