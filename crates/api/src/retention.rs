@@ -108,6 +108,7 @@ impl ExpiryView {
         let word = |exempt| match exempt {
             Exempt::Pinned => "pinned",
             Exempt::Promoted => "promoted",
+            Exempt::Needed => "needed",
             Exempt::LastGood => "last_good",
         };
         Self {

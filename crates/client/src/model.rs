@@ -80,7 +80,7 @@ pub struct Build {
 /// When the things of a build go, as far as is known.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Expiry {
-    /// Why it stays in any case: `pinned`, `promoted` or `last_good`.
+    /// Why it stays in any case: `pinned`, `promoted`, `needed` or `last_good`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exempt: Option<String>,
     /// The record, and all else with it.

@@ -155,6 +155,15 @@ impl Recipe {
         }
     }
 
+    /// Returns the builds that it stands on.
+    pub(crate) fn bases(&self) -> Vec<BuildId> {
+        match self {
+            Self::OnBuild { base, .. } => vec![*base],
+            Self::Workflow(run) => run.definitions().flat_map(|d| d.recipe.bases()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns the source word that lists show when the caller gives none.
     pub const fn source(&self) -> &'static str {
         match self {

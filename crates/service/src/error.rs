@@ -177,6 +177,7 @@ impl From<StoreError> for Error {
             StoreError::Taken { .. } | StoreError::KeyReused(_) | StoreError::ScopeBusy(_) => {
                 Self::Conflict(error.to_string())
             }
+            StoreError::NotKept(_) => Self::invalid("base", error),
             StoreError::Refused(refusal) => Self::Conflict(refusal.to_string()),
             StoreError::TooLarge { what, max, unit } => {
                 Self::TooLarge { what: what.to_owned(), max, unit }

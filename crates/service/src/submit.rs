@@ -206,6 +206,7 @@ impl Service {
         if let Recipe::Workflow(workflow) = &definition.recipe {
             contexts.extend(workflow.contexts());
         }
+        let needs = definition.recipe.bases();
         let blobs = definition.answers.into_iter().collect();
         definition.credentials = credentials::hosts(&logins);
         let source = request.source.unwrap_or_else(|| definition.recipe.source().to_owned());
@@ -248,6 +249,7 @@ impl Service {
             blobs,
             contexts,
             audit,
+            needs,
         })
     }
 

@@ -190,6 +190,7 @@ fn kept(expiry: &Expiry) -> Vec<String> {
         let why = match exempt {
             Exempt::Pinned => "it is pinned",
             Exempt::Promoted => "a name was promoted to it",
+            Exempt::Needed => "a build or run that has not ended needs it",
             Exempt::LastGood => "it is the newest success of its name",
         };
         return vec![format!("in any case: {why}")];

@@ -312,9 +312,11 @@ impl Drive {
         self.writer.flush().await?;
         let run = Run { record: &self.record, actor: &self.actor, progress: &self.progress };
         match self.service.submit_node(&run, request, build, retry_of).await {
-            Ok(()) if node.wait => Ok(()),
             Ok(()) => {
-                self.node_ended(node, NodeState::Succeeded, None, None);
+                self.accepted(node);
+                if !node.wait {
+                    self.node_ended(node, NodeState::Succeeded, None, None);
+                }
                 Ok(())
             }
             Err(error) => self.attempt_refused(node, attempt, error),
@@ -328,6 +330,13 @@ impl Drive {
             return;
         }
         self.writer.event(Event::StepStarted { step: self.step(node) });
+        let note = self.progress.set(&node.id, status);
+        self.writer.event(note);
+    }
+
+    /// Writes that the build of the current attempt was accepted.
+    fn accepted(&mut self, node: &Node) {
+        let status = NodeStatus { accepted: true, ..self.progress.of(&node.id) };
         let note = self.progress.set(&node.id, status);
         self.writer.event(note);
     }
@@ -389,8 +398,20 @@ impl Drive {
                 continue;
             };
             match self.service.store().row(build).await {
-                Ok(row) if node.wait => self.build_is(&node, &row),
-                Ok(_) => self.node_ended(&node, NodeState::Succeeded, None, None),
+                Ok(row) => {
+                    if !status.accepted {
+                        self.accepted(&node);
+                    }
+                    match node.wait {
+                        true => self.build_is(&node, &row),
+                        false => self.node_ended(&node, NodeState::Succeeded, None, None),
+                    }
+                }
+                // Retention leaves it alone until the run has ended, but somebody may delete it.
+                Err(StoreError::NoSuchBuild(_)) if status.accepted => {
+                    let why = "its build was deleted before the run had seen how it ended";
+                    self.node_ended(&node, NodeState::Failed, None, Some(why.to_owned()));
+                }
                 Err(StoreError::NoSuchBuild(_)) => {
                     self.begin_attempt(&node, status.attempt, build, None).await?;
                 }

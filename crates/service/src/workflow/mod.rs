@@ -4,8 +4,8 @@
 //! says what a new run means for those that are there. A worker claims it ([`driver`]), starts the
 //! nodes whose turn it is ([`node`]) and waits for their builds. What became of each node is a note
 //! in the run's journal, and the state of the run is the fold of those notes ([`progress`]): the
-//! next worker goes on where a lost one was. A node's build has its id before it is submitted, so a
-//! crash in between doubles nothing.
+//! next worker goes on where a lost one was. A node's build has its id before it is submitted, and
+//! that it was accepted is noted too, so neither a crash in between nor a deletion doubles anything.
 //!
 //! A dialect with nodes that are no builds, or whose builds depend on what earlier nodes came to,
 //! registers a [`NodeDriver`].

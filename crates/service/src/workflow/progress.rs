@@ -54,6 +54,9 @@ pub struct NodeStatus {
     /// That attempt's build, accepted or about to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildId>,
+    /// Whether that build was accepted for sure: if it is not there, it is gone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
     /// What a node that is no build came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,

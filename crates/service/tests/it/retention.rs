@@ -7,19 +7,23 @@ use std::time::{Duration, SystemTime};
 use ashlar_core::Timestamp;
 use ashlar_core::journal::Event;
 use ashlar_core::state::State;
-use ashlar_records::{Stamped, Store, Writer};
+use ashlar_records::{SPARED_FOR, Stamped, Store, Writer};
+use ashlar_service::frontends::declarative;
 use ashlar_service::{
-    Definition, Due, ErrorKind, Exempt, Mode, Record, Retention, RetentionRound, RetryRequest,
-    Role, Service, SubmitRequest, Why, now,
+    BuildKind, Definition, Due, ErrorKind, Exempt, Mode, Node, NodeBuild, NodeWork, Recipe, Record,
+    Retention, RetentionRound, RetryRequest, Role, Service, SubmitRequest, When, Why, Workflow,
+    now,
 };
 
-use crate::world::{World, role};
+use crate::world::{World, children, eventually, role};
 
 crate::on_both! {
     what_goes_is_shown_ahead_and_then_goes;
     every_group_has_its_turn_before_upkeep_rests;
     levels_hold_and_only_owners_set_them;
     answers_are_there_as_long_as_their_build;
+    what_a_waiting_build_stands_on_stays;
+    builds_of_a_run_stay_until_it_has_ended;
 }
 
 async fn built(world: &World, service: &Arc<Service>, name: &str, what: &str) -> Record {
@@ -170,6 +174,76 @@ async fn answers_are_there_as_long_as_their_build(world: World) {
         service.delete(service.admin(), build).await.unwrap();
     }
     assert_eq!(service.sweep_grants().await.unwrap(), 1);
+    service.drain().await;
+}
+
+async fn what_a_waiting_build_stands_on_stays(world: World) {
+    let service = world.open_with(|config| config.slots = 1).await;
+    service.start();
+    let admin = service.admin().clone();
+    let base = built(&world, &service, "base", "ok").await.submission.build;
+    let newer = built(&world, &service, "base", "ok").await.submission.build;
+    let hold = SubmitRequest::new("native", "web", "hold", role("hold"));
+    let hold = service.submit(&admin, hold).await.unwrap().record.submission.build;
+    eventually("the slot is taken", || world.stage.ran().contains(&"hold".to_owned())).await;
+    let steps =
+        declarative::Definition::new(declarative::Base::Image("scratch".into()), Vec::new());
+    let definition = Definition::new(Recipe::OnBuild { base, owner: None, steps });
+    let child = SubmitRequest::new("native", "web", "child", definition);
+    let child = service.submit(&admin, child).await.unwrap().record.submission.build;
+    service.set_retention(&admin, None, retention("artifacts.count=1")).await.unwrap();
+    assert_eq!(service.apply_retention(now()).await.unwrap().gone, 0);
+    let row = service.row(&admin, base).await.unwrap();
+    assert_eq!(row.artifacts.len(), 1);
+    assert_eq!(service.expiry(&row).await.unwrap().exempt, Some(Exempt::Needed));
+    world.stage.release("hold");
+    world.ended(&service, hold).await;
+    assert_eq!(world.ended(&service, child).await.state, State::Succeeded);
+    let time = later(now(), 2 * SPARED_FOR);
+    assert_eq!(service.apply_retention(time).await.unwrap().gone, 1);
+    assert!(service.row(&admin, base).await.unwrap().artifacts.is_empty());
+    assert_eq!(service.row(&admin, newer).await.unwrap().artifacts.len(), 1);
+    service.drain().await;
+}
+
+async fn builds_of_a_run_stay_until_it_has_ended(world: World) {
+    let service = world.open().await;
+    service.start();
+    let admin = service.admin().clone();
+    let node = |id: &str, needs: &[&str], what: &str| Node {
+        id: id.to_owned(),
+        needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+        when: When::Always,
+        attempts: 1,
+        optional: true,
+        wait: true,
+        work: NodeWork::Build(Box::new(NodeBuild {
+            definition: role(what),
+            on: None,
+            scope: None,
+            name: None,
+            backend: None,
+            labels: Default::default(),
+            secrets: Vec::new(),
+        })),
+    };
+    let nodes = vec![node("bad", &[], "fail"), node("hold", &["bad"], "hold")];
+    let workflow = Workflow { nodes, ..Workflow::default() };
+    let mut request =
+        SubmitRequest::new("native", "run", "run", Definition::new(Recipe::Workflow(workflow)));
+    request.kind = BuildKind::Workflow;
+    let run = service.submit(&admin, request).await.unwrap().record.submission.build;
+    eventually("the second one runs", || world.stage.ran().contains(&"hold".to_owned())).await;
+    let bad = children(&service, &admin, run).await.remove(0);
+    service.set_retention(&admin, None, retention("records.count=0")).await.unwrap();
+    assert_eq!(service.apply_retention(now()).await.unwrap().gone, 0);
+    let expiry = service.expiry(&bad).await.unwrap();
+    assert_eq!((bad.name.as_str(), expiry.exempt), ("bad", Some(Exempt::Needed)));
+    world.stage.release("hold");
+    assert_eq!(world.ended(&service, run).await.state, State::Succeeded);
+    let time = later(now(), 2 * SPARED_FOR);
+    assert_eq!(service.apply_retention(time).await.unwrap().gone, 1);
+    assert!(service.row(&admin, bad.submission.build).await.is_err());
     service.drain().await;
 }
 

@@ -21,6 +21,7 @@ crate::on_both! {
     a_stopped_run_stops_its_builds;
     a_restart_goes_on_at_the_node_where_it_was;
     a_crash_between_note_and_build_doubles_nothing;
+    a_build_that_is_gone_is_not_built_again;
     runs_of_a_scope_wait_for_each_other;
     servers_share_runs_and_drive_each_once;
     dialects_have_nodes_of_their_own;
@@ -213,22 +214,16 @@ async fn reopened(world: &World) -> Arc<Service> {
     panic!("the earlier service is still there");
 }
 
-async fn a_crash_between_note_and_build_doubles_nothing(world: World) {
-    let service = world.open().await;
-    let run = submit(&service, run_of(vec![node("a", &[], build("ok"))])).await;
-    // A driver claims the run, notes the build that it is about to submit, and dies.
+/// Claims a run as a driver does, notes that the build of its node `a` is about to be submitted, or
+/// was accepted, and dies.
+async fn noted_by_a_dead_driver(world: &World, run: BuildId, child: BuildId, accepted: bool) {
     let store = Store::open(&world.database()).await.unwrap();
     let worker = WorkerId::from_parts(9, [9; 10]);
     let kind = BuildKind::Workflow;
     let claim = Claim { worker, kind, backends: Vec::new(), slots: 0 };
     let held = store.claim(&claim, now()).await.unwrap().unwrap();
-    let child = new_build_id(now()).unwrap();
-    let status = NodeStatus {
-        state: NodeState::Started,
-        attempt: 1,
-        build: Some(child),
-        ..NodeStatus::default()
-    };
+    let (state, build) = (NodeState::Started, Some(child));
+    let status = NodeStatus { state, attempt: 1, build, accepted, ..NodeStatus::default() };
     let mut value = serde_json::to_value(status).unwrap();
     value["node"] = "a".into();
     let events = [
@@ -238,6 +233,27 @@ async fn a_crash_between_note_and_build_doubles_nothing(world: World) {
     let writer = Writer::Worker { fence: held.fence, batch: None };
     store.append(run, writer, events).await.unwrap();
     store.lose_worker(worker).await.unwrap();
+}
+
+async fn a_build_that_is_gone_is_not_built_again(world: World) {
+    let service = world.open().await;
+    let run = submit(&service, run_of(vec![node("a", &[], build("ok"))])).await;
+    noted_by_a_dead_driver(&world, run, new_build_id(now()).unwrap(), true).await;
+    service.start();
+    let row = world.ended(&service, run).await;
+    assert_eq!(row.state, State::Failed);
+    let message = row.failure.unwrap().message;
+    assert!(message.contains("node a") && message.contains("deleted"), "{message}");
+    assert!(world.stage.ran().is_empty());
+    service.drain().await;
+}
+
+async fn a_crash_between_note_and_build_doubles_nothing(world: World) {
+    let service = world.open().await;
+    let run = submit(&service, run_of(vec![node("a", &[], build("ok"))])).await;
+    // A driver claims the run, notes the build that it is about to submit, and dies.
+    let child = new_build_id(now()).unwrap();
+    noted_by_a_dead_driver(&world, run, child, false).await;
     service.start();
     assert_eq!(world.ended(&service, run).await.state, State::Succeeded);
     let made = children(&service, service.admin(), run).await;

@@ -124,9 +124,9 @@ impl Bounds {
 }
 
 /// How long the builds of a scope are kept. All bounds hold: what one of them lets go goes. What
-/// is pinned, what a name was moved to and the newest success of each name stay in any case; those
-/// before them count them as newer. Logs and artifacts go with their records at the latest, and only before them
-/// where they have bounds of their own.
+/// is pinned, what a name was moved to, what a build that has not ended needs and the newest success
+/// of each name stay in any case; those before them count them as newer. Logs and artifacts go with
+/// their records at the latest, and only before them where they have bounds of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retention {

@@ -42,6 +42,9 @@ pub enum Error {
     /// There is no such build.
     #[error("there is no build {0}")]
     NoSuchBuild(BuildId),
+    /// A build that another one shall stand on has nothing left to stand on.
+    #[error("build {0} is gone, or what it made; choose another one")]
+    NotKept(BuildId),
     /// What is stored cannot be read.
     #[error("the record of {what} is damaged: {why}")]
     Damaged {

@@ -9,7 +9,7 @@ use ashlar_core::{BuildId, Digest, TenantId, Timestamp};
 
 use crate::builds::Loaded;
 use crate::db::{Row, Tx, args};
-use crate::{Error, Store};
+use crate::{Error, Store, needs};
 
 /// The time until which a pinned build is spared.
 const FOR_EVER: i64 = i64::MAX;
@@ -314,6 +314,8 @@ pub enum Exempt {
     Pinned,
     /// A name was moved to it.
     Promoted,
+    /// A build that has not ended stands on it, or the run that it belongs to has not.
+    Needed,
     /// It is the newest success of its name in its scope, of those that still have all that they
     /// made; of those that have not only where there is no other.
     LastGood,
@@ -332,6 +334,9 @@ pub(crate) async fn exempt(
     let sql = "SELECT 1 FROM aliases WHERE target = $1 AND promoted = 1 LIMIT 1";
     if tx.maybe(sql, args![build]).await?.is_some() {
         return Ok(Some(Exempt::Promoted));
+    }
+    if needs::is_needed(tx, build).await? {
+        return Ok(Some(Exempt::Needed));
     }
     Ok(is_last_good(tx, position).await?.then_some(Exempt::LastGood))
 }
@@ -355,6 +360,7 @@ pub(crate) async fn forget(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
     }
     let sql = "DELETE FROM holds WHERE build = $1 AND build > 0";
     tx.run(sql, args![loaded.position]).await?;
+    needs::forget(tx, loaded).await?;
     crate::segments::forget(tx, loaded.position).await
 }
 

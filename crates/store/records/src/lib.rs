@@ -24,6 +24,7 @@ mod journal;
 mod kept;
 mod leases;
 mod list;
+mod needs;
 mod objects;
 mod place;
 mod pressure;

@@ -22,7 +22,7 @@ use crate::db::{Arg, Row, Tx, args};
 use crate::facets::kind_word;
 use crate::journal::Stamped;
 use crate::store::retried;
-use crate::{Error, Store, journal, kept, leases, secrets};
+use crate::{Error, Store, journal, kept, leases, needs, secrets};
 
 /// Tenants that one claim looks at.
 const TENANTS_MAX: u32 = 1000;
@@ -108,7 +108,7 @@ pub(crate) async fn enqueue(tx: &mut Tx, loaded: &Loaded) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps queue, leases and secrets in step with a journal that has grown.
+/// Keeps queue, leases, secrets and needs in step with a journal that has grown.
 pub(crate) async fn after_append(
     tx: &mut Tx,
     loaded: &mut Loaded,
@@ -127,6 +127,7 @@ pub(crate) async fn after_append(
     }
     if now.state.is_terminal() {
         secrets::erase_bound(tx, loaded.position).await?;
+        needs::ended(tx, loaded).await?;
     }
     if !waits(before) && waits(now) {
         enqueue(tx, loaded).await?;

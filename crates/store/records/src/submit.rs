@@ -12,7 +12,7 @@ use crate::objects::{self, NewObject};
 use crate::queue::Policy;
 use crate::secrets::{self, Sealed};
 use crate::store::retried;
-use crate::{AuditEntry, Error, Store, audit, journal, leases, queue};
+use crate::{AuditEntry, Error, Store, audit, journal, leases, needs, queue};
 
 /// The longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -49,6 +49,8 @@ pub struct Submit {
     pub contexts: Vec<Digest>,
     /// What the audit log says about it.
     pub audit: Option<AuditEntry>,
+    /// Builds whose artifacts are needed until this one has ended.
+    pub needs: Vec<BuildId>,
 }
 
 impl Submit {
@@ -65,6 +67,7 @@ impl Submit {
             blobs: Vec::new(),
             contexts: Vec::new(),
             audit: None,
+            needs: Vec::new(),
         }
     }
 }
@@ -87,7 +90,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::ScopeBusy`] when the scope's policy forbids it, [`Error::KeyReused`] and
-    /// [`Error::Taken`] when a key, alias or id is in use, [`Error::TooLarge`].
+    /// [`Error::Taken`] when a key, alias or id is in use, [`Error::NotKept`] when a build that is
+    /// needed is gone, [`Error::TooLarge`].
     pub async fn submit(&self, submit: &Submit, now: Timestamp) -> Result<Submitted, Error> {
         retried(|| self.submit_once(submit, now)).await
     }
@@ -222,6 +226,7 @@ async fn extras(
     if let Some(entry) = &submit.audit {
         audit::insert(tx, entry).await?;
     }
+    needs::write(tx, loaded, &submit.needs).await?;
     let mut numbers = Vec::new();
     for numbered in &submit.numbered {
         numbers.push(aliases::insert_numbered(tx, numbered, build.uuid()).await?);

@@ -7,3 +7,12 @@ CREATE INDEX kept_good ON kept (scope, good, lost, ended_at DESC, build DESC)
 DROP TABLE last_good;
 UPDATE kept SET good = b.record::json ->> 'name' FROM builds b
   WHERE b.position = kept.build AND b.state = 'succeeded';
+
+-- Builds, by their ids, that a build which has not ended needs: what it stands on, and the builds of
+-- a run.
+CREATE TABLE needs (
+  build BIGINT NOT NULL,
+  needed BYTEA NOT NULL,
+  PRIMARY KEY (build, needed)
+);
+CREATE INDEX needs_by_needed ON needs (needed);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ashlar_core::journal::{ArtifactRecord, Event, Mode, Record, Submission};
+use ashlar_core::journal::{ArtifactRecord, BuildKind, Event, Mode, Record, Submission};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest, Timestamp};
 use ashlar_records::{
-    Bound, Bounds, Exempt, Group, HeldAs, LetGo, Namespace, NewAlias, Retention, SPARED_FOR,
-    Standing, Store, What, Why, Writer,
+    Bound, Bounds, Error, Exempt, Group, HeldAs, LetGo, Namespace, NewAlias, Retention, SPARED_FOR,
+    Standing, Store, Submit, What, Why, Writer,
 };
 
 use crate::common::{
@@ -20,6 +20,8 @@ crate::on_both! {
     servers_side_by_side_let_no_newer_build_go;
     exempt_builds_stay_and_are_not_counted;
     the_newest_success_of_a_name_has_a_successor;
+    what_an_unfinished_build_needs_stays;
+    what_is_gone_cannot_be_needed;
     running_builds_are_never_due;
     artifacts_go_before_their_record;
     levels_are_put_together;
@@ -237,6 +239,74 @@ async fn the_newest_success_of_a_name_has_a_successor(db: Database) {
     assert!(is_last_good(store, &all[3]).await && !is_last_good(store, &all[2]).await);
 }
 
+/// Submits a build that stands on others, or belongs to a run.
+async fn needing(store: &Store, kind: BuildKind, needs: &[BuildId]) -> Result<Record, Error> {
+    let wanted = Submission { mode: Mode::External, kind, ..submission() };
+    let mut submit = Submit::new(wanted);
+    submit.needs = needs.to_vec();
+    store.submit(&submit, at(0)).await.map(|submitted| submitted.record)
+}
+
+async fn end(store: &Store, build: BuildId) {
+    let end = [stamped(0, state(State::Preparing)), stamped(0, state(State::Failed))];
+    store.append(build, Writer::Service, end).await.unwrap();
+}
+
+async fn what_an_unfinished_build_needs_stays(db: Database) {
+    let store = &db.store;
+    let base = id(&ended(store, "web", "base", 0, Some(1)).await);
+    let on_base = id(&needing(store, BuildKind::Build, &[base]).await.unwrap());
+    let unknown = crate::common::build_id();
+    let run = id(&needing(store, BuildKind::Workflow, &[base, unknown]).await.unwrap());
+    let node = Submission { parent: Some(run), mode: Mode::External, ..submission() };
+    let node = id(&submit(store, node, 0).await);
+    end(store, node).await;
+    // A newer success of the same name.
+    ended(store, "web", "base", SECOND, Some(1)).await;
+    let mut now = at(DAY);
+    let mut let_go = async |build, what| {
+        now = now_after(now, SPARED_FOR);
+        store.let_go(build, what, Why::Count, now).await.unwrap()
+    };
+    let needed = LetGo::Spared(Exempt::Needed);
+    assert_eq!(let_go(base, What::Artifacts).await, needed);
+    assert_eq!(let_go(node, What::Record).await, needed);
+    end(store, on_base).await;
+    // The run may need it still.
+    assert_eq!(let_go(base, What::Artifacts).await, needed);
+    end(store, run).await;
+    assert_eq!(let_go(base, What::Artifacts).await, LetGo::Gone);
+    assert_eq!(let_go(node, What::Record).await, LetGo::Gone);
+    // A build that comes to a run that has ended is needed by nobody.
+    let late = Submission { parent: Some(run), mode: Mode::External, ..submission() };
+    let late = id(&submit(store, late, 0).await);
+    end(store, late).await;
+    assert_eq!(let_go(late, What::Record).await, LetGo::Gone);
+}
+
+async fn what_is_gone_cannot_be_needed(db: Database) {
+    let store = &db.store;
+    for round in 0..20 {
+        let base = id(&ended(store, "bases", "base", 2 * round * SECOND, Some(1)).await);
+        ended(store, "bases", "base", (2 * round + 1) * SECOND, Some(1)).await;
+        // Whoever comes first, no build waits for something that is gone.
+        let bases = [base];
+        let (accepted, gone) = tokio::join!(
+            needing(store, BuildKind::Build, &bases),
+            store.let_go(base, What::Artifacts, Why::Count, at(DAY)),
+        );
+        match gone.unwrap() {
+            LetGo::Gone => assert!(matches!(accepted, Err(Error::NotKept(b)) if b == base)),
+            other => {
+                assert_eq!(other, LetGo::Spared(Exempt::Needed));
+                end(store, id(&accepted.unwrap())).await;
+            }
+        }
+    }
+    let unknown = needing(store, BuildKind::Build, &[crate::common::build_id()]).await;
+    assert!(matches!(unknown, Err(Error::NotKept(_))));
+}
+
 fn now_after(now: Timestamp, time: Duration) -> Timestamp {
     Timestamp::from_nanos(now.nanos() + i64::try_from(time.as_nanos()).unwrap())
 }
@@ -346,6 +416,8 @@ async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
     // Spared from now on: it counts for those before it in another way.
     let spared = db.store.let_go(all[1], What::Record, Why::Age, at(DAY)).await.unwrap();
     assert_eq!(spared, LetGo::Spared(Exempt::Promoted));
+    let needs = std::slice::from_ref(&all[4]);
+    needing(&db.store, BuildKind::Build, needs).await.unwrap();
     let asked = [&all[..], &[elsewhere, running, BuildId::from_parts(1, [1; 10])]].concat();
     let page = db.store.standings(&asked, true).await.unwrap();
     assert_eq!(page.len(), 7);
@@ -357,6 +429,7 @@ async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
         assert_eq!(of_page.map(|s| s.exempt), alone.map(|s| s.exempt), "{build}");
         assert_eq!(of_page.and_then(counted), alone.as_ref().and_then(counted), "{build}");
     }
+    assert_eq!(page[&all[4]].exempt, Some(Exempt::Needed));
     let plain = db.store.standings(&all[..1], false).await.unwrap();
     assert_eq!(plain[&all[0]].things[0].newer, 0, "nobody asked for counts");
     assert_eq!(db.store.standings(&[], true).await.unwrap().len(), 0);
@@ -365,7 +438,7 @@ async fn a_page_stands_as_each_of_its_builds_does(db: Database) {
 async fn blobs_are_held_as_long_as_they_are_needed(db: Database) {
     let (context, answers) = (Digest::of("context"), Digest::of("answers"));
     let mode = Mode::External;
-    let mut wanted = ashlar_records::Submit::new(Submission { mode, ..submission() });
+    let mut wanted = Submit::new(Submission { mode, ..submission() });
     (wanted.contexts, wanted.blobs) = (vec![context], vec![answers]);
     let build = id(&db.store.submit(&wanted, at(0)).await.unwrap().record);
     let made = ended(&db.store, "web", "a", 0, Some(5)).await;
