@@ -94,15 +94,20 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`]; [`Error::Conflict`] when it is pinned or runs.
     pub async fn delete(self: &Arc<Self>, actor: &Actor, build: BuildId) -> Result<(), Error> {
+        let pinned = || Error::Conflict("the build is pinned; unpin it first".into());
         let record = self.own(actor, build).await?;
         if record.pinned {
-            return Err(Error::Conflict("the build is pinned; unpin it first".into()));
+            return Err(pinned());
         }
         if !record.state.is_terminal() {
             return Err(Error::Conflict("the build has not ended; cancel it first".into()));
         }
+        if self.store().forget(&[build]).await?.is_empty() {
+            // It was pinned meanwhile, and its image is needed; or somebody else has deleted it.
+            self.own(actor, build).await?;
+            return Err(pinned());
+        }
         self.audit(actor, "build.delete", build, json!({ "name": record.name })).await?;
-        self.store().forget(&[build]).await?;
         self.drop_image(record.submission.tenant, build).await
     }
 

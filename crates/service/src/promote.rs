@@ -76,12 +76,15 @@ impl Service {
             return Err(Error::invalid("tags", format!("1 to {TAGS_MAX} tags can be set")));
         }
         tags.iter().try_for_each(|t| check_tag(t))?;
-        if record.state != State::Succeeded || crate::artifacts::image_of(&record).is_none() {
-            return Err(Error::Conflict("the build has no image to promote".into()));
-        }
         let tenant = record.submission.tenant;
         let names: Vec<NewAlias> = tags.iter().map(|t| alias(tenant, t)).collect();
-        self.store().move_aliases(&names, build.uuid()).await?;
+        // Looked at where nobody can take the image away in between.
+        let fits = |record: &Record| {
+            record.state == State::Succeeded && crate::artifacts::image_of(record).is_some()
+        };
+        let promoted = self.store().promote(build, &names, fits).await?;
+        let record =
+            promoted.ok_or_else(|| Error::Conflict("the build has no image to promote".into()))?;
         self.audit(actor, "build.promote", build, json!({ "tags": tags })).await?;
         Ok(record)
     }

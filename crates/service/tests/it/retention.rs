@@ -24,6 +24,7 @@ crate::on_both! {
     answers_are_there_as_long_as_their_build;
     what_a_waiting_build_stands_on_stays;
     builds_of_a_run_stay_until_it_has_ended;
+    a_build_that_is_pinned_just_now_is_not_deleted;
 }
 
 async fn built(world: &World, service: &Arc<Service>, name: &str, what: &str) -> Record {
@@ -244,6 +245,29 @@ async fn builds_of_a_run_stay_until_it_has_ended(world: World) {
     let time = later(now(), 2 * SPARED_FOR);
     assert_eq!(service.apply_retention(time).await.unwrap().gone, 1);
     assert!(service.row(&admin, bad.submission.build).await.is_err());
+    service.drain().await;
+}
+
+async fn a_build_that_is_pinned_just_now_is_not_deleted(world: World) {
+    let service = world.open().await;
+    service.start();
+    let admin = service.admin().clone();
+    for _ in 0..20 {
+        let build = built(&world, &service, "a", "ok").await.submission.build;
+        // Both have looked at the build before either writes.
+        let (pinned, deleted) =
+            tokio::join!(service.pin(&admin, build, true), service.delete(&admin, build));
+        match service.row(&admin, build).await {
+            Ok(row) => {
+                assert!(row.pinned && pinned.is_ok());
+                assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Conflict);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                assert!(pinned.is_err() && deleted.is_ok());
+            }
+        }
+    }
     service.drain().await;
 }
 

@@ -28,6 +28,7 @@ mod needs;
 mod objects;
 mod place;
 mod pressure;
+mod promote;
 mod queue;
 mod random;
 mod read;

@@ -1,7 +1,9 @@
 //! Ends that move names, and leases of dead processes.
 
+use ashlar_core::Digest;
+use ashlar_core::journal::{ArtifactRecord, Event, Mode, Submission};
 use ashlar_core::state::State;
-use ashlar_records::{Error, Namespace, NewAlias};
+use ashlar_records::{Error, Exempt, LetGo, Namespace, NewAlias, What, Why, Writer};
 use uuid::Uuid;
 
 use crate::common::{
@@ -10,6 +12,7 @@ use crate::common::{
 
 crate::on_both! {
     names_move_with_the_end_or_not_at_all;
+    names_lead_to_what_is_there_or_it_goes_but_not_both;
     names_are_listed_by_their_beginning;
     dead_workers_lose_their_builds_at_once;
 }
@@ -38,6 +41,48 @@ async fn names_move_with_the_end_or_not_at_all(db: Database) {
         assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), last);
         assert_eq!(check_fold(&db.store, build).await.state, State::Succeeded);
     }
+}
+
+async fn names_lead_to_what_is_there_or_it_goes_but_not_both(db: Database) {
+    let store = &db.store;
+    for n in 0..20 {
+        let mode = Mode::External;
+        let build = submit(store, Submission { mode, ..submission() }, n).await.submission.build;
+        let artifact = ArtifactRecord {
+            name: "image".into(),
+            kind: "image".into(),
+            digest: Digest::of("image"),
+            bytes: Some(1),
+            references: Vec::new(),
+        };
+        let events = [
+            stamped(n, state(State::Preparing)),
+            stamped(n, Event::Artifact(artifact)),
+            stamped(n, state(State::Failed)),
+        ];
+        store.append(build, Writer::Service, events).await.unwrap();
+        let alias = format!("app:{n}");
+        let names = [tag(&alias)];
+        let (promoted, gone) = tokio::join!(
+            store.promote(build, &names, |record| !record.artifacts.is_empty()),
+            store.let_go(build, What::Artifacts, Why::Count, at(SECOND)),
+        );
+        let (promoted, leads) = (promoted.unwrap(), store.resolve(&tags(), &alias).await.unwrap());
+        let row = store.row(build).await.unwrap();
+        match gone.unwrap() {
+            LetGo::Gone => {
+                assert_eq!((promoted, leads), (None, None));
+                assert!(row.artifacts.is_empty());
+            }
+            other => {
+                assert_eq!(other, LetGo::Spared(Exempt::Promoted));
+                assert_eq!((promoted.as_ref(), leads), (Some(&row), Some(build.uuid())));
+                assert_eq!(row.artifacts.len(), 1);
+            }
+        }
+    }
+    let unknown = store.promote(crate::common::build_id(), &[], |_| true).await;
+    assert!(matches!(unknown, Err(Error::NoSuchBuild(_))));
 }
 
 async fn names_are_listed_by_their_beginning(db: Database) {
