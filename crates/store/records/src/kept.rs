@@ -249,6 +249,16 @@ pub(crate) async fn hold(
     tx.run(sql, args![digest, build, document, held.number()]).await.map(drop)
 }
 
+/// Writes that a context is needed, and so are the files that it lists.
+pub(crate) async fn hold_context(tx: &mut Tx, digest: Digest, holder: Holder) -> Result<(), Error> {
+    hold(tx, digest, holder, Held::Context).await
+}
+
+/// Writes that a blob is needed which names no others.
+pub(crate) async fn hold_blob(tx: &mut Tx, digest: Digest, holder: Holder) -> Result<(), Error> {
+    hold(tx, digest, holder, Held::Plain).await
+}
+
 /// Blobs that one look returns at most.
 pub const HELD_MAX: u32 = 1000;
 

@@ -21,15 +21,24 @@ pub(crate) async fn write(tx: &mut Tx, loaded: &Loaded, needed: &[BuildId]) -> R
             _ => return Err(Error::NotKept(*other)),
         }
     }
-    let Some(parent) = submission.parent else { return Ok(()) };
+    by_run(tx, submission.parent, submission.build).await
+}
+
+/// Writes that the run which a build belongs to needs it, unless that has ended.
+pub(crate) async fn by_run(
+    tx: &mut Tx,
+    parent: Option<BuildId>,
+    build: BuildId,
+) -> Result<(), Error> {
+    let Some(parent) = parent else { return Ok(()) };
     let sql = "SELECT position FROM builds WHERE id = $1 AND finished_at IS NULL";
     match tx.maybe(sql, args![parent]).await? {
-        Some(row) => insert(tx, row.int(0)?, submission.build).await,
+        Some(row) => insert(tx, row.int(0)?, build).await,
         None => Ok(()),
     }
 }
 
-async fn insert(tx: &mut Tx, build: i64, needed: BuildId) -> Result<(), Error> {
+pub(crate) async fn insert(tx: &mut Tx, build: i64, needed: BuildId) -> Result<(), Error> {
     let sql = "INSERT INTO needs (build, needed) VALUES ($1, $2) ON CONFLICT DO NOTHING";
     tx.run(sql, args![build, needed]).await.map(drop)
 }

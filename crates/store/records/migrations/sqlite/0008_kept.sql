@@ -16,3 +16,23 @@ CREATE TABLE needs (
   PRIMARY KEY (build, needed)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX needs_by_needed ON needs (needed);
+
+-- Sizes of what ended before sizes were kept. No journal is empty.
+UPDATE kept SET log_bytes =
+  (SELECT COALESCE(SUM(LENGTH(e.body)), 0) FROM entries e WHERE e.build = kept.build) +
+  (SELECT COALESCE(SUM(s.bytes), 0) FROM segments s WHERE s.build = kept.build)
+  WHERE log_bytes = 0;
+UPDATE kept SET artifact_bytes =
+  (SELECT COALESCE(SUM(json_extract(a.value, '$.bytes')), 0)
+   FROM builds b, json_each(b.record, '$.artifacts') a WHERE b.position = kept.build)
+  WHERE artifact_bytes = 0;
+DELETE FROM kept_totals;
+INSERT INTO kept_totals (scope, dialect, records, logs, log_bytes, artifacts, artifact_bytes)
+  SELECT scope, dialect, COUNT(*), COUNT(log_bytes), COALESCE(SUM(log_bytes), 0),
+    COUNT(artifact_bytes), COALESCE(SUM(artifact_bytes), 0)
+  FROM kept WHERE spared_until = 0 GROUP BY scope, dialect;
+
+-- Log segments of builds that ended before it was kept who needs which blob. The rest of that, and
+-- who needs whom, stands in JSON: the program reads it in the same transaction.
+INSERT INTO holds (digest, build, document, context)
+  SELECT DISTINCT digest, build, 0, 0 FROM segments WHERE build > 0 ON CONFLICT DO NOTHING;

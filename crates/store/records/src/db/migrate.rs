@@ -2,7 +2,7 @@
 
 use sqlx::Executor as _;
 
-use super::{Db, Tx, args};
+use super::{Db, Tx, args, backfill};
 use crate::Error;
 
 /// Each version's change, from 1.
@@ -29,6 +29,8 @@ const POSTGRES: [&str; 9] = [
     include_str!("../../migrations/postgres/0009_collection.sql"),
 ];
 const KNOWN: i64 = SQLITE.len() as i64;
+/// The version whose tables say who needs what.
+const NEEDS: i64 = 8;
 const _: () = assert!(SQLITE.len() == POSTGRES.len());
 
 /// Held while a PostgreSQL schema changes, so that two servers that start together take turns.
@@ -52,6 +54,9 @@ pub(super) async fn migrate(db: &Db) -> Result<(), Error> {
     }
     for version in found + 1..=KNOWN {
         step(&mut tx, version).await.map_err(|source| Error::Migrate { version, source })?;
+        if version == NEEDS {
+            backfill::needed(&mut tx).await?;
+        }
     }
     tx.commit().await
 }

@@ -3,6 +3,7 @@
 //! Integers are 64 bits wide, ids and digests bytes, everything else text; nothing in the schema
 //! needs another type, so no statement has to differ for a type's sake.
 
+mod backfill;
 mod flush;
 mod migrate;
 mod open;

@@ -22,6 +22,7 @@ mod retention;
 mod scale;
 mod secrets;
 mod tenants;
+mod upgrade;
 
 /// All tests that run on both databases.
 pub(crate) fn suites() -> [&'static [common::Case]; 11] {
