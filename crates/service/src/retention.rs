@@ -1,7 +1,8 @@
 //! How long builds are kept: who says so, when what will go, and the upkeep that lets it go.
 //!
-//! Four levels say something, the more special one wins bound by bound: the scope, its tenant, the
-//! dialect through which the build came (its vendor's default), the server.
+//! Three levels say something, the more special one wins bound by bound: the scope, its tenant, the
+//! server. A dialect whose vendor documents what it keeps may say so between tenant and server
+//! ([`Service::set_dialect_retention`]); none of those there are has a vendor that does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
