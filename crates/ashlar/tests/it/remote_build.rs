@@ -140,7 +140,7 @@ fn flags_reach_the_server() {
     let said = server.build(&world, "FROM base\nRUN echo named\n", &args).ok();
     assert!(said.err.contains("--buildkit names daemons for builds on this machine"), "{said:?}");
     let tagged = |tag: &str| {
-        let from = format!("{}/{tag}", server.url.trim_start_matches("http://"));
+        let from = format!("{}/default/{tag}", server.url.trim_start_matches("http://"));
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--tls-verify=false", "--creds", &format!("admin:{TOKEN}")]);
         let done = skopeo.arg(format!("docker://{from}")).output();
