@@ -12,7 +12,6 @@ use ashlar_core::state::State;
 use ashlar_frontend_dockerfile::{NoCache, Request};
 use ashlar_layers::Stop;
 use ashlar_native::BuildRequest;
-use ashlar_native::log::Masker;
 use ashlar_oci::{Images, LocalImage};
 use ashlar_sandbox::Cancel;
 use rustix::rand::{GetRandomFlags, getrandom};

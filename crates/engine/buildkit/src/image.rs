@@ -6,7 +6,6 @@ use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_native::failure_of;
 use ashlar_oci::{Images, LocalImage, Origin, read_archive};
 
-use crate::chain::chain;
 use crate::session::Archive;
 
 /// Reads an archive into the blob store as it comes; none when the daemon sent none. The image is in
