@@ -62,8 +62,8 @@ async fn groups(tx: &mut Tx, builds: &[BuildId]) -> Result<Groups, Error> {
              k.spared_until, \
              CAST(CASE \
              WHEN EXISTS (SELECT 1 FROM aliases a WHERE a.target = b.id AND a.promoted = 1) THEN 1 \
-             WHEN EXISTS (SELECT 1 FROM needs n JOIN builds w ON w.position = n.build \
-             WHERE n.needed = b.id AND w.finished_at IS NULL) THEN 3 \
+             WHEN (SELECT 1 FROM needs n JOIN builds w ON w.position = n.build \
+             WHERE n.needed = b.id AND w.finished_at IS NULL LIMIT 1) IS NOT NULL THEN 3 \
              WHEN k.build = (SELECT g.build FROM kept g WHERE g.scope = k.scope \
              AND g.good = k.good ORDER BY g.lost, g.ended_at DESC, g.build DESC LIMIT 1) THEN 2 \
              ELSE 0 END AS BIGINT) \
