@@ -75,8 +75,8 @@ async fn a_page_of_a_long_list_is_found_by_its_place() {
         let refused = world.get(&format!("{BUILDS}{query}")).await.is(400);
         assert!(refused[0].as_str().unwrap().contains("created_at"), "{query}: {refused}");
     }
-    let part = format!("created_at:%3C%3D{before}");
-    assert_eq!(page(&format!("?query={part}")).await["count"], 30);
+    let part = format!("created_at:%3C{before}");
+    assert_eq!(page(&format!("?query={part}")).await["count"], 29, "all but the last");
     assert_eq!(page(&format!("?query={part},name:b-1%25")).await["count"], 11);
     assert_eq!(page("?query=status:stopped").await["count"], 0);
     world.poke(&format!("{last}stop/")).await.is_empty(200);
