@@ -118,11 +118,11 @@ async fn order_of(
     sorting: Sorting,
 ) -> Result<Option<Order>, Refusal> {
     Ok(match sorting {
-        Sorting::ByCreation(order) => Some(order),
-        Sorting::ByChange if total(context, filter).await? > BY_CHANGE_MAX => {
+        Sorting::Creation(order) => Some(order),
+        Sorting::Change if total(context, filter).await? > BY_CHANGE_MAX => {
             Some(Order::NewestFirst)
         }
-        Sorting::ByChange | Sorting::ByAnythingElse => None,
+        Sorting::Change | Sorting::Other => None,
     })
 }
 

@@ -148,7 +148,8 @@ impl Query {
     /// Sets what the store's lists can filter by themselves. Says whether that is all of the query;
     /// if not, what is listed still has to be looked at.
     pub(crate) fn narrow(&self, filter: &mut Filter) -> bool {
-        self.0.iter().fold(true, |all, condition| condition.narrow(filter) && all)
+        // Each of them narrows, whatever the others do.
+        self.0.iter().filter(|condition| !condition.narrow(filter)).count() == 0
     }
 
     /// Says whether a thing fits.
@@ -372,24 +373,24 @@ pub(crate) fn sort_keys(text: &str) -> Vec<SortKey> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sorting {
     /// In the order in which builds were made, as the store has them.
-    ByCreation(Order),
+    Creation(Order),
     /// The newest change first: what a list has when nobody says otherwise.
-    ByChange,
+    Change,
     /// In a way for which builds have to be looked at.
-    ByAnythingElse,
+    Other,
 }
 
 /// Says how keys sort. No two builds are made in one moment, so nothing after that key matters.
 pub(crate) fn sorting(keys: &[SortKey]) -> Sorting {
     match keys.first() {
         Some(SortKey { field: Field::CreatedAt, descending: true }) => {
-            Sorting::ByCreation(Order::NewestFirst)
+            Sorting::Creation(Order::NewestFirst)
         }
         Some(SortKey { field: Field::CreatedAt, descending: false }) => {
-            Sorting::ByCreation(Order::OldestFirst)
+            Sorting::Creation(Order::OldestFirst)
         }
-        Some(SortKey { field: Field::UpdatedAt, descending: true }) => Sorting::ByChange,
-        _ => Sorting::ByAnythingElse,
+        Some(SortKey { field: Field::UpdatedAt, descending: true }) => Sorting::Change,
+        _ => Sorting::Other,
     }
 }
 

@@ -207,12 +207,12 @@ fn what_the_store_can_filter_by_is_left_to_it() {
 #[test]
 fn the_stores_own_order_is_known() {
     let of = |text: &str| sorting(&sort_keys(text));
-    assert_eq!(of("-created_at,updated_at"), Sorting::ByCreation(Order::NewestFirst));
-    assert_eq!(of("created_at"), Sorting::ByCreation(Order::OldestFirst));
+    assert_eq!(of("-created_at,updated_at"), Sorting::Creation(Order::NewestFirst));
+    assert_eq!(of("created_at"), Sorting::Creation(Order::OldestFirst));
     for text in ["", "nonsense", "-updated_at"] {
-        assert_eq!(of(text), Sorting::ByChange, "{text}");
+        assert_eq!(of(text), Sorting::Change, "{text}");
     }
     for text in ["updated_at", "-finished_at", "started_at,-created_at"] {
-        assert_eq!(of(text), Sorting::ByAnythingElse, "{text}");
+        assert_eq!(of(text), Sorting::Other, "{text}");
     }
 }
