@@ -40,9 +40,9 @@ pub(crate) struct NodeArgs {
           default_value = "30s")]
     pub(crate) drain: Duration,
     /// Host that builds may reach although it is this machine or its link: HOST, HOST:PORT, or a
-    /// network in CIDR. Loopback, link-local and cloud metadata addresses are refused to base images,
-    /// ADD, git and pushes otherwise, but for --plain-http hosts, and for --registry-mirror ones to
-    /// read from (repeatable)
+    /// network in CIDR. Otherwise link-local and cloud metadata addresses are refused to base images,
+    /// ADD, git and pushes, and loopback ones to ADD of files, but for --plain-http hosts, and for
+    /// --registry-mirror ones to read from (repeatable)
     #[arg(long, env = "ASHLAR_EGRESS_ALLOW", value_name = "HOST", value_delimiter = ',')]
     pub(crate) egress_allow: Vec<EgressRule>,
     /// Form of the process' own log

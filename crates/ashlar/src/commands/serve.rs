@@ -181,7 +181,7 @@ pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<Servic
         mirrors: settings.mirrors.clone(),
         plain_http: settings.plain_http.clone(),
         ca_bundle: settings.ca_bundle.clone(),
-        egress: Egress::guarded(args.egress_allow.iter().cloned()),
+        egress: Egress::guarded(args.egress_allow.iter().cloned()).with_loopback(),
         ..RegistrySettings::default()
     };
     config.ca_bundle.clone_from(&settings.ca_bundle);

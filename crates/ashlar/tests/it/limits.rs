@@ -15,31 +15,40 @@ fn assert_untouched(service: &TcpListener) {
 }
 
 #[test]
-fn builds_do_not_reach_the_servers_own_machine() {
+fn builds_add_no_files_of_the_servers_own_machine() {
     let world = World::empty();
     let server = Server::start_guarded(&world, &[]);
     let service = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = service.local_addr().unwrap().port();
     for host in ["127.0.0.1", "localhost"] {
-        let place = format!("{host}:{port}");
-        let git = format!("FROM scratch\nADD http://{place}/a.git#main /git\n");
-        for dockerfile in [
-            format!("FROM scratch\nADD http://{place}/secret /x\n"),
-            format!("FROM {place}/team/app:1\n"),
-            git,
-        ] {
-            let said = server.build(&world, &dockerfile, &[]);
-            assert_eq!(said.code, Some(1), "{dockerfile}: {said:?}");
-            assert!(said.err.contains("which builds do not reach"), "{dockerfile}: {said:?}");
-            assert!(said.err.contains("--egress-allow"), "{dockerfile}: {said:?}");
-        }
-        world.file("file", "x");
-        let name = format!("{place}/team/app:1");
-        let said = server.build(&world, "FROM scratch\nCOPY file /\n", &["-t", &name, "--push"]);
-        assert_eq!(said.code, Some(1), "{said:?}");
-        assert!(said.err.contains("which builds do not reach"), "{said:?}");
+        let dockerfile = format!("FROM scratch\nADD http://{host}:{port}/secret /x\n");
+        assert_refused(&server.build(&world, &dockerfile, &[]));
     }
     assert_untouched(&service);
+}
+
+#[test]
+fn builds_do_not_reach_the_servers_link() {
+    let world = World::empty();
+    let server = Server::start_guarded(&world, &[]);
+    let metadata = "169.254.169.254";
+    for dockerfile in [
+        format!("FROM scratch\nADD http://{metadata}/latest/meta-data /x\n"),
+        format!("FROM scratch\nADD http://{metadata}/a.git#main /git\n"),
+        format!("FROM {metadata}/team/app:1\n"),
+    ] {
+        assert_refused(&server.build(&world, &dockerfile, &[]));
+    }
+    world.file("file", "x");
+    let name = format!("{metadata}/team/app:1");
+    let dockerfile = "FROM scratch\nCOPY file /\n";
+    assert_refused(&server.build(&world, dockerfile, &["-t", &name, "--push"]));
+}
+
+fn assert_refused(said: &Said) {
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("which builds do not reach"), "{said:?}");
+    assert!(said.err.contains("--egress-allow"), "{said:?}");
 }
 
 #[test]

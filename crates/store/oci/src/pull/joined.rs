@@ -186,9 +186,8 @@ mod tests {
         let inner = joined.ask(&"tag", never, || {
             // Whoever shall stop does not wait.
             let same = joined.ask(&"tag", || true, || Ok::<_, ()>(1));
-            Ok((same, joined.ask(&"other", never, || Ok::<_, ()>(2))))
-                .map(|(a, b)| a.unwrap() + b.unwrap())
-                .map_err(|()| ())
+            let other = joined.ask(&"other", never, || Ok::<_, ()>(2));
+            Ok::<_, ()>(same.unwrap() + other.unwrap())
         });
         assert_eq!(inner, Ok(3));
         let panicked = std::thread::scope(|scope| {

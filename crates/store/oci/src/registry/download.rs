@@ -75,7 +75,7 @@ impl Registry {
             if !matches!(url.scheme(), "http" | "https") {
                 return Err(Failure::Unsafe(shown(&url)));
             }
-            let mut request = self.http.client(&url, Access::Read)?.get(url.clone());
+            let mut request = self.http.client(&url, Access::File)?.get(url.clone());
             for (name, value) in conditions(earlier) {
                 request = request.header(name, value);
             }

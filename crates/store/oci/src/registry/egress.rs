@@ -31,6 +31,8 @@ const PROXY_VARIABLES: [&str; 6] =
 pub struct Egress {
     /// None: everywhere.
     allowed: Option<Vec<EgressRule>>,
+    /// Whether registries and git remotes may be on this machine.
+    loopback: bool,
 }
 
 /// An exception from a guarded [`Egress`].
@@ -88,7 +90,19 @@ impl EgressRefused {
 impl Egress {
     /// Refuses loopback, link-local, unspecified and metadata addresses but for `allowed`.
     pub fn guarded(allowed: impl IntoIterator<Item = EgressRule>) -> Self {
-        Self { allowed: Some(allowed.into_iter().collect()) }
+        Self { allowed: Some(allowed.into_iter().collect()), loopback: false }
+    }
+
+    /// Lets registries and git remotes be on this machine; files that a build adds from the web
+    /// never come from there.
+    #[must_use]
+    pub fn with_loopback(self) -> Self {
+        Self { loopback: true, ..self }
+    }
+
+    /// What holds for files that a build adds from the web.
+    pub(super) fn for_files(&self) -> Self {
+        Self { loopback: false, ..self.clone() }
     }
 
     /// Says whether anything is refused at all.
@@ -110,7 +124,9 @@ impl Egress {
             EgressRule::Network(network) => network.contains(&address),
             EgressRule::Host { .. } => false,
         };
-        !is_inward(address) || allowed.iter().any(inside)
+        !is_inward(address)
+            || (self.loopback && address.is_loopback())
+            || allowed.iter().any(inside)
     }
 
     /// Returns those addresses that may be reached.
@@ -299,6 +315,23 @@ mod tests {
             ["10.0.0.1", "192.168.1.1", "172.16.0.1", "1.1.1.1", "fd00::1", "2606:4700::1"]
         {
             assert!(egress.allows_address(outward.parse().unwrap()), "{outward}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_for_registries_and_git_where_it_is_allowed() {
+        let egress = guarded(&[]).with_loopback();
+        for (address, allowed) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("0.0.0.0", false),
+            ("169.254.169.254", false),
+            ("64:ff9b::7f00:1", false),
+        ] {
+            let address = address.parse().unwrap();
+            assert_eq!(egress.allows_address(address), allowed, "{address}");
+            assert!(!egress.for_files().allows_address(address), "{address}");
         }
     }
 

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::auth::{Auth, Scope};
 use super::credentials::Credential;
-use super::egress::{EgressRefused, GuardedNames};
+use super::egress::{Egress, EgressRefused, GuardedNames};
 use super::endpoint::{Endpoint, check_hop, is_local, is_same_server};
 use super::error::Failure;
 use super::retry;
@@ -30,7 +30,7 @@ pub(crate) struct Http {
     pub(crate) auth: Auth,
     /// By [`Kind`]: reading certificates takes milliseconds that a build against a local registry
     /// need not spend.
-    clients: Arc<[OnceLock<Result<Client, String>>; 8]>,
+    clients: Arc<[OnceLock<Result<Client, String>>; 16]>,
 }
 
 /// What a client is made for.
@@ -41,19 +41,26 @@ struct Kind {
     is_local: bool,
     /// Whether the host may have any address.
     is_named: bool,
+    /// Whether it is for files from the web, which never come from this machine.
+    is_file: bool,
 }
 
 impl Kind {
     fn slot(self) -> usize {
-        usize::from(self.is_tls) * 4 + usize::from(self.is_local) * 2 + usize::from(self.is_named)
+        let flags = [self.is_tls, self.is_local, self.is_named, self.is_file];
+        flags.into_iter().fold(0, |slot, flag| slot * 2 + usize::from(flag))
     }
 }
 
-/// What a request does to its server.
+/// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// To read from a registry.
     Read,
+    /// To write to one.
     Write,
+    /// To read a file that a build adds from the web.
+    File,
 }
 
 /// One request, able to be sent several times.
@@ -85,7 +92,8 @@ impl Http {
     /// Returns the client for an address that may be reached. Each redirect has to ask again.
     pub(crate) fn client(&self, url: &Url, access: Access) -> Result<&Client, Failure> {
         let is_named = self.check_reach(url, access)?;
-        let kind = Kind { is_tls: url.scheme() == "https", is_local: is_local(url), is_named };
+        let (is_tls, is_file) = (url.scheme() == "https", access == Access::File);
+        let kind = Kind { is_tls, is_local: is_local(url), is_named, is_file };
         let client = self.clients[kind.slot()].get_or_init(|| self.make_client(kind));
         client.as_ref().map_err(|e| Failure::SetUp(e.clone()))
     }
@@ -97,14 +105,20 @@ impl Http {
             return Err(Failure::Protocol("an address without a host".into()));
         };
         let is_named = match access {
-            Access::Read => self.settings.is_named_to_read(host, port),
+            Access::Read | Access::File => self.settings.is_named_to_read(host, port),
             Access::Write => self.settings.is_named(host, port),
         };
         let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-        if !is_named && address.is_ok_and(|a| !self.settings.egress.allows_address(a)) {
+        let egress = self.egress(access == Access::File);
+        if !is_named && address.is_ok_and(|a| !egress.allows_address(a)) {
             return Err(EgressRefused { host: format!("{host}:{port}") }.into());
         }
         Ok(is_named)
+    }
+
+    fn egress(&self, is_file: bool) -> Egress {
+        let egress = &self.settings.egress;
+        if is_file { egress.for_files() } else { egress.clone() }
     }
 
     fn make_client(&self, kind: Kind) -> Result<Client, String> {
@@ -117,7 +131,7 @@ impl Http {
             builder = builder.no_proxy();
         }
         if !kind.is_named {
-            let names = GuardedNames::new(&self.settings.egress, !kind.is_local);
+            let names = GuardedNames::new(&self.egress(kind.is_file), !kind.is_local);
             builder = builder.dns_resolver(Arc::new(names));
         }
         builder.build().map_err(|e| format!("cannot set up HTTP: {}", chain(&e)))

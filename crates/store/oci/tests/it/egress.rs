@@ -51,6 +51,23 @@ fn a_guarded_client_connects_to_no_service_of_its_own_machine() {
 }
 
 #[test]
+fn a_registry_on_this_machine_is_read_where_files_are_not() {
+    let mut content = Content::default();
+    content.image("1", "linux/amd64", &[b"layer"]);
+    let fake = Fake::start(move |request| content.answer(request));
+    let egress = Egress::guarded([]).with_loopback();
+    let settings = RegistrySettings { egress, ..settings() };
+    for host in [fake.host.clone(), by_name(&fake)] {
+        let before = fake.log().len();
+        assert!(fetch(settings.clone(), &format!("http://{host}/v2/")).is_err(), "{host}");
+        assert_eq!(fake.log().len(), before);
+        let name: Reference = format!("{host}/library/app:1").parse().unwrap();
+        Registry::new(settings.clone()).manifest(&name, &Transfer::quiet()).unwrap();
+        assert!(fake.log().len() > before);
+    }
+}
+
+#[test]
 fn a_redirect_leads_no_further_than_the_first_address() {
     let hidden = Fake::start(|_| Reply::ok(b"secret".to_vec()));
     for host in [hidden.host.clone(), by_name(&hidden)] {
