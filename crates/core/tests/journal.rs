@@ -145,6 +145,24 @@ fn counters_are_the_entries_of_the_attempt() {
 }
 
 #[test]
+fn a_worker_that_was_given_up_cannot_write_before_the_next_one_begins() {
+    let (mut record, _) = begin(OnLost::Requeue { attempts_max: 9 });
+    let worker = WorkerId::from_parts(1, [4; 10]);
+    let failed = Event::State { to: State::Failed };
+    for (event, admitted) in [
+        (Event::Claimed { attempt: 1, fence: 7, worker }, Ok(())),
+        (Event::Requeued { reason: "worker lost".into() }, Err(Refusal::GivenUp(7))),
+    ] {
+        let (number, time) =
+            (record.next_number, Timestamp::from_nanos(record.updated_at.nanos() + 1));
+        record.apply(&Entry { number, time, event }).unwrap();
+        assert_eq!(record.admit(&failed, Some(7)), admitted);
+        assert_eq!(record.admit_lines(Some(7)), admitted);
+        assert_eq!(record.admit(&failed, None), Ok(()), "the service ends what waits");
+    }
+}
+
+#[test]
 fn an_old_worker_cannot_write_and_an_effect_is_not_repeated() {
     let (mut record, _) = begin(OnLost::Requeue { attempts_max: 9 });
     let worker = WorkerId::from_parts(1, [4; 10]);

@@ -156,6 +156,9 @@ pub enum Refusal {
         /// The number of the writer.
         got: u64,
     },
+    /// The attempt was given up, and the next one has not begun.
+    #[error("the attempt with fencing number {0} was given up")]
+    GivenUp(u64),
     /// A build that has begun an effect is not run again by itself, nor one out of attempts.
     #[error("the build may not run again by itself")]
     NoMoreAttempts,
@@ -211,11 +214,19 @@ impl Record {
     /// Checks that a writer with fencing number `fence` (none: not a worker) may write `event`.
     ///
     /// # Errors
-    /// When a newer attempt holds the build, or a worker's entry comes from nobody.
+    /// When another attempt holds the build, or none since this one was given up.
     pub fn admit(&self, event: &Event, fence: Option<u64>) -> Result<(), Refusal> {
+        self.admit_writer(fence)?;
+        self.check(event)
+    }
+
+    /// Lets through the service, and the attempt that holds the build: not one from which it was
+    /// taken, even before another one has it.
+    fn admit_writer(&self, fence: Option<u64>) -> Result<(), Refusal> {
         match fence {
             Some(got) if got != self.fence => Err(Refusal::Fenced { held: self.fence, got }),
-            _ => self.check(event),
+            Some(got) if self.state == State::Queued => Err(Refusal::GivenUp(got)),
+            _ => Ok(()),
         }
     }
 
@@ -242,11 +253,8 @@ impl Record {
     /// # Errors
     /// As [`Record::admit`].
     pub fn admit_lines(&self, fence: Option<u64>) -> Result<(), Refusal> {
-        match fence {
-            Some(got) if got != self.fence => Err(Refusal::Fenced { held: self.fence, got }),
-            _ if self.state.is_terminal() => Err(Refusal::Ended(self.state)),
-            _ => Ok(()),
-        }
+        self.admit_writer(fence)?;
+        if self.state.is_terminal() { Err(Refusal::Ended(self.state)) } else { Ok(()) }
     }
 
     /// Adds a run of log lines, as [`Record::apply`] would one after the other.
