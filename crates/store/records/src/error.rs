@@ -144,8 +144,10 @@ impl Error {
         match self {
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
             Self::Database(sqlx::Error::Database(e)) => {
-                const CODES: [&str; 9] =
-                    ["5", "261", "517", "40001", "40P01", "53300", "57P01", "57P02", "57P03"];
+                const CODES: [&str; 10] = [
+                    "5", "261", "517", "25P03", "40001", "40P01", "53300", "57P01", "57P02",
+                    "57P03",
+                ];
                 e.code().is_some_and(|code| CODES.contains(&code.as_ref()))
             }
             _ => false,

@@ -72,7 +72,11 @@ pub(super) async fn check_log(client: &Client, build: &str, lines: usize) {
         }
     }
     let shown = client.json(&format!("/api/v1/builds/{build}")).await;
-    if shown["state"] == "succeeded" {
+    // A step goes on while its worker hangs. The worker says nothing more for an attempt that it has
+    // lost, and a later attempt there may find the step's layer.
+    let hits = |cache: &str| shown["cache"][cache]["hits"].as_u64().unwrap();
+    let said_before = hits("layer") + hits("final_artifact") > 0;
+    if shown["state"] == "succeeded" && !said_before {
         assert_eq!(attempts.last().map(|(_, said)| *said), Some(lines), "{build}: {log}");
     }
 }

@@ -14,6 +14,9 @@ use crate::Error;
 
 /// How long a writer waits for another process that writes the same SQLite file.
 const BUSY_MAX: Duration = Duration::from_secs(30);
+/// How long a transaction may wait for its client, with a unit: a process that hangs in the middle of
+/// one holds its locks, and would hold up all others.
+const TRANSACTION_IDLE_MAX: &str = "5s";
 /// How long a task waits for a free connection.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
 /// Readers beside the one writer of a SQLite file.
@@ -86,6 +89,7 @@ impl Db {
         let connect = PgConnectOptions::from_str(url)
             .map_err(|source| Error::Open { place: without_password(url), source })?
             .application_name("ashlar")
+            .options([("idle_in_transaction_session_timeout", TRANSACTION_IDLE_MAX)])
             .statement_cache_capacity(200)
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
