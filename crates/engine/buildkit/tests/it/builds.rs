@@ -37,7 +37,8 @@ fn an_image_comes_back_from_both_kinds_of_store() {
         assert_eq!(config.rootfs.diff_ids.len(), made.image.layers.len(), "{store}");
         assert!(world.heard.lines().contains(&"said".to_owned()), "{:#?}", world.heard.all());
         let steps = world.heard.steps();
-        assert!(steps[0].starts_with("[1/3] FROM "), "{steps:?}");
+        // The daemon gives a base that another build has just begun on that one's name, and count.
+        assert!(steps[0].starts_with("[1/") && steps[0].contains("] FROM "), "{steps:?}");
         assert_eq!(steps[1], "[2/3] COPY hello.txt /h");
         assert!(steps[2].starts_with("[3/3] RUN echo"), "{steps:?}");
         let outcomes = world.heard.outcomes();
