@@ -48,8 +48,7 @@ pub(crate) fn claim(
             }
             Err(TryLockError::Error(e)) => return Err(e).at("lock", &path),
         }
-        // The file may have been finished and renamed between the opening and the locking.
-        if is_same_file(&file, &path)? {
+        if is_wanted(store, digest, &file, &path)? {
             return Ingest::resume(store.clone(), *digest, file, path).map(Claim::Mine);
         }
     }
@@ -63,7 +62,7 @@ pub(crate) fn claim_waiting(store: &BlobStore, digest: &Digest) -> Result<Option
         }
         let (file, path) = open_partial(store, digest)?;
         file.lock().at("lock", &path)?;
-        if is_same_file(&file, &path)? {
+        if is_wanted(store, digest, &file, &path)? {
             return Ingest::resume(store.clone(), *digest, file, path).map(Some);
         }
     }
@@ -75,6 +74,19 @@ fn open_partial(store: &BlobStore, digest: &Digest) -> Result<(File, PathBuf)> {
     options.read(true).write(true).create(true).truncate(false).mode(MODE_FRESH);
     let file = options.open(&path).at("create", &path)?;
     Ok((file, path))
+}
+
+/// Says whether a partial file that is locked now is to be filled. It may have been finished and
+/// renamed before it was locked, or even before it was opened, which made it anew.
+fn is_wanted(store: &BlobStore, digest: &Digest, file: &File, path: &Path) -> Result<bool> {
+    if !is_same_file(file, path)? {
+        return Ok(false);
+    }
+    let is_here = store.has_here(digest)?;
+    if is_here {
+        fs::remove_file(path).at("remove", path)?;
+    }
+    Ok(!is_here)
 }
 
 fn is_same_file(file: &File, path: &Path) -> Result<bool> {
