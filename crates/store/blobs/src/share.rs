@@ -175,7 +175,7 @@ impl BlobStore {
     fn send(&self, remote: &dyn Remote, digest: &Digest) -> Result<()> {
         let size = self.local_size(digest)?;
         if size.is_none_or(|size| size > SMALL_BYTES)
-            && let Some(there) = self.asked(remote.look(digest))?
+            && let Some(there) = asked(remote.look(digest))?
             && size.is_none_or(|size| size == there.size)
             && is_young(there.modified)
         {
@@ -189,7 +189,7 @@ impl BlobStore {
                 self.verify(digest)?;
                 Err(BlobError::Mismatch { expected, actual })
             }
-            other => self.asked(other),
+            other => asked(other),
         }
     }
 
@@ -197,11 +197,11 @@ impl BlobStore {
     pub(crate) fn fetch(&self, remote: &dyn Remote, digest: &Digest) -> Result<()> {
         let Some(mut ingest) = ingest::claim_waiting(self, digest)? else { return Ok(()) };
         let resumed = ingest.size() > 0;
-        self.asked(remote.fetch(digest, ingest.size(), &mut ingest))?;
+        asked(remote.fetch(digest, ingest.size(), &mut ingest))?;
         match ingest.commit() {
             // What an earlier try left may be what is wrong.
             Err(BlobError::Mismatch { .. }) if resumed => {
-                self.asked(remote.fetch(digest, 0, &mut ingest))?;
+                asked(remote.fetch(digest, 0, &mut ingest))?;
                 ingest.commit()
             }
             other => other,
@@ -215,18 +215,15 @@ impl BlobStore {
             other => other,
         })
     }
+}
 
-    /// Counts failures, for whoever decides whether it is the store's fault that work failed.
-    pub(crate) fn asked<T>(&self, result: Result<T, RemoteError>) -> Result<T> {
-        result.map_err(|error| match error {
-            RemoteError::Missing(digest) => BlobError::Missing(digest),
-            RemoteError::Mismatch { expected, actual } => BlobError::Mismatch { expected, actual },
-            error => {
-                self.count_failure();
-                BlobError::Remote(error)
-            }
-        })
-    }
+/// Tells a blob that the store elsewhere lacks, or is another one, from a failure of the store.
+pub(crate) fn asked<T>(result: Result<T, RemoteError>) -> Result<T> {
+    result.map_err(|error| match error {
+        RemoteError::Missing(digest) => BlobError::Missing(digest),
+        RemoteError::Mismatch { expected, actual } => BlobError::Mismatch { expected, actual },
+        error => BlobError::Remote(error),
+    })
 }
 
 fn is_young(modified: SystemTime) -> bool {

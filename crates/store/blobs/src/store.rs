@@ -5,7 +5,6 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -15,7 +14,7 @@ use crate::error::{At as _, BlobError, Result};
 use crate::ingest::{self, Claim};
 use crate::layout::{Layout, MODE_DURABLE};
 use crate::remote::Remote;
-use crate::share::Shared;
+use crate::share::{Shared, asked};
 use crate::verify::{self, VerifiedReader};
 use crate::writer::BlobWriter;
 use crate::{boot, sweep};
@@ -48,7 +47,6 @@ struct Inner {
     flushing: Mutex<()>,
     remote: Option<Arc<dyn Remote>>,
     shared: Shared,
-    remote_failures: AtomicU64,
 }
 
 impl BlobStore {
@@ -77,7 +75,6 @@ impl BlobStore {
             flushing: Mutex::default(),
             remote,
             shared: Shared::default(),
-            remote_failures: AtomicU64::new(0),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -87,21 +84,12 @@ impl BlobStore {
         self.inner.remote.as_ref()
     }
 
-    /// Returns how often the store elsewhere has failed since this handle was opened.
-    pub fn remote_failures(&self) -> u64 {
-        self.inner.remote_failures.load(Ordering::Relaxed)
-    }
-
     /// Says whether the store elsewhere answers; always when there is none.
     ///
     /// # Errors
     /// [`BlobError::Remote`].
     pub fn check_remote(&self) -> Result<()> {
-        self.remote().map_or(Ok(()), |remote| self.asked(remote.check()))
-    }
-
-    pub(crate) fn count_failure(&self) {
-        self.inner.remote_failures.fetch_add(1, Ordering::Relaxed);
+        self.remote().map_or(Ok(()), |remote| asked(remote.check()))
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -139,7 +127,7 @@ impl BlobStore {
     /// When the file system refuses.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         match (self.local_size(digest)?, self.remote()) {
-            (None, Some(remote)) => Ok(self.asked(remote.look(digest))?.map(|info| info.size)),
+            (None, Some(remote)) => Ok(asked(remote.look(digest))?.map(|info| info.size)),
             (size, _) => Ok(size),
         }
     }
@@ -369,7 +357,7 @@ impl BlobStore {
         let path = self.path(digest);
         let meta = match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let there = self.remote().map(|remote| self.asked(remote.look(digest)));
+                let there = self.remote().map(|remote| asked(remote.look(digest)));
                 return there.transpose()?.flatten().ok_or(BlobError::Missing(*digest));
             }
             result => result.at("look at", &path)?,

@@ -281,18 +281,6 @@ impl Store {
         rows.iter().map(|row| Ok((row.digest(0)?, Held::of_number(row.int(1)?)))).collect()
     }
 
-    /// Holds a blob as long as a build is there.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchBuild`]; when the database fails.
-    pub async fn hold(&self, build: BuildId, digest: Digest) -> Result<(), Error> {
-        let mut tx = self.db.write().await?;
-        let sql = "SELECT position FROM builds WHERE id = $1";
-        let row = tx.maybe(sql, args![build]).await?.ok_or(Error::NoSuchBuild(build))?;
-        hold(&mut tx, digest, Holder::Build(row.int(0)?), Held::Plain).await?;
-        tx.commit().await
-    }
-
     /// Says whether a build of a tenant was accepted with a context.
     ///
     /// # Errors

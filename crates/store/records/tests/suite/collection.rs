@@ -104,8 +104,8 @@ async fn what_is_held_is_never_removed(db: Database) {
     let build = db.store.submit(&wanted, now).await.unwrap().record.submission.build;
     assert_eq!(db.store.begin_removal(&[context, blob], now).await.unwrap(), [blob]);
     db.store.end_removal(&[blob], now).await.unwrap();
-    db.store.hold(build, blob).await.unwrap();
-    db.store.hold(build, blob).await.unwrap();
+    let answers = [1, 2].map(|n| stamped(n, Event::AnswersKept { blob }));
+    db.store.append(build, Writer::Service, answers).await.unwrap();
     assert!(db.store.begin_removal(&[context, blob], now).await.unwrap().is_empty());
 }
 
