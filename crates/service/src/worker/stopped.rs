@@ -86,6 +86,8 @@ where
 mod tests {
     use std::cell::Cell;
 
+    use ashlar_records::DatabaseError;
+
     use super::*;
 
     #[tokio::test]
@@ -94,7 +96,7 @@ mod tests {
         let asked = Cell::new(0);
         let ask = |last: fn() -> Result<u8, StoreError>| {
             asked.set(asked.get() + 1);
-            let transient = || Err(StoreError::Database(sqlx::Error::PoolTimedOut));
+            let transient = || Err(StoreError::Database(DatabaseError::Busy));
             let answer = if asked.get() < 3 { transient() } else { last() };
             async move { answer }
         };

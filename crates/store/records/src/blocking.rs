@@ -79,8 +79,7 @@ impl LocalHistory {
         let place = path.to_string_lossy().into_owned();
         let thread = std::thread::Builder::new().name("history".into());
         let serve = move || serve(&place, &send);
-        let failed = |source| Error::Database(sqlx::Error::Io(source));
-        thread.spawn(serve).map_err(failed)?;
+        thread.spawn(serve)?;
         Ok(Opening { opened: receive })
     }
 
@@ -216,7 +215,7 @@ fn serve(place: &str, opened: &mpsc::Sender<Opened>) {
     let runtime = match Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(source) => {
-            let _ = opened.send(Err(Error::Database(sqlx::Error::Io(source))));
+            let _ = opened.send(Err(source.into()));
             return;
         }
     };

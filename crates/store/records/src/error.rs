@@ -3,6 +3,8 @@
 use ashlar_core::BuildId;
 use ashlar_core::journal::Refusal;
 
+use crate::db::DatabaseError;
+
 /// A record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -14,7 +16,7 @@ pub enum Error {
         place: String,
         /// Why.
         #[source]
-        source: sqlx::Error,
+        source: DatabaseError,
     },
     /// The database was written by a newer Ashlar.
     #[error("the database has schema {found}, this Ashlar knows up to {known}; upgrade Ashlar")]
@@ -31,11 +33,11 @@ pub enum Error {
         version: i64,
         /// Why.
         #[source]
-        source: sqlx::Error,
+        source: DatabaseError,
     },
     /// The database refused or did not answer.
     #[error("the database did not do what it was asked")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] DatabaseError),
     /// The entry does not belong into the journal.
     #[error("the journal of the build refuses the entry")]
     Refused(#[from] Refusal),
@@ -141,26 +143,33 @@ impl Error {
     /// Says whether the same call may succeed a little later: the database was busy, restarted, or
     /// chose this transaction as the victim of a deadlock.
     pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
-            Self::Database(sqlx::Error::Database(e)) => {
-                const CODES: [&str; 10] = [
-                    "5", "261", "517", "25P03", "40001", "40P01", "53300", "57P01", "57P02",
-                    "57P03",
-                ];
-                e.code().is_some_and(|code| CODES.contains(&code.as_ref()))
-            }
-            _ => false,
-        }
+        matches!(self, Self::Database(error) if error.is_transient())
     }
 
     /// Says whether the transaction was rolled back in favour of another one.
     pub(crate) fn lost_race(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(e)) = self else { return false };
-        e.code().is_some_and(|code| ["40001", "40P01"].contains(&code.as_ref()))
+        matches!(self, Self::Database(error) if error.lost_race())
     }
 
     pub(crate) fn damaged(what: impl ToString, why: impl ToString) -> Self {
         Self::Damaged { what: what.to_string(), why: why.to_string() }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Database(source.into())
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(source: rusqlite::Error) -> Self {
+        Self::Database(source.into())
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(source: std::io::Error) -> Self {
+        Self::Database(source.into())
     }
 }

@@ -74,7 +74,7 @@ impl Store {
 
     const fn poll(&self) -> Duration {
         match self.db {
-            Db::Sqlite { .. } => POLL,
+            Db::Sqlite(_) => POLL,
             Db::Postgres(_) => SAFETY,
         }
     }

@@ -6,11 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-use sqlx::{ConnectOptions as _, Connection as _};
-use tokio::runtime::Builder;
-
 use crate::Error;
+use crate::db::exclusive;
 
 /// The file.
 const RECORDS: &str = "records.db";
@@ -29,33 +26,14 @@ pub fn records_file(dir: &Path) -> Result<PathBuf, Error> {
     if records.exists() || !history.exists() {
         return Ok(records);
     }
-    let runtime = Builder::new_current_thread().enable_time().build().map_err(failed)?;
-    if !runtime.block_on(alone(&history)) {
+    // A file with a log of its own must not be renamed under somebody.
+    if exclusive(&history, BUSY_MAX).is_err() {
         return Ok(if records.exists() { records } else { history });
     }
     match fs::rename(&history, &records) {
         // Another process did the same a moment ago.
         Err(e) if e.kind() == io::ErrorKind::NotFound && records.exists() => Ok(records),
-        other => other.map(|()| records).map_err(failed),
-    }
-}
-
-fn failed(source: io::Error) -> Error {
-    Error::Database(sqlx::Error::Io(source))
-}
-
-/// Puts a database's write-ahead log back into its file, which works only while nobody else has it
-/// open: a file with a log of its own must not be renamed under somebody.
-async fn alone(path: &Path) -> bool {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .busy_timeout(BUSY_MAX)
-        .journal_mode(SqliteJournalMode::Delete)
-        .disable_statement_logging();
-    match options.connect().await {
-        Ok(connection) => connection.close().await.is_ok(),
-        Err(_) => false,
+        other => Ok(other.map(|()| records)?),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Random bytes of the operating system.
 
+use std::io;
+
 use ashlar_core::{BuildId, Timestamp};
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -13,7 +15,7 @@ pub(crate) fn bytes<const N: usize>() -> Result<[u8; N], Error> {
         match getrandom(&mut buffer[filled..], GetRandomFlags::empty()) {
             Ok(n) => filled += n,
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Error::Database(sqlx::Error::Io(error.into()))),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
     }
     Ok(buffer)

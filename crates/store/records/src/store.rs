@@ -53,20 +53,14 @@ impl Store {
 
     /// Closes all connections; a SQLite file is left without a write-ahead log.
     pub async fn close(&self) {
-        match &self.db {
-            Db::Sqlite { write, read, .. } => {
-                read.close().await;
-                write.close().await;
-            }
-            Db::Postgres(pool) => pool.close().await,
-        }
+        self.db.close().await;
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.db {
-            Db::Sqlite { .. } => "sqlite",
+            Db::Sqlite(_) => "sqlite",
             Db::Postgres(_) => "postgres",
         };
         f.debug_struct("Store").field("database", &kind).finish_non_exhaustive()

@@ -7,7 +7,7 @@ use ashlar_core::identity::Role;
 use ashlar_core::{Digest, PrincipalId, TenantId, Timestamp};
 use uuid::Uuid;
 
-use crate::db::{Row, args};
+use crate::db::{DatabaseError, Row, args};
 use crate::{Error, Store, random};
 
 /// What tokens begin with, so that scanners for leaked secrets know them.
@@ -141,7 +141,7 @@ impl Store {
             args![id, hash, new.tenant, new.principal, role, &new.name, now, new.expires_at];
         self.db.run(sql, values).await?;
         let row = self.by_text(text.expose()).await?;
-        row.ok_or(Error::Database(sqlx::Error::RowNotFound))
+        row.ok_or(Error::Database(DatabaseError::NoRow))
     }
 
     /// Returns what a text stands for, when it is a token that is good now.

@@ -1,8 +1,8 @@
 //! Brings a database forward to the schema that this program knows.
 
-use sqlx::Executor as _;
+use sqlx::{Executor as _, SqlSafeStr as _};
 
-use super::{Db, Tx, args, backfill};
+use super::{DatabaseError, Db, Tx, args, backfill};
 use crate::Error;
 
 /// Each version's change, from 1.
@@ -28,6 +28,8 @@ const POSTGRES: [&str; 9] = [
     include_str!("../../migrations/postgres/0008_kept.sql"),
     include_str!("../../migrations/postgres/0009_collection.sql"),
 ];
+/// Asks SQLite for the version.
+const VERSION: &str = "PRAGMA user_version";
 const KNOWN: i64 = SQLITE.len() as i64;
 /// The version whose tables say who needs what.
 const NEEDS: i64 = 8;
@@ -38,14 +40,13 @@ const ADVISORY_LOCK: i64 = 0x6173_686c_6172;
 
 pub(super) async fn migrate(db: &Db) -> Result<(), Error> {
     match db {
-        Db::Sqlite { write, .. } => {
-            // Read outside of a transaction: a one-shot command must not wait for a writer.
-            let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(write).await?;
-            if version == KNOWN {
-                return Ok(());
-            }
+        // Read outside of a transaction: a one-shot command must not wait for a writer.
+        Db::Sqlite(_)
+            if db.maybe(VERSION, args![]).await?.map_or(Ok(0), |r| r.int(0))? == KNOWN =>
+        {
+            return Ok(());
         }
-        Db::Postgres(_) => {}
+        _ => {}
     }
     let mut tx = db.write().await?;
     let found = version(&mut tx).await?;
@@ -63,9 +64,7 @@ pub(super) async fn migrate(db: &Db) -> Result<(), Error> {
 
 async fn version(tx: &mut Tx) -> Result<i64, Error> {
     match tx {
-        Tx::Sqlite(tx, _) => {
-            Ok(sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut **tx).await?)
-        }
+        Tx::Sqlite(_) => tx.one(VERSION, args![]).await?.int(0),
         Tx::Postgres(_) => {
             tx.all("SELECT pg_advisory_xact_lock($1)", args![ADVISORY_LOCK]).await?;
             tx.run("CREATE TABLE IF NOT EXISTS ashlar_schema (version BIGINT NOT NULL)", args![])
@@ -76,13 +75,13 @@ async fn version(tx: &mut Tx) -> Result<i64, Error> {
     }
 }
 
-async fn step(tx: &mut Tx, version: i64) -> Result<(), sqlx::Error> {
+async fn step(tx: &mut Tx, version: i64) -> Result<(), DatabaseError> {
     let index = usize::try_from(version - 1).unwrap_or(usize::MAX);
     match tx {
-        Tx::Sqlite(tx, _) => {
-            tx.execute(SQLITE[index]).await?;
-            let set = format!("PRAGMA user_version = {version}");
-            tx.execute(sqlx::AssertSqlSafe(set)).await?;
+        Tx::Sqlite(tx) => {
+            tx.batch(SQLITE[index]).await?;
+            let set = sqlx::AssertSqlSafe(format!("PRAGMA user_version = {version}"));
+            tx.run(set.into_sql_str(), args![]).await?;
         }
         Tx::Postgres(tx) => {
             tx.execute(sqlx::raw_sql(POSTGRES[index])).await?;

@@ -4,39 +4,33 @@
 //! needs another type, so no statement has to differ for a type's sake.
 
 mod backfill;
-mod flush;
+mod error;
 mod migrate;
 mod open;
 mod row;
+mod sqlite;
 
+pub use error::DatabaseError;
 pub use open::{Durability, Options};
 pub(crate) use row::{Arg, Row, args};
+pub(crate) use sqlite::exclusive;
 
-use std::sync::Arc;
-
-use flush::Flusher;
+use sqlite::{Sqlite, SqliteTx};
 use sqlx::query::Query;
-use sqlx::{PgPool, Postgres, SqlSafeStr, SqlStr, Sqlite, SqlitePool, Transaction};
+use sqlx::{PgPool, Postgres, SqlSafeStr, SqlStr, Transaction};
 
 use crate::Error;
 
 /// Either database.
 #[derive(Clone)]
 pub(crate) enum Db {
-    /// One connection writes, since SQLite has one writer anyway and waiting in a queue of tasks
-    /// is fairer than polling a lock; others read beside it.
-    Sqlite {
-        write: SqlitePool,
-        read: SqlitePool,
-        /// Makes commits last through a power cut, where that is wanted.
-        flusher: Option<Arc<Flusher>>,
-    },
+    Sqlite(Sqlite),
     Postgres(PgPool),
 }
 
 /// A transaction. Dropped without commit it is rolled back.
 pub(crate) enum Tx {
-    Sqlite(Transaction<'static, Sqlite>, Option<Arc<Flusher>>),
+    Sqlite(SqliteTx),
     Postgres(Transaction<'static, Postgres>),
 }
 
@@ -44,9 +38,7 @@ impl Db {
     /// Begins a transaction that writes.
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
         Ok(match self {
-            Self::Sqlite { write, flusher, .. } => {
-                Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?, flusher.clone())
-            }
+            Self::Sqlite(file) => Tx::Sqlite(file.write().await?),
             Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
         })
     }
@@ -54,12 +46,20 @@ impl Db {
     /// Begins a transaction that only reads, all of it at one point in time.
     pub(crate) async fn snapshot(&self) -> Result<Tx, Error> {
         Ok(match self {
-            Self::Sqlite { read, .. } => Tx::Sqlite(read.begin().await?, None),
+            Self::Sqlite(file) => Tx::Sqlite(file.snapshot().await?),
             Self::Postgres(pool) => {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
                 Tx::Postgres(pool.begin_with(begin).await?)
             }
         })
+    }
+
+    /// Waits for all transactions and closes all connections.
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(file) => file.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
     }
 
     /// Reads all rows of one query, outside of a transaction.
@@ -69,8 +69,9 @@ impl Db {
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, Error> {
         Ok(match self {
-            Self::Sqlite { read, .. } => {
-                let rows = sqlite(sql, args).fetch_all(read).await?;
+            Self::Sqlite(file) => {
+                let sql = traced("sqlite", sql, &args);
+                let rows = file.reader().await?.all(sql, args).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
@@ -112,8 +113,8 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<Vec<Row>, Error> {
         Ok(match self {
-            Self::Sqlite(tx, _) => {
-                let rows = sqlite(sql, args).fetch_all(&mut **tx).await?;
+            Self::Sqlite(tx) => {
+                let rows = tx.all(traced("sqlite", sql, &args), args).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
@@ -137,7 +138,7 @@ impl Tx {
         sql: impl SqlSafeStr + Send,
         args: Vec<Arg>,
     ) -> Result<Row, Error> {
-        self.maybe(sql, args).await?.ok_or(Error::Database(sqlx::Error::RowNotFound))
+        self.maybe(sql, args).await?.ok_or(Error::Database(DatabaseError::NoRow))
     }
 
     /// Runs one statement and returns how many rows it touched.
@@ -147,35 +148,18 @@ impl Tx {
         args: Vec<Arg>,
     ) -> Result<u64, Error> {
         Ok(match self {
-            Self::Sqlite(tx, _) => sqlite(sql, args).execute(&mut **tx).await?.rows_affected(),
+            Self::Sqlite(tx) => tx.run(traced("sqlite", sql, &args), args).await?,
             Self::Postgres(tx) => postgres(sql, args).execute(&mut **tx).await?.rows_affected(),
         })
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {
         match self {
-            Self::Sqlite(tx, flusher) => {
-                tx.commit().await?;
-                if let Some(flusher) = flusher {
-                    flusher.wait().await.map_err(sqlx::Error::Io)?;
-                }
-            }
+            Self::Sqlite(tx) => tx.commit().await?,
             Self::Postgres(tx) => tx.commit().await?,
         }
         Ok(())
     }
-}
-
-fn sqlite<'q>(
-    sql: impl SqlSafeStr,
-    args: Vec<Arg>,
-) -> Query<'q, Sqlite, <Sqlite as sqlx::Database>::Arguments> {
-    let sql = traced("sqlite", sql, &args);
-    args.into_iter().fold(sqlx::query(sql), |query, arg| match arg {
-        Arg::Int(v) => query.bind(v),
-        Arg::Text(v) => query.bind(v),
-        Arg::Blob(v) => query.bind(v),
-    })
 }
 
 fn postgres<'q>(

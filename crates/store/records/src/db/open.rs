@@ -6,21 +6,15 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-use super::flush::Flusher;
-use super::{Db, migrate};
+use super::{Db, Sqlite, migrate};
 use crate::Error;
 
-/// How long a writer waits for another process that writes the same SQLite file.
-const BUSY_MAX: Duration = Duration::from_secs(30);
 /// How long a transaction may wait for its client, with a unit: a process that hangs in the middle of
 /// one holds its locks, and would hold up all others.
 const TRANSACTION_IDLE_MAX: &str = "5s";
 /// How long a task waits for a free connection.
 const ACQUIRE_MAX: Duration = Duration::from_secs(30);
-/// Readers beside the one writer of a SQLite file.
-const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL.
 const POSTGRES_CONNECTIONS: u32 = 16;
 
@@ -49,7 +43,10 @@ impl Db {
             Self::postgres(place)?
         } else {
             let path = place.strip_prefix("sqlite:").unwrap_or(place);
-            Self::sqlite(Path::new(path.strip_prefix("//").unwrap_or(path)), options)
+            let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+            let durable = options.durability == Durability::Power;
+            let file = Sqlite::open(path, durable);
+            Self::Sqlite(file.map_err(|source| Error::Open { place: place.to_owned(), source })?)
         };
         migrate::migrate(&db).await.map_err(|error| match error {
             Error::Database(source) => Error::Open { place: without_password(place), source },
@@ -58,36 +55,9 @@ impl Db {
         Ok(db)
     }
 
-    fn sqlite(path: &Path, options: Options) -> Self {
-        let flusher = match options.durability {
-            Durability::Process => None,
-            Durability::Power => Some(Flusher::new(path)),
-        };
-        let connect = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY_MAX)
-            .foreign_keys(false)
-            .pragma("secure_delete", "FAST")
-            .synchronous(SqliteSynchronous::Normal)
-            .statement_cache_capacity(200)
-            .disable_statement_logging();
-        let pool = SqlitePoolOptions::new()
-            .acquire_timeout(ACQUIRE_MAX)
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None);
-        let writer = connect.clone().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
-        let reader = connect.pragma("query_only", "ON");
-        Self::Sqlite {
-            write: pool.clone().max_connections(1).connect_lazy_with(writer),
-            read: pool.max_connections(SQLITE_READERS).connect_lazy_with(reader),
-            flusher,
-        }
-    }
-
     fn postgres(url: &str) -> Result<Self, Error> {
         let connect = PgConnectOptions::from_str(url)
-            .map_err(|source| Error::Open { place: without_password(url), source })?
+            .map_err(|e| Error::Open { place: without_password(url), source: e.into() })?
             .application_name("ashlar")
             .options([("idle_in_transaction_session_timeout", TRANSACTION_IDLE_MAX)])
             .statement_cache_capacity(200)

@@ -3,9 +3,10 @@
 use ashlar_core::{BuildId, Digest, PrincipalId, TenantId, Timestamp, WorkerId};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use super::error::DatabaseError;
+use super::sqlite::SqliteRow;
 use crate::Error;
 
 /// One value of a statement. Nulls are typed, as PostgreSQL wants them.
@@ -81,15 +82,12 @@ pub(crate) enum Row {
 
 impl Row {
     pub(crate) fn int(&self, column: usize) -> Result<i64, Error> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        self.maybe_int(column).and_then(there)
     }
 
     pub(crate) fn maybe_int(&self, column: usize) -> Result<Option<i64>, Error> {
         Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Sqlite(row) => row.int(column)?,
             Self::Postgres(row) => row.try_get(column)?,
         })
     }
@@ -111,33 +109,40 @@ impl Row {
         Ok(self.maybe_int(column)?.map(Timestamp::from_nanos))
     }
 
-    pub(crate) fn text(&self, column: usize) -> Result<String, Error> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
+    pub(crate) fn str(&self, column: usize) -> Result<&str, Error> {
+        let text = match self {
+            Self::Sqlite(row) => row.text(column)?,
             Self::Postgres(row) => row.try_get(column)?,
-        })
+        };
+        there(text)
+    }
+
+    pub(crate) fn text(&self, column: usize) -> Result<String, Error> {
+        self.str(column).map(str::to_owned)
     }
 
     pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, Error> {
-        Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
-            Self::Postgres(row) => row.try_get(column)?,
-        })
+        self.maybe_bytes(column).and_then(there)
     }
 
     pub(crate) fn maybe_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Error> {
+        self.slice(column).map(|bytes| bytes.map(<[u8]>::to_vec))
+    }
+
+    fn slice(&self, column: usize) -> Result<Option<&[u8]>, Error> {
         Ok(match self {
-            Self::Sqlite(row) => row.try_get(column)?,
+            Self::Sqlite(row) => row.bytes(column)?,
             Self::Postgres(row) => row.try_get(column)?,
         })
     }
 
     pub(crate) fn uuid(&self, column: usize) -> Result<Uuid, Error> {
-        Uuid::from_slice(&self.bytes(column)?).map_err(|e| Error::damaged("an id", e))
+        Uuid::from_slice(self.slice(column).and_then(there)?)
+            .map_err(|e| Error::damaged("an id", e))
     }
 
     pub(crate) fn digest(&self, column: usize) -> Result<Digest, Error> {
-        let bytes = <[u8; 32]>::try_from(self.bytes(column)?);
+        let bytes = <[u8; 32]>::try_from(self.slice(column).and_then(there)?);
         let bytes = bytes.map_err(|_| Error::damaged("a digest", "it has another length"))?;
         Ok(Digest::from_bytes(bytes))
     }
@@ -156,6 +161,11 @@ impl Row {
         column: usize,
         what: &str,
     ) -> Result<T, Error> {
-        serde_json::from_str(&self.text(column)?).map_err(|e| Error::damaged(what, e))
+        serde_json::from_str(self.str(column)?).map_err(|e| Error::damaged(what, e))
     }
+}
+
+/// A value of a column that is never null.
+fn there<T>(value: Option<T>) -> Result<T, Error> {
+    value.ok_or(Error::Database(DatabaseError::NoRow))
 }

@@ -7,7 +7,7 @@ use ashlar_core::{Digest, Timestamp};
 use ashlar_records::{
     Grant, HeldAs, IMAGE_RECORD, REMOVAL_MAX, Reader, Readership, Store, Submit, USED_EVERY, Writer,
 };
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::common::{Database, SECOND, at, stamped, submission, tenant, worker};
 
@@ -203,14 +203,12 @@ async fn take_back(place: &str) {
         }
         return;
     }
-    let mut connection = SqliteConnection::connect(place).await.unwrap();
+    let connection = rusqlite::Connection::open(place).unwrap();
     for sql in BACK {
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.execute_batch(sql).unwrap();
     }
-    let known: i64 =
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await.unwrap();
-    let sql = AssertSqlSafe(format!("PRAGMA user_version = {}", known - 1));
-    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    let known: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    connection.pragma_update(None, "user_version", known - 1).unwrap();
 }
 
 async fn an_older_database_learns_what_is_needed(db: Database) {

@@ -90,11 +90,9 @@ async fn kill_and_check(place: &str, rounds: u64) {
 async fn sqlite_survives_sigkill() {
     let db = crate::common::sqlite().await;
     kill_and_check(&db.place, 10).await;
-    let checked: String = {
-        use sqlx::Connection as _;
-        let mut connection = sqlx::SqliteConnection::connect(&db.place).await.unwrap();
-        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap()
-    };
+    let connection = rusqlite::Connection::open(&db.place).unwrap();
+    let checked: String =
+        connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(checked, "ok");
 }
 

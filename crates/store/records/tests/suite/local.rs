@@ -131,13 +131,8 @@ fn files_of_a_newer_program_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("h.db");
     drop(LocalHistory::open(&path).unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        use sqlx::Connection as _;
-        let url = path.to_str().unwrap();
-        let mut connection = sqlx::SqliteConnection::connect(url).await.unwrap();
-        sqlx::query("PRAGMA user_version = 99").execute(&mut connection).await.unwrap();
-    });
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("PRAGMA user_version = 99").unwrap();
     let error = LocalHistory::open(&path).map(drop).unwrap_err();
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");
 }

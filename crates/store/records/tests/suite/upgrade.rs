@@ -7,7 +7,7 @@ use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest};
 use ashlar_records::{Bound, Bounds, Exempt, Retention, Store, What, Why};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::common::{SECOND, at, check_fold, state, submission, tenant};
 use crate::postgres;
@@ -31,16 +31,15 @@ const OLD: [[&str; 5]; 2] = [
 ];
 
 enum Raw {
-    Sqlite(SqliteConnection),
+    Sqlite(rusqlite::Connection),
     Postgres(PgConnection),
 }
 
 impl Raw {
     async fn run(&mut self, sql: String) {
-        let sql = AssertSqlSafe(sql);
         match self {
-            Self::Sqlite(c) => drop(sqlx::raw_sql(sql).execute(c).await.unwrap()),
-            Self::Postgres(c) => drop(sqlx::raw_sql(sql).execute(c).await.unwrap()),
+            Self::Sqlite(c) => c.execute_batch(&sql).unwrap(),
+            Self::Postgres(c) => drop(sqlx::raw_sql(AssertSqlSafe(sql)).execute(c).await.unwrap()),
         }
     }
 
@@ -203,7 +202,7 @@ async fn an_old_database_knows_what_is_needed(mut raw: Raw, place: &str) {
 async fn an_old_sqlite_file_knows_what_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("records.db").to_str().unwrap().to_owned();
-    let raw = SqliteConnection::connect(&format!("sqlite://{place}?mode=rwc")).await.unwrap();
+    let raw = rusqlite::Connection::open(&place).unwrap();
     an_old_database_knows_what_is_needed(Raw::Sqlite(raw), &place).await;
 }
 

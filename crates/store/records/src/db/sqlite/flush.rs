@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
@@ -34,10 +33,10 @@ struct Flushed {
 }
 
 impl Flusher {
-    pub(crate) fn new(database: &Path) -> Arc<Self> {
+    pub(crate) fn new(database: &Path) -> Self {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
-        Arc::new(Self { log: log.into(), committed: AtomicU64::new(0), flushed: Mutex::default() })
+        Self { log: log.into(), committed: AtomicU64::new(0), flushed: Mutex::default() }
     }
 
     /// Waits until what was committed before this call is on the disk.
@@ -75,12 +74,14 @@ fn flush(log: &Path, named: bool) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
     async fn waiting_together_counts_every_commit_and_a_missing_log_is_flushed() {
         let dir = tempfile::tempdir().unwrap();
-        let flusher = Flusher::new(&dir.path().join("records.db"));
+        let flusher = Arc::new(Flusher::new(&dir.path().join("records.db")));
         flusher.wait().await.unwrap();
         // There was nothing to flush, nor a name.
         assert!(!flusher.flushed.lock().await.named);
