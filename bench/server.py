@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,8 @@ ADDRESS, SAME_BYTES = "127.0.0.1:7078", "127.0.0.1:7079"
 TOKEN = "bench-" + "0123456789abcdef" * 2
 READY_SECONDS, STOP_SECONDS, BUILD_SECONDS, SETTLE_SECONDS = 60, 60, 120, 3
 POLL_SECONDS = 0.002
+# A server that uses less of one core has nothing to do.
+IDLE_PART = 0.05
 
 
 class Server:
@@ -38,6 +41,21 @@ class Server:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
         raise Failure("the server has ended")
+
+    def settle(self) -> None:
+        """Waits until it has nothing to do any more, such as what follows the end of a build."""
+        deadline, before = time.monotonic() + READY_SECONDS, self._cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(SETTLE_SECONDS)
+            now = self._cpu_seconds()
+            if now - before < SETTLE_SECONDS * IDLE_PART:
+                return
+            before = now
+        raise Failure(f"the server was still busy after {READY_SECONDS} s")
+
+    def _cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self._child.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """Ends it."""
@@ -93,8 +111,8 @@ def submit(dockerfile: str) -> str:
     return ask(request)["id"]
 
 
-def wait_for(build: str) -> Any:
-    """The record of a build once it has ended well."""
+def wait_for(build: str, pause: float = POLL_SECONDS) -> Any:
+    """The record of a build once it has ended well; looks again after each pause."""
     deadline = time.monotonic() + BUILD_SECONDS
     while time.monotonic() < deadline:
         record = get(f"/api/v1/builds/{build}")
@@ -102,7 +120,7 @@ def wait_for(build: str) -> Any:
             if record["state"] != "succeeded":
                 raise Failure(f"build {build} {record['state']}: {record.get('failure')}")
             return record
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
     raise Failure(f"build {build} did not end within {BUILD_SECONDS} s")
 
 
