@@ -9,6 +9,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, delete, get, post, put};
 
 use crate::around::Around;
+use crate::builds::Written;
 use crate::{
     artifacts, blobs, builds, contexts, health, openapi, problem, registry, retention, tags,
     tenants, tokens, web, workflows,
@@ -37,6 +38,13 @@ pub struct Apps {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
+    pub(crate) written: Arc<Written>,
+}
+
+impl Shared {
+    fn new(service: &Arc<Service>) -> Self {
+        Self { service: service.clone(), written: Arc::default() }
+    }
 }
 
 /// Returns the routes.
@@ -46,7 +54,7 @@ pub(crate) struct Shared {
 pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> {
     let doors = options.dialects.iter().map(|(word, _)| *word).collect();
     let around = Around::new(service, options.proxies, doors)?;
-    let mut main = routes(Shared { service: Arc::clone(service) });
+    let mut main = routes(Shared::new(service));
     for (word, dialect) in &options.dialects {
         main = main.nest(&format!("/{word}"), dialect.clone());
     }
@@ -61,7 +69,7 @@ pub fn apps(service: &Arc<Service>, options: ApiOptions) -> Result<Apps, Error> 
 /// As [`apps`].
 pub fn health_app(service: &Arc<Service>, proxies: TrustedProxies) -> Result<Router, Error> {
     let around = Around::new(service, proxies, Vec::new())?;
-    let shared = Shared { service: Arc::clone(service) };
+    let shared = Shared::new(service);
     let router = watched().fallback(problem::no_route);
     let router = router.method_not_allowed_fallback(problem::no_method).with_state(shared);
     Ok(around.all(router))

@@ -1,6 +1,6 @@
 //! `GET /api/v1/builds`.
 
-use ashlar_service::{Query, QueryError};
+use ashlar_service::{Error, Query, QueryError};
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::app::Shared;
 use crate::auth::Caller;
-use crate::view::BuildView;
+use crate::builds::written::Row;
 use crate::{Problem, params};
 
 /// A page of builds.
 #[derive(Serialize)]
 pub(crate) struct Listing {
-    builds: Vec<BuildView>,
+    builds: Vec<Row>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,7 @@ pub(crate) async fn list(
         filter.tenant = None;
     }
     let listed = shared.service.list(&actor, &filter, &page).await?;
-    let builds = listed.records.iter().map(BuildView::row).collect();
+    let builds = shared.written.rows(&listed.records).map_err(Error::internal)?;
     let next = listed.next.map(|c| c.to_string());
     Ok(Json(Listing { builds, next, total: listed.total }))
 }

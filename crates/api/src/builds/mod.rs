@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod secret;
 mod submit;
+mod written;
 
 pub(crate) use actions::{cancel, change, delete, promote, retry, show};
 pub(crate) use events::{entries, events};
@@ -14,3 +15,4 @@ pub(crate) use html::to_html;
 pub(crate) use list::list;
 pub(crate) use logs::logs;
 pub(crate) use submit::{Ask, submit};
+pub(crate) use written::Written;

@@ -104,7 +104,12 @@ pub(super) async fn builds(
     let (status, rows, next, error) = match list.await {
         Ok(listed) => {
             let next = listed.next.map(|c| c.to_string());
-            (StatusCode::OK, listed.records.iter().map(Row::of).collect(), next, None)
+            (
+                StatusCode::OK,
+                listed.records.iter().map(|record| Row::of(record)).collect(),
+                next,
+                None,
+            )
         }
         Err(error @ Error::Invalid { .. }) => {
             (StatusCode::BAD_REQUEST, Vec::new(), None, Some(error.public()))

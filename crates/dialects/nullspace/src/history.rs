@@ -1,6 +1,7 @@
 //! The history of a template: all attempts, newest first.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use ashlar_core::Timestamp;
 use ashlar_core::state::State;
@@ -156,7 +157,7 @@ impl App {
         found: &Found,
         query: &HistoryQuery,
         status: Option<&str>,
-    ) -> Answer<(Vec<Record>, Option<Place>)> {
+    ) -> Answer<(Vec<Arc<Record>>, Option<Place>)> {
         let state = match status {
             Some("waiting") => Some(State::Queued),
             Some("ready") => Some(State::Succeeded),
@@ -183,7 +184,7 @@ impl App {
         actor: &Actor,
         found: &Found,
         query: &HistoryQuery,
-    ) -> Answer<(Vec<Record>, Option<Place>)> {
+    ) -> Answer<(Vec<Arc<Record>>, Option<Place>)> {
         let mut all = Vec::new();
         for state in [State::Queued, State::Preparing, State::Running, State::Exporting] {
             let filter = query.filter(found, Some(state));
@@ -199,7 +200,7 @@ impl App {
         }
         let more = all.len() > query.limit as usize;
         all.truncate(query.limit as usize);
-        let last = all.last().filter(|_| more).map(key);
+        let last = all.last().filter(|_| more).map(|r| key(r));
         Ok((all, last.map(|(time, id)| Place::AtWork(time, id))))
     }
 }

@@ -1,5 +1,7 @@
 //! Builds: how they are found, changed, stopped, put away and deleted.
 
+use std::sync::Arc;
+
 use ashlar_core::BuildId;
 use ashlar_core::journal::Record;
 use ashlar_service::{Document, now};
@@ -64,8 +66,9 @@ pub(crate) async fn by_id(context: &Context, id: BuildId) -> Result<FoundBuild, 
 pub(crate) async fn joined(
     context: &Context,
     document: Document<Build>,
-    record: Record,
+    record: impl Into<Arc<Record>>,
 ) -> Result<FoundBuild, Refusal> {
+    let record = record.into();
     let (version, build) = (document.version, document.value);
     let (status, started_at) = match (&build.outside, Status::of(&record)) {
         _ if !build.is_managed => outside(&build, &record),

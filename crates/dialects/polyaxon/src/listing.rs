@@ -2,6 +2,7 @@
 //! and otherwise a look at each build, of which there is a bound.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use ashlar_core::BuildId;
 use ashlar_core::journal::Record;
@@ -43,7 +44,7 @@ fn of_project(context: &Context, project: &FoundProject) -> Filter {
 /// was made beside the dialect, is left out.
 async fn joined(
     context: &Context,
-    records: Vec<Record>,
+    records: Vec<Arc<Record>>,
     shown: Shown,
 ) -> Result<Vec<FoundBuild>, Refusal> {
     let ids: Vec<Uuid> = records.iter().map(|r| r.submission.build.uuid()).collect();

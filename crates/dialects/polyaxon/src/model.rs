@@ -273,7 +273,7 @@ pub(crate) struct FoundProject {
 pub(crate) struct FoundBuild {
     pub(crate) version: u64,
     pub(crate) build: Build,
-    pub(crate) record: Record,
+    pub(crate) record: std::sync::Arc<Record>,
     pub(crate) status: Status,
     pub(crate) started_at: Option<Timestamp>,
 }

@@ -34,6 +34,7 @@ mod random;
 mod read;
 mod readers;
 mod readership;
+mod recent;
 mod removals;
 mod retention;
 mod seal;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ashlar_core::journal::{BuildKind, Record};
 use ashlar_core::state::State;
@@ -117,7 +118,7 @@ impl FromStr for Cursor {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
     /// The records, with `null` for the definition, which may be large.
-    pub records: Vec<Record>,
+    pub records: Vec<Arc<Record>>,
     /// Where the next page begins; none on the last one.
     pub next: Option<Cursor>,
     /// How many records the whole list has, when the page was asked for by its number.
@@ -290,16 +291,17 @@ impl Store {
         };
         let rows = span.records(&mut tx, size + 1, skip).await?;
         tx.commit().await?;
-        listed(&rows, page.size as usize, total)
+        self.listed(&rows, page.size as usize, total)
     }
-}
 
-fn listed(rows: &[Row], size: usize, total: Option<u64>) -> Result<Listed, Error> {
-    let shown = &rows[..rows.len().min(size)];
-    let more = rows.len() > size;
-    let next = shown.last().filter(|_| more).map(|row| row.int(0).map(Cursor)).transpose()?;
-    let records = shown.iter().map(|row| row.json(1, "a build")).collect::<Result<_, _>>()?;
-    Ok(Listed { records, next, total })
+    fn listed(&self, rows: &[Row], size: usize, total: Option<u64>) -> Result<Listed, Error> {
+        let shown = &rows[..rows.len().min(size)];
+        let more = rows.len() > size;
+        let next = shown.last().filter(|_| more).map(|row| row.int(0).map(Cursor)).transpose()?;
+        let record = |row: &Row| self.recent.read(row.int(0)?, row.str(1)?, "a build");
+        let records = shown.iter().map(record).collect::<Result<_, _>>()?;
+        Ok(Listed { records, next, total })
+    }
 }
 
 async fn span(tx: &mut Tx, filter: &Filter, order: Order) -> Result<Span, Error> {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ashlar_core::journal::Record;
+
 use crate::Error;
 use crate::blocks::Blocks;
 use crate::db::{Db, Options};
@@ -10,6 +12,7 @@ use crate::follow::Wakeups;
 use crate::leases::LEASE;
 use crate::pressure::Pressure;
 use crate::readers::Readers;
+use crate::recent::Recent;
 use crate::segments::SegmentBlobs;
 
 /// Records, journals and the queue. Cheap to clone; clones share connections.
@@ -18,6 +21,7 @@ pub struct Store {
     pub(crate) db: Db,
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) blocks: Arc<Blocks>,
+    pub(crate) recent: Arc<Recent<Record>>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) pressure: Arc<Pressure>,
     pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
@@ -41,8 +45,9 @@ impl Store {
     pub async fn open_with(place: &str, options: Options) -> Result<Self, Error> {
         let db = Db::open(place, options).await?;
         let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
-        let (readers, pressure) = (Arc::default(), Arc::default());
-        Ok(Self { db, wakeups, blocks, readers, pressure, segments: None, lease: LEASE })
+        let (recent, readers, pressure) = (Arc::default(), Arc::default(), Arc::default());
+        let (segments, lease) = (None, LEASE);
+        Ok(Self { db, wakeups, blocks, recent, readers, pressure, segments, lease })
     }
 
     /// Says where the logs of ended builds go; without a place they stay in the database.
