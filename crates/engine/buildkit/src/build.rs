@@ -152,10 +152,10 @@ impl Buildkit {
                 }
                 Err(Trouble::Lost(loss)) => {
                     turn.lost(Instant::now());
-                    let whole = loss.whole();
+                    let whole = failure::reason(&loss.whole(), work.masker);
                     tracing::warn!(address = %turn.address(), reason = whole, "a BuildKit daemon was lost");
-                    let reason = if self.names_files { whole } else { loss.without_files() };
-                    let reason = failure::reason(&reason, work.masker);
+                    let public = || failure::reason(&loss.without_files(), work.masker);
+                    let reason = if self.names_files { whole } else { public() };
                     let number = turn.number() + 1;
                     work.warn(format!("BuildKit daemon {number} was lost: {reason}"));
                     reasons.push(format!("daemon {number}: {reason}"));

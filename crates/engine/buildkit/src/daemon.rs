@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bollard_buildkit_proto::moby::buildkit::v1::BytesMessage;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
+use bollard_buildkit_proto::moby::buildkit::v1::{BytesMessage, InfoRequest};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::address::Address;
 use crate::connect::{ConnectError, Kind, Link, connect, detect, within};
+use crate::failure::is_lost;
 use crate::http;
 use crate::session::Session;
 
@@ -57,6 +58,18 @@ impl Daemon {
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Says whether the daemon is there to stay. One that is told to end stops to listen before all
+    /// else; one that began anew since does not know the connection that we have.
+    pub(crate) async fn stays(&self) -> bool {
+        let asked = async {
+            let listens = detect(&self.address).await? == self.kind;
+            let answer = self.control.clone().info(InfoRequest {}).await;
+            // An old one does not know the question, and says so.
+            Ok(listens && answer.err().is_none_or(|status| !is_lost(&status)))
+        };
+        within(self.limit, asked).await.unwrap_or(false)
     }
 
     /// Offers a session to the daemon. It lasts until the guard is dropped.

@@ -63,6 +63,8 @@ pub(crate) enum Loss {
     Call(Status),
     /// Nothing was heard of it for so long.
     Silence(Duration),
+    /// It takes no connections any more, and said this before it went.
+    Ending(String),
 }
 
 impl Loss {
@@ -72,6 +74,7 @@ impl Loss {
             Self::Connection(error) => chain(error),
             Self::Call(status) => chain(status),
             Self::Silence(time) => format!("nothing was heard of it for {} s", time.as_secs_f32()),
+            Self::Ending(said) => format!("it is about to end, and said last: {said}"),
         }
     }
 
@@ -107,18 +110,38 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Builds on one daemon, again where another choice may help.
+    /// Builds on one daemon. The failure that one which is about to end tells is taken for its loss:
+    /// whatever it says then may come of its end.
     pub(crate) async fn on(
         &self,
         turn: &Turn<'_>,
         tracker: &mut Tracker<'_>,
     ) -> Result<LocalImage, Trouble> {
         let daemon = Daemon::open(turn.address(), self.patience.connect).await?;
+        let trouble = match self.choosing(turn, &daemon, tracker).await {
+            Ok(image) => return Ok(image),
+            Err(trouble) => trouble,
+        };
+        let said = match &trouble {
+            Trouble::Said(status) => status.message().to_owned(),
+            Trouble::Failed(failure) => failure.message.clone(),
+            Trouble::Lost(_) | Trouble::NoArchives => return Err(trouble),
+        };
+        if daemon.stays().await { Err(trouble) } else { Err(Trouble::Lost(Loss::Ending(said))) }
+    }
+
+    /// Builds on a daemon, again where another choice may help.
+    async fn choosing(
+        &self,
+        turn: &Turn<'_>,
+        daemon: &Daemon,
+        tracker: &mut Tracker<'_>,
+    ) -> Result<LocalImage, Trouble> {
         let known = self.inputs.known_syntax.as_deref();
         let out_of_reach = known.is_some_and(|image| turn.lacks_syntax(image, Instant::now()));
         let mut choices = Choices { built_in_syntax: out_of_reach, mirror: 0 };
         loop {
-            let status = match self.attempt(turn, &daemon, choices, tracker).await {
+            let status = match self.attempt(turn, daemon, choices, tracker).await {
                 Err(Trouble::NoArchives)
                     if daemon.kind() == Kind::Dockerd && !turn.lacks_archives() =>
                 {

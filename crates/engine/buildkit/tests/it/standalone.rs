@@ -116,6 +116,23 @@ fn a_standalone_daemon_that_dies_in_the_middle_is_replaced_by_another() {
 }
 
 #[test]
+fn what_a_daemon_says_that_is_about_to_end_is_not_believed() {
+    for text in ["process \"x\" did not complete successfully: exit code: 137", "database not open"]
+    {
+        let ends = || Fake::start(At::Unix, ends(End::Ends(Code::Unknown, text.into())));
+        let (first, other) = (ends(), Fake::start(At::Tcp, Script::default()));
+        let mut world = World::with(vec![first.address(), other.address()]);
+        until_it_comes_to(&first, &mut world);
+        let lines = world.heard.lines();
+        let lost = format!("BuildKit daemon 1 was lost: it is about to end, and said last: {text}");
+        assert!(lines.contains(&lost), "{lines:?}");
+        assert!(world.heard.outcomes().values().all(|o| *o == StepOutcome::Ran));
+        let failure = World::with(vec![ends().address()]).try_build(DOCKERFILE).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Interrupted, "{failure:?}");
+    }
+}
+
+#[test]
 fn an_error_of_a_standalone_daemon_is_the_builds() {
     let text = "failed to solve: target stage \"x\" could not be found";
     let daemon = Fake::start(At::Unix, ends(End::Fails(Code::Unknown, text.into())));

@@ -8,6 +8,7 @@ mod image;
 mod session;
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, mpsc};
@@ -27,7 +28,7 @@ use futures_util::{Stream, stream};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -61,6 +62,8 @@ pub(crate) enum End {
     Hushes,
     /// With an error.
     Fails(Code, String),
+    /// With an error, after the daemon has stopped to listen: it is about to end.
+    Ends(Code, String),
 }
 
 /// What a daemon got of one build.
@@ -104,6 +107,7 @@ impl Fake {
             news: Mutex::default(),
             sessions: watch::Sender::default(),
             death: Mutex::new(death.clone()),
+            gate: Arc::default(),
         };
         let place = runtime.block_on(listen(at, dir.path(), daemon));
         // A runtime cannot be ended by its own tasks.
@@ -131,15 +135,49 @@ impl Drop for Fake {
     }
 }
 
+/// Lets a daemon stop to listen while it goes on to serve those that are connected.
+#[derive(Default)]
+struct Gate {
+    shuts: Notify,
+    is_shut: Notify,
+}
+
+impl Gate {
+    async fn shut(&self) {
+        self.shuts.notify_one();
+        self.is_shut.notified().await;
+    }
+
+    /// Waits for the next connection; none once the gate is shut.
+    async fn next<L, S>(
+        &self,
+        listener: L,
+        accept: impl AsyncFnOnce(&L) -> io::Result<S>,
+    ) -> Option<(io::Result<S>, L)> {
+        tokio::select! {
+            accepted = accept(&listener) => Some((accepted, listener)),
+            () = self.shuts.notified() => {
+                drop(listener);
+                self.is_shut.notify_one();
+                None
+            }
+        }
+    }
+}
+
 /// Starts to serve; returns the address.
 async fn listen(at: At, dir: &Path, daemon: Daemon) -> String {
+    let gate = Arc::clone(&daemon.gate);
     let server = Server::builder().add_service(ControlServer::new(daemon));
     match at {
         At::Unix => {
             let path = dir.join("buildkitd.sock");
             let listener = UnixListener::bind(&path).unwrap();
-            let incoming = stream::unfold(listener, |listener| async {
-                Some((listener.accept().await.map(|(stream, _)| stream), listener))
+            let incoming = stream::unfold((listener, gate), |(listener, gate)| async {
+                let accept = async |l: &UnixListener| l.accept().await.map(|(stream, _)| stream);
+                gate.next(listener, accept)
+                    .await
+                    .map(|(stream, listener)| (stream, (listener, gate)))
             });
             tokio::spawn(server.serve_with_incoming(Box::pin(incoming)));
             format!("unix://{}", path.display())
@@ -147,8 +185,11 @@ async fn listen(at: At, dir: &Path, daemon: Daemon) -> String {
         At::Tcp => {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let incoming = stream::unfold(listener, |listener| async {
-                Some((listener.accept().await.map(|(stream, _)| stream), listener))
+            let incoming = stream::unfold((listener, gate), |(listener, gate)| async {
+                let accept = async |l: &TcpListener| l.accept().await.map(|(stream, _)| stream);
+                gate.next(listener, accept)
+                    .await
+                    .map(|(stream, listener)| (stream, (listener, gate)))
             });
             tokio::spawn(server.serve_with_incoming(Box::pin(incoming)));
             format!("tcp://{address}")
@@ -165,6 +206,7 @@ struct Daemon {
     news: Mutex<HashMap<String, Way>>,
     sessions: watch::Sender<HashMap<String, Channel>>,
     death: Mutex<mpsc::Sender<()>>,
+    gate: Arc<Gate>,
 }
 
 impl Daemon {
@@ -212,6 +254,10 @@ impl Daemon {
             }
             End::Hushes => return std::future::pending().await,
             End::Fails(code, text) => return Err(Status::new(*code, text.clone())),
+            End::Ends(code, text) => {
+                self.gate.shut().await;
+                return Err(Status::new(*code, text.clone()));
+            }
         };
         say(tell, vertex("b", steps[1], &["a"], true), "");
         session::send(&channel, archive).await?;
