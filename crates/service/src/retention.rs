@@ -4,6 +4,7 @@
 //! server. A dialect whose vendor documents what it keeps may say so between tenant and server
 //! ([`Service::set_dialect_retention`]); none of those there are has a vendor that does.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -206,14 +207,19 @@ impl Service {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn expiries(&self, records: &[Record]) -> Result<Vec<Expiry>, Error> {
-        let Some(first) = records.first().map(|r| &r.submission) else { return Ok(Vec::new()) };
+    pub async fn expiries<R>(&self, records: &[R]) -> Result<Vec<Expiry>, Error>
+    where
+        R: Borrow<Record> + Sync,
+    {
+        let Some(first) = records.first().map(|r| &r.borrow().submission) else {
+            return Ok(Vec::new());
+        };
         let retention =
             self.effective_retention(first.tenant, &first.scope, &first.dialect).await?;
         if !retention.is_bound() {
             return Ok(vec![Expiry::default(); records.len()]);
         }
-        let builds: Vec<BuildId> = records.iter().map(|r| r.submission.build).collect();
+        let builds: Vec<BuildId> = records.iter().map(|r| r.borrow().submission.build).collect();
         let counted = What::ALL.iter().any(|what| {
             let bounds = retention.of(*what);
             bounds.count().is_some() || bounds.bytes().is_some()

@@ -1,5 +1,7 @@
 //! What the store says of artifacts: whether they are there, and when they may go.
 
+use std::borrow::Borrow;
+
 use ashlar_core::state::State;
 use ashlar_service::{Expiry, Record};
 
@@ -21,9 +23,13 @@ impl App {
 
     /// Says what is known of the artifacts of a template's builds, in their order. Those that a tag
     /// holds never go, which the store knows by the tag's name.
-    pub(crate) async fn all_kept(&self, records: &[Record]) -> Answer<Vec<Kept>> {
+    pub(crate) async fn all_kept<R>(&self, records: &[R]) -> Answer<Vec<Kept>>
+    where
+        R: Borrow<Record> + Sync,
+    {
         let expiries = self.service.expiries(records).await?;
-        let kept = |(record, expiry): (&Record, Expiry)| {
+        let kept = |(record, expiry): (&R, Expiry)| {
+            let record = record.borrow();
             let available = self.is_available(record);
             let due = [expiry.artifacts, expiry.record].into_iter().flatten().map(|due| due.at);
             Kept { available, expires_at: due.min().filter(|_| available) }
