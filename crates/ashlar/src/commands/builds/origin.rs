@@ -238,7 +238,7 @@ fn list_here(history: &LocalHistory, asked: &Asked) -> Result<(Vec<BuildView>, O
     let page = Page { size: asked.limit, at, order: Order::NewestFirst };
     let listed = history.list(&filter, &page).context("the history")?;
     let next = listed.next.map(|c| c.to_string());
-    Ok((listed.records.iter().map(BuildView::from).collect(), next))
+    Ok((listed.records.iter().map(|record| BuildView::from(&**record)).collect(), next))
 }
 
 /// Reads a journal from a number on; returns the next number.
