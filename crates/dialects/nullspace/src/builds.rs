@@ -18,7 +18,7 @@ use crate::errors::{Answer, ApiError, code};
 use crate::failure::{code_of, detail_of, message_of};
 use crate::fields::Fields;
 use crate::ids;
-use crate::logs::{LogFrom, Owned, PIECE};
+use crate::logs::{Owned, PIECE};
 use crate::names::on_success;
 use crate::prepare::Prepared;
 use crate::request::{
@@ -171,7 +171,7 @@ impl App {
         let owned = self.owned(actor, id).await?;
         self.service.cancel(actor, owned.build, reason.as_deref()).await?;
         // Whoever stops a build has seen its log, or asks for it: a long one is not sent along.
-        self.snapshot(actor, id, LogFrom::End).await
+        self.end_of_log(actor, id).await
     }
 
     /// Builds again from the stored definition.

@@ -37,6 +37,7 @@ mod request;
 mod routes;
 mod serve;
 mod settle;
+mod snapshot;
 mod stream;
 mod templates;
 mod views;

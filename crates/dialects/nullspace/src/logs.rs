@@ -1,7 +1,7 @@
 //! Logs of builds, read from an offset on and followed.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ashlar_core::{BuildId, TenantId};
 use ashlar_service::{Actor, Document, Record};
@@ -13,7 +13,7 @@ use crate::ids;
 use crate::project::Projector;
 use crate::templates::Found;
 use crate::views;
-use crate::wire::{CacheSummary, LogEntry, LogKind, ResultMetadata, StatusSnapshot};
+use crate::wire::{CacheSummary, LogEntry, LogKind, ResultMetadata};
 
 /// Journal entries that one read takes: of a long log as much is in memory.
 pub(crate) const PIECE: usize = 1000;
@@ -28,13 +28,14 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    /// Returns a projector at or before an offset.
-    fn before(&self, build: BuildId, offset: u64) -> Option<Projector> {
+    /// Returns a projector at or before an offset, and before the journal's entry of a number.
+    fn before(&self, build: BuildId, offset: u64, until: u64) -> Option<Projector> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.0.get(&build).filter(|p| p.offset() <= offset).cloned()
+        let fits = |p: &&Projector| p.offset() <= offset && p.next_number() <= until;
+        known.0.get(&build).filter(fits).cloned()
     }
 
-    fn remember(&self, build: BuildId, projector: &Projector) {
+    pub(crate) fn remember(&self, build: BuildId, projector: &Projector) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (map, order) = &mut *known;
         if map.insert(build, projector.clone()).is_none() {
@@ -48,21 +49,62 @@ impl Positions {
     }
 }
 
-/// Where a snapshot's log begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFrom {
-    /// At an offset.
-    Offset(u64),
-    /// At its end.
-    End,
-}
-
 /// A build of the caller's with its template.
 #[derive(Debug)]
 pub(crate) struct Owned {
     pub(crate) found: Found,
     pub(crate) attempt: Document<Attempt>,
     pub(crate) build: BuildId,
+}
+
+/// A log from an offset on as it is at one moment, however fast it grows, read piece by piece.
+#[derive(Debug)]
+pub(crate) struct LogReader {
+    app: Arc<App>,
+    actor: Actor,
+    owned: Owned,
+    projector: Projector,
+    from: u64,
+    /// The journal's entry at which it ends.
+    until: u64,
+    more: bool,
+}
+
+impl LogReader {
+    /// Reads from an offset up to the journal's entry of a number.
+    pub(crate) async fn new(
+        app: Arc<App>,
+        actor: Actor,
+        owned: Owned,
+        (from, until): (u64, u64),
+    ) -> Answer<Self> {
+        let projector =
+            app.projector(owned.found.tenant, owned.build, owned.found.id, (from, until)).await?;
+        Ok(Self { app, actor, owned, projector, from, until, more: true })
+    }
+
+    /// Says whether there may be another piece.
+    pub(crate) const fn more(&self) -> bool {
+        self.more
+    }
+
+    /// Reads the next piece, which may be empty.
+    pub(crate) async fn next(mut self) -> Answer<(Vec<LogEntry>, Self)> {
+        let (build, until) = (self.owned.build, self.until);
+        let piece = self.app.piece(&self.actor, build, &mut self.projector, until).await?;
+        let (mut entries, more) = piece;
+        entries.retain(|e| e.offset >= self.from);
+        self.owned = self.app.complete(self.owned, &mut entries).await?;
+        self.more = more;
+        Ok((entries, self))
+    }
+
+    /// Returns where the log ends, once all of it was read; whoever asks for what comes then is
+    /// spared the way there.
+    pub(crate) fn end(&self) -> u64 {
+        self.app.positions.remember(self.owned.build, &self.projector);
+        self.projector.offset().max(self.from)
+    }
 }
 
 impl App {
@@ -89,15 +131,16 @@ impl App {
         Ok(Owned { found, attempt, build })
     }
 
-    /// Returns a projector at or before an offset of a build's log.
+    /// Returns a projector at or before an offset of a build's log, and before the journal's entry
+    /// of a number.
     pub(crate) async fn projector(
         &self,
         tenant: TenantId,
         build: BuildId,
         template: uuid::Uuid,
-        offset: u64,
+        (offset, until): (u64, u64),
     ) -> Answer<Projector> {
-        if let Some(projector) = self.positions.before(build, offset) {
+        if let Some(projector) = self.positions.before(build, offset, until) {
             return Ok(projector);
         }
         let files = self.objects.document::<AttemptFiles>(Some(tenant), build.uuid()).await?;
@@ -125,26 +168,19 @@ impl App {
         Ok((entries, read.len() == limit && !projector.ended()))
     }
 
-    /// Reads what there is of a log from an offset on. Returns the entries, and the projector
-    /// behind the last one.
-    async fn entries(
+    /// Goes over a log up to the journal's entry of a number; returns the projector there.
+    pub(crate) async fn passed(
         &self,
         actor: &Actor,
         found: &Found,
         build: BuildId,
-        offset: u64,
-    ) -> Answer<(Vec<LogEntry>, Projector)> {
-        let mut projector = self.projector(found.tenant, build, found.id, offset).await?;
-        let mut entries = Vec::new();
-        loop {
-            let (piece, more) = self.piece(actor, build, &mut projector, u64::MAX).await?;
-            entries.extend(piece.into_iter().filter(|e| e.offset >= offset));
-            if !more {
-                break;
-            }
-        }
+        until: u64,
+    ) -> Answer<Projector> {
+        let place = (u64::MAX, until);
+        let mut projector = self.projector(found.tenant, build, found.id, place).await?;
+        while self.piece(actor, build, &mut projector, until).await?.1 {}
         self.positions.remember(build, &projector);
-        Ok((entries, projector))
+        Ok(projector)
     }
 
     /// Fills in what the last entry of a good build says of the template.
@@ -174,48 +210,7 @@ impl App {
         if record.attempt <= 1 {
             return Ok(views::cache_of(record, attempt.files));
         }
-        let build = record.submission.build;
-        let (_, projector) = self.entries(actor, found, build, u64::MAX).await?;
-        Ok(projector.counted())
-    }
-
-    /// Returns a build with its log from an offset on. At the end of the log nothing is said of what
-    /// was before it, but for the last entry of a build that has ended.
-    pub(crate) async fn snapshot(
-        &self,
-        actor: &Actor,
-        id: &str,
-        from: LogFrom,
-    ) -> Answer<StatusSnapshot> {
-        let offset = match from {
-            LogFrom::Offset(offset) => offset,
-            LogFrom::End => u64::MAX,
-        };
-        let owned = self.owned(actor, id).await?;
-        let (mut entries, projector) =
-            self.entries(actor, &owned.found, owned.build, offset).await?;
-        // After the entries: an end that is shown is one whose last entry is there too.
-        let mut record = self.service.row(actor, owned.build).await?;
-        let late = record.state.is_terminal() && !projector.ended();
-        let (mut owned, mut projector) = (owned, projector);
-        if late {
-            (entries, projector) = self.entries(actor, &owned.found, owned.build, offset).await?;
-            record = self.service.row(actor, owned.build).await?;
-        }
-        if record.state.is_terminal() {
-            owned = self.fresh(owned).await?;
-        }
-        if from == LogFrom::End {
-            entries.extend(projector.last().cloned());
-        }
-        owned = self.complete(owned, &mut entries).await?;
-        let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
-        let kept = self.kept(&record).await?;
-        let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);
-        let next_offset = match from {
-            LogFrom::Offset(offset) => projector.offset().max(offset),
-            LogFrom::End => projector.offset(),
-        };
-        Ok(StatusSnapshot { build, entries, next_offset })
+        let (build, until) = (record.submission.build, record.next_number);
+        Ok(self.passed(actor, found, build, until).await?.counted())
     }
 }

@@ -15,10 +15,10 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::errors::{Answer, ApiError, code};
 use crate::history::HistoryQuery;
-use crate::logs::LogFrom;
 use crate::manage::{read_fields, select};
 use crate::refs::TemplateRef;
 use crate::routes::{Action, Route, route};
+use crate::snapshot::status;
 use crate::stream::stream;
 use crate::templates::Found;
 
@@ -89,6 +89,10 @@ async fn answer(app: Arc<App>, request: Request) -> Answer<Response> {
             let owned = app.accept(&actor, &read_json(body).await?).await?;
             Ok(stream(app, actor, owned, 0, true))
         }
+        Route::Status(id) => {
+            let offset = number(&query, "offset")?.unwrap_or(0);
+            status(app, actor, &id, offset).await
+        }
         Route::Template(readings) => {
             let reading = app.reading(&actor, readings).await?;
             template(&app, &actor, reading, &query, body).await
@@ -119,10 +123,6 @@ async fn plain(
         Route::BuildBackground => {
             let owned = app.accept(actor, &read_json(body).await?).await?;
             json_answer(StatusCode::ACCEPTED, &app.view(actor, &owned).await?)
-        }
-        Route::Status(id) => {
-            let offset = number(query, "offset")?.unwrap_or(0);
-            ok(&app.snapshot(actor, &id, LogFrom::Offset(offset)).await?)
         }
         Route::Cancel(id) => ok(&app.cancel(actor, &id, &read_json(body).await?).await?),
         Route::Retry(id) => {

@@ -188,6 +188,51 @@ async fn a_long_log_is_sent_as_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_status_is_of_one_moment_and_sent_as_its_log_is_read() {
+    const LINES: usize = 40_000;
+    let world = World::new().await;
+    let path = "/v1/templates/builds";
+    let commands = format!("seq {LINES}; sleep 100");
+    let build = world.post(path, steps("app", &[&commands])).await.is(202);
+    let id = build["build_id"].as_str().unwrap();
+    let number = id.trim_start_matches("tb_").parse().unwrap();
+    let mut follower = world.service.follow(world.service.admin(), number, 0).await.unwrap();
+    let mut lines = 0;
+    while lines < LINES {
+        lines += follower.next(10_000).await.unwrap().len();
+    }
+    let before = journal_reads(&world);
+    let path = format!("{path}/{id}");
+    let request = Request::get(&path).header("authorization", format!("Bearer {}", world.owner));
+    let request = request.body(Body::empty()).unwrap();
+    let response = world.router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let mut body = pin!(response.into_body().into_data_stream());
+    let mut chunk = async || std::future::poll_fn(|cx| body.as_mut().poll_next(cx)).await;
+    let mut text = chunk().await.unwrap().unwrap().to_vec();
+    // The client has taken the first piece: no more of the rest was read than waits for it.
+    let read = journal_reads(&world) - before;
+    assert!(read < 20, "{read} reads for the first piece");
+    // The log goes on, and ends, while the client reads.
+    world.post(&format!("{path}/cancel"), json!({})).await.is(200);
+    let ended = world.ended(id).await;
+    while let Some(bytes) = chunk().await {
+        text.extend_from_slice(&bytes.unwrap());
+    }
+    let status: Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(status["build"]["status"], "building");
+    let entries = status["entries"].as_array().unwrap();
+    assert!(entries.len() > LINES && entries.iter().all(|e| e["kind"] != "cancelled"));
+    assert_eq!(status["next_offset"], json!(entries.len()));
+    // Whoever goes on from there gets the rest, and whoever asks anew gets the same once more.
+    let rest = world.get(&format!("{path}?offset={}", entries.len())).await.is(200);
+    assert_eq!(rest["entries"].as_array().unwrap().last().unwrap()["kind"], "cancelled");
+    let all = ended["entries"].as_array().unwrap();
+    assert!(all[..entries.len()] == entries[..]);
+    assert_eq!(json!(all[entries.len()..]), rest["entries"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_to_a_cancel_does_not_repeat_the_log() {
     let world = World::new().await;
     let path = "/v1/templates/builds";
