@@ -64,7 +64,7 @@ impl Engine {
         request.sink.event(Event::State { to: State::Running });
         let job = Arc::new(BuildJob {
             engine: engine.clone(),
-            masker: request.masker(),
+            masker: request.masker_beside(&said(&plan)),
             plan,
             view,
             contexts,
@@ -95,6 +95,18 @@ fn announce(request: &BuildRequest, plan: &Plan) {
         let text = Diagnostic { source_line: None, ..warning.clone() }.to_string();
         request.sink.event(Event::Log(LogLine::service(Level::Warn, text)));
     }
+}
+
+/// Returns what the log and the record of a plan show anyway: names of steps, commands, and the
+/// variables of the image, one a line.
+fn said(plan: &Plan) -> Vec<u8> {
+    let steps = plan.steps.iter().map(|step| &step.name);
+    let commands = plan.graph.nodes().iter().filter_map(|node| match &node.op {
+        Op::Exec(exec) => Some(&exec.args),
+        _ => None,
+    });
+    let texts = steps.chain(commands.flatten()).chain(&plan.config.config.env);
+    texts.flat_map(|text| text.bytes().chain([b'\n'])).collect()
 }
 
 fn run(engine: &Arc<Shared>, job: &Arc<BuildJob>, cancel: &Cancel) -> Result<Tree, Failure> {

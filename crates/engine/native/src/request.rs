@@ -58,13 +58,19 @@ pub struct BuildRequest {
 }
 
 impl BuildRequest {
-    /// Returns what removes from logs whatever nobody may read there: secrets, the values of
-    /// hidden variables, passwords of logins.
+    /// Returns what removes from logs whatever nobody may read there: secrets, passwords of logins,
+    /// and the values of hidden variables.
     pub fn masker(&self) -> Masker {
+        self.masker_beside(b"")
+    }
+
+    /// As [`Self::masker`], but for values of variables that stand in `said`, which is what the
+    /// definition says for all to read.
+    pub fn masker_beside(&self, said: &[u8]) -> Masker {
         let secrets = self.secrets.values().map(Vec::as_slice);
-        let hidden = self.hidden.values().map(String::as_bytes);
         let logins = self.credentials.values().map(|login| login.password.as_bytes());
-        Masker::new(secrets.chain(hidden).chain(logins))
+        let hidden = self.hidden.values().map(String::as_bytes);
+        Masker::new(secrets.chain(logins)).and_variables(hidden, said)
     }
 }
 

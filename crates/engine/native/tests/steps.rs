@@ -71,6 +71,25 @@ fn logs_show_neither_hidden_variables_nor_passwords() {
 }
 
 #[test]
+fn ordinary_values_of_variables_stay_in_logs() {
+    let world = World::new();
+    let values = [("CI", "true"), ("MODE", "test"), ("OUT", "/srv/application")];
+    let hidden =
+        values.map(|(name, value)| (name, world.engine.hidden("local", name, value), value));
+    let mut dockerfile =
+        Request::text("FROM base\nRUN echo \"tests: $CI; $MODE\"s; echo /srv/application: $OUT\n");
+    dockerfile.build_envs =
+        hidden.iter().map(|(n, stand_in, _)| ((*n).to_owned(), stand_in.clone())).collect();
+    let mut request = world.request(dockerfile);
+    request.hidden =
+        hidden.into_iter().map(|(_, stand_in, value)| (stand_in, value.to_owned())).collect();
+    let done = world.run(request, &Cancel::new().unwrap()).unwrap();
+    let lines = logged(&done.events);
+    assert!(lines.contains(&"tests: true; tests"), "{lines:?}");
+    assert!(lines.contains(&"/srv/application: /srv/application"), "{lines:?}");
+}
+
+#[test]
 fn a_required_secret_that_is_missing_says_how_to_pass_it() {
     let world = World::new();
     let dockerfile = "FROM base\nRUN --mount=type=secret,id=nope,required=true true\n";

@@ -3,13 +3,24 @@
 //! Masked are: each line of a value (and so each value of one line), its base64 forms and its
 //! percent-encoded form. Short values would mask half of any log and are left alone; whoever
 //! declares them is warned ([`Masker::too_short`]).
+//!
+//! Variables are masked likewise, but most of them are ordinary words (`CI=true`, `PORT=8080`): only
+//! from [`VARIABLE_MIN`] bytes on, only where the value is not a part of a longer word, and not when
+//! the definition, which anybody may read who reads the log, says the same.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use std::ops::Range;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use memchr::memmem;
+
+use super::search::Search;
 
 /// Shorter values are not masked.
 pub const MASKED_MIN: usize = 4;
+
+/// Shorter values of variables are not masked.
+pub const VARIABLE_MIN: usize = 12;
 
 /// What stands in the place of a secret.
 pub const MASK: &[u8] = b"***";
@@ -17,21 +28,28 @@ pub const MASK: &[u8] = b"***";
 /// Replaces secrets in pieces of output.
 #[derive(Debug, Default)]
 pub struct Masker {
-    patterns: Option<AhoCorasick>,
-    longest: usize,
+    secrets: Search,
+    variables: Search,
 }
 
 impl Masker {
     /// Makes a masker for the values of all secrets of a build.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut forms: Vec<Vec<u8>> = values.into_iter().flat_map(forms_of).collect();
-        forms.sort();
-        forms.dedup();
-        let longest = forms.iter().map(Vec::len).max().unwrap_or(0);
-        let mut builder = AhoCorasick::builder();
-        builder.match_kind(MatchKind::LeftmostLongest);
-        let patterns = (!forms.is_empty()).then(|| builder.build(&forms).ok()).flatten();
-        Self { patterns, longest }
+        let forms = values.into_iter().flat_map(|v| forms_of(v, MASKED_MIN)).collect();
+        Self { secrets: Search::new(forms, false), variables: Search::default() }
+    }
+
+    /// Lets it mask the values of a build's variables too, but for those that stand in `said`.
+    #[must_use]
+    pub fn and_variables<'a>(
+        self,
+        values: impl IntoIterator<Item = &'a [u8]>,
+        said: &[u8],
+    ) -> Self {
+        let secret = |value: &&[u8]| memmem::find(said, value.trim_ascii()).is_none();
+        let values = values.into_iter().filter(secret);
+        let forms = values.flat_map(|v| forms_of(v, VARIABLE_MIN)).collect();
+        Self { variables: Search::new(forms, true), ..self }
     }
 
     /// Says whether a value is too short to be masked.
@@ -41,13 +59,12 @@ impl Masker {
 
     /// Returns `text` without secrets.
     pub fn mask(&self, text: &[u8]) -> Vec<u8> {
-        let Some(patterns) = &self.patterns else { return text.to_vec() };
         let mut out = Vec::with_capacity(text.len());
         let mut rest = 0;
-        for found in patterns.find_iter(text) {
-            out.extend_from_slice(&text[rest..found.start()]);
+        for place in self.find(text) {
+            out.extend_from_slice(&text[rest..place.start]);
             out.extend_from_slice(MASK);
-            rest = found.end();
+            rest = place.end;
         }
         out.extend_from_slice(&text[rest..]);
         out
@@ -56,36 +73,48 @@ impl Masker {
     /// Returns where `text` may be cut so that no secret lies across the cut: at most `text.len()`,
     /// and at least one byte past 0 unless the text is empty.
     pub fn safe_cut(&self, text: &[u8]) -> usize {
-        let Some(patterns) = &self.patterns else { return text.len() };
         // A secret that begins before this point lies whole within the text.
-        let mut cut = text.len().saturating_sub(self.longest.saturating_sub(1));
-        for found in patterns.find_iter(text) {
-            if found.start() < cut && found.end() > cut {
-                cut = found.end();
-            }
-        }
-        cut
+        let cut = text.len().saturating_sub(self.longest().saturating_sub(1));
+        let across = |place: &Range<usize>| place.start < cut && place.end > cut;
+        self.find(text).into_iter().find(across).map_or(cut, |place| place.end)
     }
 
     /// Returns the length of the longest text that is masked, in bytes.
     pub const fn longest(&self) -> usize {
-        self.longest
+        let (secret, variable) = (self.secrets.longest(), self.variables.longest());
+        if secret > variable { secret } else { variable }
+    }
+
+    /// Returns what is to be masked, in order; what overlaps is one place.
+    fn find(&self, text: &[u8]) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        self.secrets.find(text, &mut found);
+        self.variables.find(text, &mut found);
+        found.sort_unstable_by_key(|place| place.start);
+        found.dedup_by(|next, place| {
+            let overlap = next.start < place.end;
+            if overlap {
+                place.end = place.end.max(next.end);
+            }
+            overlap
+        });
+        found
     }
 }
 
-fn forms_of(value: &[u8]) -> Vec<Vec<u8>> {
+fn forms_of(value: &[u8], min: usize) -> Vec<Vec<u8>> {
     let whole = value.trim_ascii();
     let lines = value.split(|&b| b == b'\n').map(<[u8]>::trim_ascii);
     let mut forms = Vec::new();
     for text in lines.chain([whole]) {
-        if text.len() < MASKED_MIN || text.contains(&b'\n') {
+        if text.len() < min || text.contains(&b'\n') {
             continue;
         }
         forms.push(text.to_vec());
         forms.push(percent_encoded(text));
     }
     for text in [value, whole] {
-        if !Masker::too_short(text) {
+        if text.trim_ascii().len() >= min {
             forms.push(STANDARD_NO_PAD.encode(text).into_bytes());
             forms.push(URL_SAFE_NO_PAD.encode(text).into_bytes());
         }
@@ -123,5 +152,36 @@ mod tests {
         assert!(Masker::too_short(b" abc\n"));
         let none = Masker::default();
         assert_eq!((none.mask(b"x"), none.safe_cut(b"xy")), (b"x".to_vec(), 2));
+    }
+
+    #[test]
+    fn variables_are_masked_as_words_and_when_they_are_long() {
+        let values = ["true", "test", "8080", "release-build", "a-token-of-31"];
+        let masker = Masker::new([b"hunter2".as_slice()])
+            .and_variables(values.map(str::as_bytes), b"RUN make release-build");
+        let text =
+            b"tests: 12 tested on 8080, a-token-of-31 is true, a-token-of-312, release-build";
+        let want = b"tests: 12 tested on 8080, *** is true, a-token-of-312, release-build";
+        assert_eq!(masker.mask(text), want);
+        assert_eq!(masker.mask(b"xhunter2x TOKEN=a-token-of-31"), b"x***x TOKEN=***");
+    }
+
+    #[test]
+    fn what_overlaps_is_masked_as_one() {
+        let long = [&b"abcd"[..], &[b'-'; 5000][..]].concat();
+        let masker = Masker::new([b"xyzabcd".as_slice(), &long]);
+        assert_eq!(masker.mask(&[b"1 xyz", &long[..], b" 2"].concat()), b"1 *** 2");
+    }
+
+    /// Grows with the square of the value's length where the automaton has a table for all of it:
+    /// these would take hours and more memory than there is.
+    #[test]
+    fn a_value_of_a_megabyte_is_nothing_special() {
+        let value: Vec<u8> = (0..1u32 << 20).map(|i| b'a' + (i.isqrt() % 23) as u8).collect();
+        let same = vec![b'a'; 1 << 20];
+        let lines = [&value[..2000], b"\n", &value[5000..9000]].concat();
+        let masker = Masker::new([&value[..], &same, &lines]).and_variables([&same[..]], b"");
+        let text = [b"x".as_slice(), &value, b"y", &same, b"z", &value[5000..9000]].concat();
+        assert_eq!(masker.mask(&text), b"x***y***z***");
     }
 }

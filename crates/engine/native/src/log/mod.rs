@@ -2,8 +2,9 @@
 
 mod lines;
 mod mask;
+mod search;
 mod tail;
 
 pub use lines::{LINE_BYTES_MAX, LineCutter};
-pub use mask::{MASK, MASKED_MIN, Masker};
+pub use mask::{MASK, MASKED_MIN, Masker, VARIABLE_MIN};
 pub use tail::Tail;
