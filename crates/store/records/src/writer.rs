@@ -1,8 +1,12 @@
 //! Writes the journal of a build that this process works on.
 //!
-//! Whoever works says what happens from many threads and goes on at once; a task writes it in
-//! batches. What was said last is durable at most [`FLUSH`] (and one write) later. A bound on what
-//! waits keeps memory flat: a build that says more than the database takes is slowed down.
+//! Whoever works says what happens from many threads and goes on at once; a task packs it in
+//! batches, and another one writes those. What was said last is durable at most [`FLUSH`] (and two
+//! batches' time) later. A bound on what waits keeps memory flat: a build that says more than the
+//! database takes is slowed down.
+
+mod pack;
+mod task;
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,33 +14,25 @@ use std::time::{Duration, SystemTime};
 
 use ashlar_core::journal::{Event, LogText, Record, Sink};
 use ashlar_core::{BuildId, Timestamp};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cap::Cap;
 use crate::codec::text::TextRow;
-use crate::journal::{Said, Stamped, Writer};
-use crate::leases::Held;
+use crate::journal::Stamped;
 use crate::pressure::Pressure;
 use crate::{Error, Store};
+use pack::{Packer, Waiting};
+use task::Task;
 
 /// How long an event waits for others to be written with.
 pub const FLUSH: Duration = Duration::from_millis(50);
-/// What may wait to be written, in bytes; whoever says more waits.
-pub const WAITING_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// From so many bytes on readers give way to the writer.
-const BEHIND_BYTES: usize = WAITING_BYTES_MAX / 4;
-/// A batch of so many bytes is written at once.
-const BATCH_BYTES: usize = 1024 * 1024;
-/// How long a database that does not answer is asked again.
-const RETRY_MAX: Duration = Duration::from_secs(60);
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What may wait to be packed, in bytes; whoever says more waits. As much may be each in the hands of
+/// the packer, on its way, and in those of the database.
+pub const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// From so many bytes on that are not written readers give way to the writer.
+const BEHIND_BYTES: usize = WAITING_BYTES_MAX;
 /// What an entry costs besides its text.
 const EVENT_BYTES: usize = 128;
-/// Why a writer gives up that cannot reach the database.
-const CUT_OFF: &str = "the database has not answered for as long as a worker is believed to live; \
-                       another one may have the build by now";
-
 /// Returns the time now.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -73,25 +69,29 @@ struct Shared {
     pressure: Arc<Pressure>,
 }
 
-/// What waits to be written. Text is collected where it waits.
-enum Waiting {
-    Event(Stamped),
-    Text(TextRow),
-}
-
 #[derive(Default)]
 struct Buffer {
     waiting: Vec<Waiting>,
+    /// What waits, in bytes.
     bytes: usize,
+    /// What was taken and is not written, in bytes.
+    underway: usize,
     /// Events said so far.
     said: u64,
-    /// Events that were taken to be written.
+    /// Events that were taken to be packed.
     taken: u64,
     /// Write up to this event at once.
     hurry: u64,
     closed: bool,
     /// Whether so much waits that readers should give way.
     behind: bool,
+}
+
+impl Buffer {
+    /// Returns what was said and is not written, in bytes.
+    const fn unwritten(&self) -> usize {
+        self.bytes + self.underway
+    }
 }
 
 /// How far the task is.
@@ -129,9 +129,9 @@ impl JournalWriter {
             cap: cap.map(|bytes| Mutex::new(Cap::new(bytes))),
             pressure: Arc::clone(&store.pressure),
         });
-        let held_until = Instant::now() + store.lease();
-        let task = Task { shared: Arc::clone(&shared), store, fence, batch: 0, held_until };
-        tokio::spawn(task.run());
+        let (send, receive) = mpsc::channel(1);
+        tokio::spawn(Packer::new(Arc::clone(&shared)).run(send));
+        tokio::spawn(Task::new(Arc::clone(&shared), store, fence).run(receive));
         let last = Arc::new(Closer(Arc::clone(&shared)));
         Self { shared, _last: last }
     }
@@ -248,23 +248,41 @@ impl Shared {
         let first = buffer.waiting.is_empty();
         add(&mut buffer.waiting);
         buffer.bytes += bytes;
-        if buffer.bytes >= BEHIND_BYTES && !mem::replace(&mut buffer.behind, true) {
+        if buffer.unwritten() >= BEHIND_BYTES && !mem::replace(&mut buffer.behind, true) {
             self.pressure.raise();
         }
         buffer.said += 1;
-        let wake = first || buffer.bytes >= BATCH_BYTES;
+        let wake = first || buffer.bytes >= pack::BATCH_BYTES;
         drop(buffer);
         if wake {
             self.work.notify_one();
         }
     }
 
-    /// Lets readers go on unless much waits again.
+    /// Takes off what was written, in bytes.
+    fn written(&self, bytes: usize) {
+        self.lock().underway -= bytes;
+        self.relieve();
+    }
+
+    /// Lets readers go on unless much is not written yet.
     fn relieve(&self) {
         let mut buffer = self.lock();
-        if (buffer.bytes < BEHIND_BYTES || buffer.closed) && mem::take(&mut buffer.behind) {
+        if (buffer.unwritten() < BEHIND_BYTES || buffer.closed) && mem::take(&mut buffer.behind) {
             self.pressure.lower();
         }
+    }
+
+    /// Takes nothing more; what waits is dropped, and whoever waits for it is told why.
+    fn give_up(&self, why: &str) {
+        let mut buffer = self.lock();
+        buffer.closed = true;
+        buffer.waiting.clear();
+        drop(buffer);
+        self.relieve();
+        self.progress.send_modify(|p| p.error = Some(why.into()));
+        self.work.notify_one();
+        self.room.notify_all();
     }
 
     fn close(&self) {
@@ -284,182 +302,4 @@ impl Drop for Shared {
         self.close();
         self.relieve();
     }
-}
-
-struct Task {
-    shared: Arc<Shared>,
-    store: Store,
-    fence: u64,
-    batch: u64,
-    /// Until when nobody else can have the build: a lease after the last heartbeat that arrived.
-    held_until: Instant,
-}
-
-impl Task {
-    async fn run(mut self) {
-        let every = self.store.heartbeat_every();
-        let mut heartbeat = Instant::now() + every;
-        loop {
-            // Silence until the next heartbeat is due ends the wait too, and so does the lease.
-            let due = heartbeat.min(self.held_until);
-            let _ = timeout_at(due, self.gather()).await;
-            let (waiting, count, closed) = self.take();
-            if count > 0 && !self.write(waiting, count).await {
-                return;
-            }
-            self.shared.relieve();
-            if closed {
-                return;
-            }
-            if Instant::now() >= due {
-                heartbeat = Instant::now() + every;
-                if !self.beat().await {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Waits until there is a batch to write.
-    async fn gather(&self) {
-        let mut deadline = None;
-        loop {
-            {
-                let buffer = self.shared.lock();
-                let written = self.shared.progress.borrow().written;
-                if buffer.closed || buffer.hurry > written || buffer.bytes >= BATCH_BYTES {
-                    return;
-                }
-                if !buffer.waiting.is_empty() {
-                    deadline.get_or_insert(Instant::now() + FLUSH);
-                }
-            }
-            let work = self.shared.work.notified();
-            if let Some(deadline) = deadline {
-                if timeout_at(deadline, work).await.is_err() {
-                    return;
-                }
-            } else {
-                work.await;
-            }
-        }
-    }
-
-    /// Takes what waits, and how many calls said it.
-    fn take(&self) -> (Vec<Waiting>, u64, bool) {
-        let mut buffer = self.shared.lock();
-        buffer.bytes = 0;
-        let said = buffer.said;
-        let count = said - mem::replace(&mut buffer.taken, said);
-        let taken = (mem::take(&mut buffer.waiting), count, buffer.closed);
-        drop(buffer);
-        self.shared.room.notify_all();
-        taken
-    }
-
-    /// Writes a batch; says whether to go on.
-    async fn write(&mut self, waiting: Vec<Waiting>, count: u64) -> bool {
-        self.batch += 1;
-        // A database that cannot be reached may keep a call waiting for ever.
-        let Ok(appended) = timeout_at(self.held_until, self.append(waiting)).await else {
-            return self.cut_off();
-        };
-        match appended {
-            Ok(record) => {
-                let ended = record.state.is_terminal();
-                self.shared.progress.send_modify(|p| {
-                    p.written += count;
-                    p.cancelled |= record.cancellation.is_some();
-                    p.record = Some(Arc::new(record));
-                });
-                if ended {
-                    self.give_up("the build has ended");
-                }
-                !ended
-            }
-            Err(error) => {
-                self.give_up(&chain(&error));
-                false
-            }
-        }
-    }
-
-    async fn append(&self, waiting: Vec<Waiting>) -> Result<Record, Error> {
-        // Compression takes longer than a task may keep its thread.
-        let packed = tokio::task::spawn_blocking(|| pack(waiting)).await;
-        let said = packed.map_err(|_| Error::Gone)?;
-        let writer = Writer::Worker { fence: self.fence, batch: Some(self.batch) };
-        let until = Instant::now() + RETRY_MAX;
-        loop {
-            match self.store.append_said(self.shared.build, writer, &said).await {
-                Err(error) if error.is_transient() && Instant::now() < until => {
-                    tracing::warn!(build = %self.shared.build, error = chain(&error), "retrying");
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// Says that the worker is alive; says whether to go on.
-    async fn beat(&mut self) -> bool {
-        let sent = Instant::now();
-        let heartbeat = self.store.heartbeat(self.shared.build, self.fence, now());
-        let Ok(held) = timeout_at(self.held_until, heartbeat).await else {
-            return self.cut_off();
-        };
-        match held {
-            Ok(Held::Yes { cancellation }) => {
-                self.held_until = sent + self.store.lease();
-                let cancelled = cancellation.is_some();
-                self.shared.progress.send_modify(|p| p.cancelled |= cancelled);
-                true
-            }
-            Ok(Held::No) => {
-                self.give_up("the build was given to another worker or has ended");
-                false
-            }
-            Err(error) => {
-                tracing::warn!(build = %self.shared.build, error = chain(&error), "no heartbeat");
-                Instant::now() < self.held_until || self.cut_off()
-            }
-        }
-    }
-
-    /// Gives the build up, which somebody else may have by now: there is nothing to go on with.
-    fn cut_off(&self) -> bool {
-        self.shared.progress.send_modify(|p| p.cut_off = true);
-        self.give_up(CUT_OFF);
-        false
-    }
-
-    /// Takes nothing more; what waits is dropped, and whoever waits for it is told why.
-    fn give_up(&self, why: &str) {
-        let mut buffer = self.shared.lock();
-        buffer.closed = true;
-        buffer.waiting.clear();
-        drop(buffer);
-        self.shared.relieve();
-        self.shared.progress.send_modify(|p| p.error = Some(why.into()));
-        self.shared.room.notify_all();
-    }
-}
-
-fn pack(waiting: Vec<Waiting>) -> Vec<Said> {
-    let said = |waiting| match waiting {
-        Waiting::Event(stamped) => Said::Event(stamped),
-        Waiting::Text(row) => Said::Text(row.pack()),
-    };
-    waiting.into_iter().map(said).collect()
-}
-
-/// Returns an error's text with those of its causes.
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
