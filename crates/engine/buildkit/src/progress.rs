@@ -41,7 +41,10 @@ pub(crate) struct Tracker<'a> {
     /// The Dockerfile as the user named it.
     file: String,
     steps: Vec<Step>,
+    /// The steps by their places in the Dockerfile.
     numbers: HashMap<String, usize>,
+    /// The steps of earlier tries by their vertices' digests.
+    known: HashMap<String, usize>,
     vertices: HashMap<String, Vertex<'a>>,
     warned: usize,
 }
@@ -105,6 +108,7 @@ impl<'a> Tracker<'a> {
             file: file.to_owned(),
             steps: Vec::new(),
             numbers: HashMap::new(),
+            known: HashMap::new(),
             vertices: HashMap::new(),
             warned: 0,
         }
@@ -133,8 +137,11 @@ impl<'a> Tracker<'a> {
 
     /// Forgets what was heard in a try that came to nothing, but not what was told of its steps.
     pub(crate) fn begin_again(&mut self) {
-        for vertex in std::mem::take(&mut self.vertices).values_mut() {
-            flush(vertex, &mut self.steps, self.sink);
+        for (digest, mut vertex) in std::mem::take(&mut self.vertices) {
+            flush(&mut vertex, &mut self.steps, self.sink);
+            if let Some(number) = vertex.step {
+                self.known.insert(digest, number);
+            }
         }
         for step in &mut self.steps {
             let said = !std::mem::take(&mut step.tail).into_lines().is_empty();
@@ -200,7 +207,7 @@ impl<'a> Tracker<'a> {
         let before = self.steps.len();
         for digest in self.in_order() {
             let Some(name) = self.vertices.get(&digest).filter(|v| is_new(v)) else { continue };
-            let number = self.number(&name.name.clone());
+            let number = self.number(&digest, &name.name.clone());
             if let Some(vertex) = self.vertices.get_mut(&digest) {
                 vertex.step = Some(number);
             }
@@ -245,8 +252,13 @@ impl<'a> Tracker<'a> {
         order
     }
 
-    /// Finds a step again by its place: another daemon may word its text otherwise.
-    fn number(&mut self, name: &str) -> usize {
+    /// Finds a step again. A daemon gives what another build has just begun on (a base) that one's
+    /// names, and counts, so the vertex says more than they do; but if a daemon words the text of a
+    /// step otherwise, it is another vertex in the same place.
+    fn number(&mut self, digest: &str, name: &str) -> usize {
+        if let Some(number) = self.known.get(digest) {
+            return *number;
+        }
         let next = self.steps.len();
         let place = name.split_once("] ").map_or(name, |(place, _)| place);
         let number = *self.numbers.entry(place.to_owned()).or_insert(next);

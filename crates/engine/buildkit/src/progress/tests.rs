@@ -132,6 +132,29 @@ fn a_step_begins_and_ends_once_also_on_a_second_daemon() {
 }
 
 #[test]
+fn a_base_that_another_build_on_the_second_daemon_has_begun_on_is_no_further_step() {
+    let rest = || vertex("r", "[2/2] RUN y", &["f"]);
+    let got = heard(&Masker::default(), |t| {
+        t.take(news(vec![vertex("f", "[1/2] FROM x", &[]), rest()]));
+        t.take(news(vec![done(vertex("f", "[1/2] FROM x", &[]), false, "")]));
+        t.begin_again();
+        t.take(news(vec![vertex("f", "[other 1/5] FROM x", &[]), rest()]));
+        t.take(news(vec![done(vertex("f", "[other 1/5] FROM x", &[]), true, "")]));
+        t.take(news(vec![done(rest(), true, "")]));
+        t.close();
+    });
+    let want = [
+        "steps [1/2] FROM x, [2/2] RUN y",
+        "begin 1",
+        "end 1 Ran",
+        "begin 2",
+        "cache Hit 2",
+        "end 2 Cached",
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
 fn failed_steps_are_told_from_those_that_were_stopped_for_them() {
     let masker = Masker::new([b"s3cr3t-word".as_slice()]);
     let mut failed = None;
