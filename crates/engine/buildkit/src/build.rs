@@ -26,7 +26,8 @@ use crate::pool::Pool;
 use crate::progress::Tracker;
 use crate::stop::cancelled;
 use crate::sync::{Counts, Sent};
-use crate::work::{Trouble, Work};
+use crate::trouble::Trouble;
+use crate::work::Work;
 
 /// Threads that carry what daemons say; files are read on others.
 const THREADS: usize = 2;
@@ -168,6 +169,10 @@ impl Buildkit {
                 Err(Trouble::Said(status)) => {
                     turn.remember(&work.identity, Instant::now());
                     return Err(work.failure(&status, tracker));
+                }
+                Err(Trouble::Vanished) => {
+                    let text = "other builds of the same image take it out of the daemon's store";
+                    return Err(Failure::new(FailureKind::Export, text).hint("build again"));
                 }
                 Err(Trouble::NoArchives) => {
                     let text = "the BuildKit daemon has neither of the two known exporters";

@@ -165,6 +165,12 @@ pub(crate) fn lacks_exporter(status: &Status) -> bool {
     TEXTS.contains(&words(status))
 }
 
+/// Says whether the image that was made went out of the daemon's own store before it had its name.
+pub(crate) fn is_vanished(status: &Status) -> bool {
+    let text = words(status);
+    text.starts_with("failed to get digest ") && text.ends_with("no such file or directory")
+}
+
 /// Says whether an image could not be had: another mirror may have it.
 pub(crate) fn is_unresolved(status: &Status) -> bool {
     const SIGNS: [&str; 5] = [

@@ -30,6 +30,7 @@ mod session;
 mod stop;
 mod sync;
 mod tls;
+mod trouble;
 mod unfit;
 mod work;
 

@@ -29,7 +29,7 @@ use crate::session::{
     Agents, Files, Logins, REFUSAL, Receiver, Secrets, Session, archive, forward,
 };
 use crate::sync::Counts;
-use crate::tls::TlsError;
+use crate::trouble::{Loss, Trouble};
 
 /// How long the last of a build's progress may take once the build is over.
 const LAST_NEWS: Duration = Duration::from_secs(10);
@@ -37,63 +37,17 @@ const LAST_NEWS: Duration = Duration::from_secs(10);
 const TIDY: Duration = Duration::from_secs(10);
 /// Where images lie in a daemon's store until they are here.
 const STORE_NAME: &str = "ashlar-build";
+/// What a Docker daemon answers when it has no image of a name.
+const NOT_FOUND: u16 = 404;
 /// What a Docker daemon with its classic store says when an image without layers is asked for.
 const NO_LAYERS: &str = "empty export";
 /// What to do then.
 const NO_LAYERS_HINT: &str = "a Docker daemon with its classic store keeps images without layers to \
     itself: build natively, or let the Dockerfile copy something";
+/// How often an image is made again that went out of the daemon's store before it was taken from there.
+const VANISHED_MAX: u32 = 10;
 /// The response's keys that name what was made.
 const CONFIG_DIGEST: &str = "containerimage.config.digest";
-
-/// Why an attempt came to nothing.
-pub(crate) enum Trouble {
-    /// The daemon is gone, or was never there.
-    Lost(Loss),
-    /// It cannot send archives.
-    NoArchives,
-    /// It says why.
-    Said(Status),
-    /// Something here failed.
-    Failed(Failure),
-}
-
-/// How a daemon was lost.
-pub(crate) enum Loss {
-    Connection(ConnectError),
-    Call(Status),
-    /// Nothing was heard of it for so long.
-    Silence(Duration),
-    /// It takes no connections any more, and said this before it went.
-    Ending(String),
-}
-
-impl Loss {
-    /// Returns all that is known, for whoever runs the service.
-    pub(crate) fn whole(&self) -> String {
-        match self {
-            Self::Connection(error) => chain(error),
-            Self::Call(status) => chain(status),
-            Self::Silence(time) => format!("nothing was heard of it for {} s", time.as_secs_f32()),
-            Self::Ending(said) => format!("it is about to end, and said last: {said}"),
-        }
-    }
-
-    /// Returns the same without the names of files here.
-    pub(crate) fn without_files(&self) -> String {
-        match self {
-            Self::Connection(ConnectError::Tls(TlsError::File { what, source, .. })) => {
-                format!("cannot read {what} for TLS: {source}")
-            }
-            other => other.whole(),
-        }
-    }
-}
-
-impl From<ConnectError> for Trouble {
-    fn from(error: ConnectError) -> Self {
-        Self::Lost(Loss::Connection(error))
-    }
-}
 
 /// A build at work.
 pub(crate) struct Work<'a> {
@@ -125,7 +79,7 @@ impl Work<'_> {
         let said = match &trouble {
             Trouble::Said(status) => status.message().to_owned(),
             Trouble::Failed(failure) => failure.message.clone(),
-            Trouble::Lost(_) | Trouble::NoArchives => return Err(trouble),
+            Trouble::Lost(_) | Trouble::NoArchives | Trouble::Vanished => return Err(trouble),
         };
         if daemon.stays().await { Err(trouble) } else { Err(Trouble::Lost(Loss::Ending(said))) }
     }
@@ -140,12 +94,20 @@ impl Work<'_> {
         let known = self.inputs.known_syntax.as_deref();
         let out_of_reach = known.is_some_and(|image| turn.lacks_syntax(image, Instant::now()));
         let mut choices = Choices { built_in_syntax: out_of_reach, mirror: 0 };
+        let mut vanished = 0;
         loop {
             let status = match self.attempt(turn, daemon, choices, tracker).await {
                 Err(Trouble::NoArchives)
                     if daemon.kind() == Kind::Dockerd && !turn.lacks_archives() =>
                 {
                     turn.learn_archives(true);
+                    tracker.begin_again();
+                    continue;
+                }
+                // Another build has made the same image, and took its own name off it just then: the
+                // daemon removes what it thinks is the last one. The steps are in its cache.
+                Err(Trouble::Vanished) if vanished < VANISHED_MAX => {
+                    vanished += 1;
                     tracker.begin_again();
                     continue;
                 }
@@ -212,7 +174,12 @@ impl Work<'_> {
         if let Way::Store(name) = &way {
             self.leftovers().push((turn.address().clone(), name.clone()));
             let solving = self.solve(daemon, request, tracker, &pulse);
-            let response = self.while_it_lives(&pulse, solving).await?;
+            let response = match self.while_it_lives(&pulse, solving).await {
+                Err(Trouble::Said(status)) if failure::is_vanished(&status) => {
+                    return Err(Trouble::Vanished);
+                }
+                solved => solved?,
+            };
             let image = self.while_it_lives(&pulse, self.fetch(daemon, name)).await?;
             // Until here the session shows whether the daemon lives.
             drop(attached);
@@ -302,6 +269,7 @@ impl Work<'_> {
     async fn fetch(&self, daemon: &Daemon, name: &str) -> Result<Option<LocalImage>, Trouble> {
         let (receiver, archive) = archive();
         let saved = daemon.save(name).await.map_err(|error| match error {
+            ConnectError::Refused { status: NOT_FOUND, .. } => Trouble::Vanished,
             // It lives, and says no.
             ConnectError::Refused { status, text, .. } => {
                 let text = format!("the daemon does not hand out its image ({status}): {text}");

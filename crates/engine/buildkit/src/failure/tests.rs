@@ -91,6 +91,15 @@ fn what_a_daemon_says_of_itself_is_told_from_what_it_quotes() {
 }
 
 #[test]
+fn an_image_that_went_before_it_was_named_is_told_from_a_file_that_is_missing() {
+    let said = |text: &str| is_vanished(&Status::new(Code::Unknown, text));
+    let open = "open /d/sha256/dd86: no such file or directory";
+    assert!(said(&format!("failed to get digest sha256:dd86: {open}")));
+    assert!(!said(&format!("failed to compute cache key: {open}")));
+    assert!(!said("failed to get digest sha256:dd86: no space left on device"));
+}
+
+#[test]
 fn reasons_are_short_and_hold_no_secrets() {
     let masker = Masker::new([b"hunter22".as_slice()]);
     let text = format!("a\n\tb hunter22 {}", "x".repeat(10_000));

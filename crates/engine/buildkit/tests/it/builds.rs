@@ -37,8 +37,8 @@ fn an_image_comes_back_from_both_kinds_of_store() {
         assert_eq!(config.rootfs.diff_ids.len(), made.image.layers.len(), "{store}");
         assert!(world.heard.lines().contains(&"said".to_owned()), "{:#?}", world.heard.all());
         let steps = world.heard.steps();
-        // The daemon gives a base that another build has just begun on that one's name, and count.
-        assert!(steps[0].starts_with("[1/") && steps[0].contains("] FROM "), "{steps:?}");
+        // The daemon gives a base that another build has just begun on that one's stage, and count.
+        assert!(steps[0].contains("1/") && steps[0].contains("] FROM "), "{steps:?}");
         assert_eq!(steps[1], "[2/3] COPY hello.txt /h");
         assert!(steps[2].starts_with("[3/3] RUN echo"), "{steps:?}");
         let outcomes = world.heard.outcomes();
@@ -153,16 +153,29 @@ fn a_store_that_takes_nothing_in_is_what_a_build_failed_of() {
 
 #[test]
 fn a_name_that_stays_in_a_daemons_store_fails_no_build() {
-    let door = Door::open(&daemon("classic"), Behind::Refusing("DELETE /images/"), None);
+    let door = Door::open(&daemon("classic"), Behind::Refusing("DELETE /images/", 500), None);
     let world = World::with(vec![door.address()]);
     let made = world.build(&from_base("RUN echo made >/made"));
     assert_eq!(world.files(&made)["made"], b"made\n");
     assert_eq!(door.asked(), 2, "the name is taken off at the end");
 }
 
+/// A Docker daemon removes an image whose last name goes, also while another build of the same gives
+/// it one.
+#[test]
+fn an_image_that_another_build_of_the_same_took_away_is_made_again() {
+    let door = Door::open(&daemon("classic"), Behind::Refusing("GET /images/", 404), None);
+    let world = World::with(vec![door.address()]);
+    let made = world.build(&from_base("RUN echo made >/made"));
+    assert_eq!(world.files(&made)["made"], b"made\n");
+    assert_eq!(door.asked(), 2, "it is asked for again");
+    let ended = |e: &&Event| matches!(e, Event::StepEnded { .. });
+    assert_eq!(world.heard.all().iter().filter(ended).count(), 2, "each step ends once");
+}
+
 #[test]
 fn an_image_that_a_daemon_does_not_hand_out_is_no_lost_daemon() {
-    let door = Door::open(&daemon("classic"), Behind::Refusing("GET /images/"), None);
+    let door = Door::open(&daemon("classic"), Behind::Refusing("GET /images/", 500), None);
     let world = World::with(vec![door.address()]);
     let failure = world.try_build(&from_base("RUN echo made >/made")).unwrap_err();
     assert_eq!(failure.kind, FailureKind::Export);

@@ -37,8 +37,8 @@ pub(crate) enum Behind {
     Dockerd,
     /// Its BuildKit alone.
     Buildkitd,
-    /// The daemon, but the first request that begins like this is answered with an error.
-    Refusing(&'static str),
+    /// The daemon, but the first request that begins like this is answered with this error.
+    Refusing(&'static str, u16),
 }
 
 impl Door {
@@ -142,13 +142,14 @@ async fn splice(
         }
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
     }
-    if let Behind::Refusing(start) = behind {
+    if let Behind::Refusing(start, status) = behind {
         let mut head = vec![0; start.len()];
         if near.read_exact(&mut head).await.is_err() {
             return;
         }
         if head == start.as_bytes() && asked.fetch_add(1, Ordering::Relaxed) == 0 {
-            let answer = "HTTP/1.1 500 No\r\nContent-Length: 13\r\n\r\nout of order\n";
+            let answer =
+                format!("HTTP/1.1 {status} No\r\nContent-Length: 13\r\n\r\nout of order\n");
             near.write_all(answer.as_bytes()).await.unwrap();
             // What was asked is read to its end, so that the answer is not cut off by a reset.
             let _ = near.read_to_end(&mut head).await;
