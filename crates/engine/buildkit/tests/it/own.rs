@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use ashlar_buildkit::Address;
@@ -19,10 +20,20 @@ pub(crate) struct OwnDaemon {
     pki: Pki,
 }
 
+/// The ports that are taken; the system gives none of them to those that ask for any.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// Returns the address of a port at which nobody listens, and that nobody else takes before a daemon
+/// does, which may be a while: each process begins to look for them elsewhere.
 fn free_port() -> String {
-    // Nobody else is given it at once again.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 10 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (number % PORTS.len() as u32) as u16;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap().to_string();
+        }
+    }
 }
 
 impl OwnDaemon {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ashlar_buildkit::Address;
 use ashlar_core::failure::FailureKind;
 use ashlar_core::journal::{Event, Sink, StepOutcome};
+use ashlar_sandbox::Cancel;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::doors::Door;
@@ -23,6 +24,17 @@ fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what} did not come about");
         thread::yield_now();
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Stops a build when the test that waits for it fails: it would go on for as long as its step does.
+struct StopOnPanic(Cancel);
+
+impl Drop for StopOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.cancel();
+        }
     }
 }
 
@@ -81,6 +93,7 @@ fn a_stop_reaches_the_process_of_the_step() {
         let needle = format!("sleep\0{seconds}\0");
         let cancel = world.cancel.clone();
         let result = thread::scope(|scope| {
+            let _stops = StopOnPanic(cancel.clone());
             let building = scope.spawn(|| world.try_build(&text));
             up.recv_timeout(PATIENCE).unwrap();
             wait_until("the sleep", || runs(&needle));
@@ -107,7 +120,9 @@ fn a_daemon_that_is_lost_in_the_middle_is_replaced_by_another() {
     );
     let up = wait_for(&mut world, "up");
     let needle = format!("sleep\0{seconds}\0");
+    let cancel = world.cancel.clone();
     let made = thread::scope(|scope| {
+        let _stops = StopOnPanic(cancel);
         let building = scope.spawn(|| world.try_build(&text));
         up.recv_timeout(PATIENCE).unwrap();
         wait_until("the sleep", || runs(&needle));
@@ -142,7 +157,9 @@ fn a_daemon_that_is_told_to_end_leaves_no_outcome_behind() {
     );
     let up = wait_for(&mut world, "up");
     let needle = format!("sleep\0{seconds}\0");
+    let cancel = world.cancel.clone();
     let made = thread::scope(|scope| {
+        let _stops = StopOnPanic(cancel);
         let building = scope.spawn(|| world.try_build(&text));
         up.recv_timeout(PATIENCE).unwrap();
         wait_until("the sleep", || runs(&needle));
@@ -175,7 +192,9 @@ fn a_daemon_that_is_told_to_end_while_it_pulls_is_lost() {
     // A registry that takes requests and answers none.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = format!("FROM {}/library/busybox\n", silent.local_addr().unwrap());
+    let cancel = world.cancel.clone();
     let failure = thread::scope(|scope| {
+        let _stops = StopOnPanic(cancel);
         let building = scope.spawn(|| world.try_build(&text).unwrap_err());
         let _asked = silent.accept().unwrap();
         own.terminate();
