@@ -5,6 +5,7 @@ is never taken for ours, and never killed.
 """
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -63,16 +64,22 @@ def start(settings: Settings, name: str, argv: Sequence[str], ready: Callable[[]
     return child.pid
 
 
+def _send(pid: int, which: signal.Signals) -> None:
+    """Sends a signal to a process that may end of itself at any moment."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, which)
+
+
 def stop(settings: Settings, name: str) -> bool:
     """Ends the process that was started as `name`; False when it did not run."""
     pid = pid_of(settings, name)
     if pid is not None:
-        os.kill(pid, signal.SIGTERM)
+        _send(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         while pid_of(settings, name) is not None and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         if pid_of(settings, name) is not None:
-            os.kill(pid, signal.SIGKILL)
+            _send(pid, signal.SIGKILL)
     _pid_file(settings, name).unlink(missing_ok=True)
     return pid is not None
 
