@@ -6,7 +6,7 @@ use ashlar_service::{Actor, ErrorKind};
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
-use crate::app::{App, now};
+use crate::app::{App, CHANGE_TRIES_MAX, now};
 use crate::documents::{Alias, PublicTemplate, Template};
 use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
@@ -14,7 +14,7 @@ use crate::ids;
 use crate::names::NAME;
 use crate::refs::{TemplateRef, slug_of};
 use crate::request::{check_name, read_tags};
-use crate::templates::Found;
+use crate::templates::{CHANGED_BY_OTHERS, Found};
 use crate::wire::{AliasInfo, TagInfo, TemplateInfo};
 
 /// Templates of one piece of a list.
@@ -161,31 +161,49 @@ impl App {
             return self.info(found).await;
         }
         self.check_claim(actor, &name, None).await?;
-        let back = found.template.aliases.iter().any(|a| a.name == name);
-        if !back {
-            let taken = self.objects.add_alias(Some(found.tenant), NAME, &name, found.id).await;
-            taken.map_err(|e| match e.kind() {
-                ErrorKind::Conflict => ApiError::conflict(format!("the name '{name}' is in use")),
-                _ => e.into(),
-            })?;
-        }
-        let at = now();
-        let renamed = |template: &mut Template| {
-            let old = std::mem::replace(&mut template.name, name.clone());
-            template.aliases.retain(|a| a.name != name && a.name != old);
-            template.aliases.push(Alias { name: old, at });
-        };
-        let tenant = Some(found.tenant);
-        let found = match self.change(found, renamed).await {
-            Err(error) if !back => {
-                // Deleted meanwhile, and would hold the name for ever.
-                self.objects.remove_alias(tenant, NAME, &name).await?;
+        let mut taken = false;
+        let found = match self.renamed(found, &name, &mut taken).await {
+            Err(error) if taken => {
+                // Deleted meanwhile, say, and would hold the name for ever.
+                self.objects.remove_alias(Some(found.tenant), NAME, &name).await?;
                 return Err(error);
             }
-            changed => changed?,
+            renamed => renamed?,
         };
         self.publish(&found).await?;
         self.info(&found).await
+    }
+
+    /// Renames a template; `taken` says whether the name was taken for that, which is to be undone
+    /// when it fails. An earlier name of its own is not taken, unless somebody removes that meanwhile:
+    /// what the template has is its own only for as long as its document stays as it was found.
+    async fn renamed(&self, found: &Found, name: &str, taken: &mut bool) -> Answer<Found> {
+        let at = now();
+        let rename = |template: &mut Template| {
+            if template.name != name {
+                let old = std::mem::replace(&mut template.name, name.to_owned());
+                template.aliases.retain(|a| a.name != name && a.name != old);
+                template.aliases.push(Alias { name: old, at });
+            }
+        };
+        let mut found = found.clone();
+        for _ in 0..CHANGE_TRIES_MAX {
+            if !*taken && !found.template.is_called(name) {
+                let added = self.objects.add_alias(Some(found.tenant), NAME, name, found.id).await;
+                added.map_err(|e| match e.kind() {
+                    ErrorKind::Conflict => {
+                        ApiError::conflict(format!("the name '{name}' is in use"))
+                    }
+                    _ => e.into(),
+                })?;
+                *taken = true;
+            }
+            match self.try_change(&found, &[], rename).await? {
+                Some(renamed) => return Ok(renamed),
+                None => found = self.again(&found).await?,
+            }
+        }
+        Err(ApiError::conflict(CHANGED_BY_OTHERS))
     }
 
     /// Shows a template to all, or to its namespace only.
@@ -197,5 +215,64 @@ impl App {
         let found = self.change(found, |template| template.public = public).await?;
         self.publish(&found).await?;
         self.info(&found).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ashlar_service::{Role, Service, ServiceConfig};
+    use serde_json::json;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Returns the dialect over an empty service, and somebody who may use it.
+    async fn app(data: &std::path::Path) -> (App, Actor) {
+        let service = Service::open(ServiceConfig::new(data)).await.unwrap();
+        let admin = service.admin().clone();
+        service.add_tenant(&admin, "acme").await.unwrap();
+        let actor = service.act_for(&admin, "acme").await.unwrap();
+        let (_, token) = service.make_token(&actor, "t", Role::Owner, "t", None).await.unwrap();
+        let actor = service.authenticate(token.expose()).await.unwrap();
+        (App::new(service), actor)
+    }
+
+    async fn template(app: &App, actor: &Actor, name: &str) -> Answer<Found> {
+        let (tenant, id) = (Some(actor.tenant.id), Uuid::now_v7());
+        app.objects.add_alias(tenant, NAME, name, id).await?;
+        app.objects.add_document(tenant, id, &Template::new(name)).await?;
+        Ok(app.by_id(actor, id).await?.unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_that_is_removed_while_it_comes_back_stays_with_its_template() {
+        let data = tempfile::tempdir().unwrap();
+        let (app, actor) = app(data.path()).await;
+        let found = template(&app, &actor, "one").await.unwrap();
+        app.rename(&actor, &found, &json!({ "new_name": "two" })).await.unwrap();
+        // What the one who renames has seen; the other one is faster.
+        let seen = app.again(&found).await.unwrap();
+        app.remove_alias(&seen, "one").await.unwrap();
+        app.rename(&actor, &seen, &json!({ "new_name": "one" })).await.unwrap();
+        let tenant = Some(actor.tenant.id);
+        assert_eq!(app.objects.resolve(tenant, NAME, "one").await.unwrap(), Some(found.id));
+        assert_eq!(template(&app, &actor, "one").await.unwrap_err().code, code::CONFLICT);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_that_was_given_away_does_not_come_back() {
+        let data = tempfile::tempdir().unwrap();
+        let (app, actor) = app(data.path()).await;
+        let found = template(&app, &actor, "one").await.unwrap();
+        app.rename(&actor, &found, &json!({ "new_name": "two" })).await.unwrap();
+        let seen = app.again(&found).await.unwrap();
+        app.remove_alias(&seen, "one").await.unwrap();
+        let other = template(&app, &actor, "one").await.unwrap();
+        let refused = app.rename(&actor, &seen, &json!({ "new_name": "one" })).await;
+        assert_eq!(refused.unwrap_err().code, code::CONFLICT);
+        let tenant = Some(actor.tenant.id);
+        assert_eq!(app.objects.resolve(tenant, NAME, "one").await.unwrap(), Some(other.id));
+        assert_eq!(app.objects.resolve(tenant, NAME, "two").await.unwrap(), Some(found.id));
+        assert_eq!(app.again(&found).await.unwrap().template.name, "two");
     }
 }

@@ -136,7 +136,8 @@ impl Projector {
     fn retry(&self, attempt: u32) -> LogEntry {
         LogEntry {
             attempt: Some(attempt),
-            max_attempts: self.attempts_max,
+            // Those that end with the server count for nothing but themselves.
+            max_attempts: self.attempts_max.map(|most| most.max(attempt)),
             ..entry(LogKind::Retry, Level::Warn, "the build begins again", "retry")
         }
     }
@@ -401,7 +402,7 @@ mod tests {
                 submitted(),
                 claimed(1),
                 cache(CacheKind::FinalArtifact, CacheStatus::Miss, None),
-                Event::Requeued { reason: "lost".into() },
+                Event::Requeued { reason: "lost".into(), planned: false },
                 claimed(2),
                 Event::Steps { names: vec!["[1/1] RUN make".into(), "START up".into()] },
                 cache(CacheKind::FinalArtifact, CacheStatus::Miss, None),

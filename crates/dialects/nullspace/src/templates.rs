@@ -16,6 +16,8 @@ use crate::wire::TemplateInfo;
 
 /// Rows of one name that are looked at in one go: more than one are left behind by others.
 const PIECE: u32 = 100;
+/// What a change says that never came to its turn.
+pub(crate) const CHANGED_BY_OTHERS: &str = "the template is being changed by others; try again";
 
 /// A template that somebody may see.
 #[derive(Debug, Clone)]
@@ -249,32 +251,47 @@ impl App {
         tags: &[String],
         change: impl Fn(&mut Template) + Send + Sync,
     ) -> Answer<Found> {
-        let tenant = Some(found.tenant);
         let mut found = found.clone();
         for _ in 0..CHANGE_TRIES_MAX {
-            let mut changed = found.template.clone();
-            change(&mut changed);
-            if changed == found.template && tags.is_empty() {
-                return Ok(found);
+            match self.try_change(&found, tags, &change).await? {
+                Some(changed) => return Ok(changed),
+                None => found = self.again(&found).await?,
             }
-            let names = self.moved_names(&found, &changed, tags);
-            let (id, version) = (found.id, found.version);
-            let replaced =
-                self.objects.replace_document_with_names(tenant, id, version, &changed, &names);
-            match replaced.await {
-                Err(e) if e.kind() == ErrorKind::Conflict => {}
-                other => {
-                    other?;
-                    (found.template, found.version) = (changed, found.version + 1);
-                    return Ok(found);
-                }
-            }
-            let again = self.objects.document::<Template>(tenant, found.id).await?;
-            let again = again.filter(|again| !again.value.deleted);
-            let again = again.ok_or_else(|| ApiError::no_template(&ids::template(found.id)))?;
-            (found.template, found.version) = (again.value, again.version);
         }
-        Err(ApiError::conflict("the template is being changed by others; try again"))
+        Err(ApiError::conflict(CHANGED_BY_OTHERS))
+    }
+
+    /// Changes a template that is still as it was found; returns nothing when it is not.
+    pub(crate) async fn try_change(
+        &self,
+        found: &Found,
+        tags: &[String],
+        change: impl Fn(&mut Template) + Send + Sync,
+    ) -> Answer<Option<Found>> {
+        let mut changed = found.clone();
+        change(&mut changed.template);
+        if changed.template == found.template && tags.is_empty() {
+            return Ok(Some(changed));
+        }
+        let names = self.moved_names(found, &changed.template, tags);
+        let (tenant, id, version) = (Some(found.tenant), found.id, found.version);
+        let new = &changed.template;
+        match self.objects.replace_document_with_names(tenant, id, version, new, &names).await {
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(None),
+            replaced => {
+                replaced?;
+                changed.version += 1;
+                Ok(Some(changed))
+            }
+        }
+    }
+
+    /// Looks at a template once more.
+    pub(crate) async fn again(&self, found: &Found) -> Answer<Found> {
+        let again = self.objects.document::<Template>(Some(found.tenant), found.id).await?;
+        let again = again.filter(|again| !again.value.deleted);
+        let again = again.ok_or_else(|| ApiError::no_template(&ids::template(found.id)))?;
+        Ok(Found { template: again.value, version: again.version, ..found.clone() })
     }
 
     /// Returns the template of a name. A new one is not there yet: it comes with what is to be
@@ -326,7 +343,7 @@ impl App {
                 return Err(e.into());
             }
         }
-        Err(ApiError::conflict("the template is being changed by others; try again"))
+        Err(ApiError::conflict(CHANGED_BY_OTHERS))
     }
 
     /// Returns what clients see of a template.
