@@ -125,12 +125,13 @@ fn run(engine: &Arc<Shared>, job: &Arc<BuildJob>, cancel: &Cancel) -> Result<Tre
     }
 }
 
-/// Builds share running steps within a tenant, and only when their limits agree: one must not fail
-/// because another allowed less.
+/// Builds share running steps within a tenant, and only when their limits agree and they have the
+/// same secrets and agents by name: one must not fail because another allowed or had less.
 fn share_group(request: &BuildRequest) -> ShareGroup {
     let mut hasher = Hasher::new();
     hasher.field(&request.tenant).field(format!("{:?}", request.limits));
     hasher.field(format!("{:?}{:?}", request.network, request.entitlements));
+    hasher.field(format!("{:?}{:?}", request.secrets.keys(), request.ssh.keys()));
     let digest = hasher.finish();
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest.as_bytes()[..8]);

@@ -40,13 +40,20 @@ impl FinalKey {
         plan: &Plan,
         contexts: &BTreeMap<ContextKey, Arc<Context>>,
     ) -> Result<Self, Failure> {
-        let mut survey = Survey { request, plan, contexts, found: Vec::new(), tenants: false };
+        let mut survey = Survey {
+            request,
+            plan,
+            contexts,
+            found: Vec::new(),
+            tenants: false,
+            given: BTreeSet::new(),
+        };
         let (mut usable, mut bypass) = (true, None);
         for id in plan.graph.needed(plan.target) {
             usable &= survey.visit(id)?;
             bypass = bypass.or(plan.graph.node(id).meta.bypass);
         }
-        let Survey { found: selections, tenants, .. } = survey;
+        let Survey { found: selections, tenants, given, .. } = survey;
         let mut hasher = Hasher::new();
         hasher.field(b"ashlar.final.v1");
         hasher.field(serde_json::to_vec(&plan.config).map_err(internal)?);
@@ -54,6 +61,10 @@ impl FinalKey {
         hasher.field(plan.graph.node(plan.target).digest.as_bytes());
         if tenants {
             hasher.field(format!("{:?}", request.network)).field(&request.tenant);
+        }
+        if !given.is_empty() {
+            // Which ones are mounted is in the graph; which of those are there is not.
+            hasher.field(serde_json::to_vec(&given).map_err(internal)?);
         }
         for selection in &selections {
             hasher.field(selection.digest().as_bytes());
@@ -106,6 +117,8 @@ struct Survey<'a> {
     found: Vec<Arc<Selection>>,
     /// Whether a secret, a volume or the network could influence one of them.
     tenants: bool,
+    /// Where secrets and ssh agents are mounted that the build has.
+    given: BTreeSet<(u32, String)>,
 }
 
 impl Survey<'_> {
@@ -135,6 +148,9 @@ impl Survey<'_> {
         let is_bind = |kind: &MountKind| matches!(kind, MountKind::Bind { .. });
         self.tenants |= network != Network::None || exec.mounts.iter().any(|m| !is_bind(&m.kind));
         for mount in &exec.mounts {
+            if self.request.was_given(&mount.kind) == Some(true) {
+                self.given.insert((id.0, mount.destination.clone()));
+            }
             if let MountKind::Bind { input, source, .. } = &mount.kind {
                 self.select(id, &crate::job::bind_copy(*input, source))?;
             }

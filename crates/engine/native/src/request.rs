@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ashlar_core::Digest;
 use ashlar_core::frontend::Frontend;
-use ashlar_core::graph::Network;
+use ashlar_core::graph::{MountKind, Network};
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Sink;
 use ashlar_oci::{Credential, LayerRef};
@@ -31,7 +31,8 @@ pub struct BuildRequest {
     pub build: String,
     /// Directories that the definition may copy from, by name.
     pub contexts: BTreeMap<String, PathBuf>,
-    /// Secrets by id. They are in no key and no record; what steps write of them is masked.
+    /// Secrets by id. Their values are in no key and no record; what steps write of them is masked.
+    /// That a secret was given is a part of the keys of what it is mounted into.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Values of variables by what stands in their place in the definition ([`crate::Engine::hidden`]):
     /// steps see the values, keys and records only the stand-ins.
@@ -58,6 +59,15 @@ pub struct BuildRequest {
 }
 
 impl BuildRequest {
+    /// Says of a secret or ssh agent whether the build has it; of other mounts nothing.
+    pub(crate) fn was_given(&self, kind: &MountKind) -> Option<bool> {
+        match kind {
+            MountKind::Secret { id, .. } => Some(self.secrets.contains_key(id)),
+            MountKind::Ssh { id, .. } => Some(self.ssh.contains_key(id)),
+            _ => None,
+        }
+    }
+
     /// Returns what removes from logs whatever nobody may read there: secrets, passwords of logins,
     /// and the values of hidden variables.
     pub fn masker(&self) -> Masker {

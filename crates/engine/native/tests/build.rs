@@ -3,9 +3,12 @@
 
 mod support;
 
-use ashlar_core::cache::{CacheKind, CacheStatus};
+use ashlar_core::cache::{CacheKind, CacheStatus, MissReason};
 use ashlar_core::journal::{Event, StepOutcome};
-use support::World;
+use ashlar_frontend_dockerfile::Request;
+use ashlar_sandbox::Cancel;
+use ashlar_snapshots::Removal;
+use support::{Done, World};
 
 #[test]
 fn a_dockerfile_becomes_a_tree_and_hits_its_cache() {
@@ -121,4 +124,52 @@ fn no_cache_bypasses_and_still_stores() {
     assert_eq!(forced.count(CacheKind::FinalArtifact, CacheStatus::Bypass), 1);
     let ran = |e: &&Event| matches!(e, Event::StepEnded { outcome: StepOutcome::Ran, .. });
     assert!(forced.events.iter().any(|e| ran(&e)));
+}
+
+/// Builds as one of several tenants, who all name their scopes and definitions alike.
+fn build_as(world: &World, tenant: &str, dockerfile: &str, args: &[(&str, &str)]) -> Done {
+    let mut text = Request::text(dockerfile);
+    text.build_args.extend(args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())));
+    let mut request = world.request(text);
+    request.tenant = tenant.to_owned();
+    world.run(request, &Cancel::new().unwrap()).unwrap()
+}
+
+#[test]
+fn why_a_step_missed_says_nothing_of_other_tenants() {
+    let world = World::new();
+    let reasons = |tenant: &str, dockerfile: &str, args: &[(&str, &str)]| {
+        build_as(&world, tenant, dockerfile, args).reasons()
+    };
+    let first = MissReason::FirstTime.sentence();
+    let deploy = "FROM base\nARG DB_PASS\nRUN echo deploy --pass $DB_PASS\n";
+    assert_eq!(reasons("victim", deploy, &[("DB_PASS", "hunter2")]), [&*first]);
+    assert_eq!(reasons("other", "FROM base\nRUN true\n", &[]), [&*first]);
+    // Not with the very same words either.
+    assert_eq!(reasons("third", deploy, &[("DB_PASS", "guess")]), [&*first]);
+
+    world.file("payroll-2026.csv", "theirs\n");
+    let copy = "FROM base\nCOPY . /in/\n";
+    assert_eq!(reasons("victim", copy, &[]), [&*first]);
+    std::fs::remove_file(world.context.path().join("payroll-2026.csv")).unwrap();
+    world.file("mine", "mine\n");
+    assert_eq!(reasons("fourth", copy, &[]), [&*first]);
+    // Who it is about still hears it.
+    let own = reasons("victim", copy, &[]);
+    assert!(own[0].contains("payroll-2026.csv"), "{own:?}");
+}
+
+#[test]
+fn that_a_result_was_removed_is_said_to_whose_it_was() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN echo one >/one\n";
+    let built = build_as(&world, "victim", dockerfile, &[]).built;
+    let layer = built.tree.0.last().unwrap();
+    let removed = |world: &World| world.engine.snapshots().remove(layer).unwrap();
+    assert_eq!(removed(&world), Removal::Removed);
+    let other = build_as(&world, "other", dockerfile, &[]);
+    assert_eq!(other.reasons(), [MissReason::FirstTime.sentence()]);
+    assert_eq!(removed(&world), Removal::Removed);
+    let own = build_as(&world, "victim", dockerfile, &[]).reasons();
+    assert!(own[0].contains("removed"), "{own:?}");
 }

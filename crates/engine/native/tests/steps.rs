@@ -52,6 +52,43 @@ fn a_secret_reaches_its_step_and_nothing_else() {
 }
 
 #[test]
+fn what_was_made_without_a_secret_does_not_stand_for_what_needs_it() {
+    let world = World::new();
+    let may = "FROM base\nRUN --mount=type=secret,id=token cat /run/secrets/token >/got || true\n";
+    let without = world.build(may).unwrap();
+    assert_eq!(world.read(&without.built, "/got"), "");
+    let with = build_secret(&world, may, "hunter2-secret").unwrap();
+    assert_eq!(world.read(&with.built, "/got"), "hunter2-secret");
+    assert_eq!(with.reasons().len(), 1, "{:?}", with.events);
+    let why = "what is mounted at /run/secrets/token";
+    assert!(with.reasons()[0].contains(why), "{:?}", with.reasons());
+    assert!(world.build(may).unwrap().built.from_cache);
+
+    let must = "FROM base\nRUN --mount=type=secret,id=token,required=true true\n";
+    build_secret(&world, must, "hunter2-secret").unwrap();
+    let failed = world.build(must).unwrap_err().failure;
+    assert!(failed.message.contains("requires the secret 'token'"), "{failed}");
+    // One that no step mounts is nothing to anybody.
+    world.build("FROM base\nRUN true\n").unwrap();
+    let other = build_secret(&world, "FROM base\nRUN true\n", "hunter2-secret").unwrap();
+    assert!(other.built.from_cache);
+}
+
+#[test]
+fn what_was_made_without_an_agent_does_not_stand_for_what_has_one() {
+    let world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    fake_agent(&agent);
+    let dockerfile =
+        "FROM base\nRUN --mount=type=ssh test -S \"$SSH_AUTH_SOCK\" && touch /has || true\n";
+    let without = world.build(dockerfile).unwrap();
+    assert!(world.try_read(&without.built, "/has").is_none());
+    let with = with_agent(&world, dockerfile, &agent).unwrap();
+    assert!(world.try_read(&with.built, "/has").is_some());
+}
+
+#[test]
 fn logs_show_neither_hidden_variables_nor_passwords() {
     let world = World::new();
     let value = "value of nobody else";

@@ -207,16 +207,31 @@ mod tests {
     fn a_miss_names_what_changed_and_an_evicted_result_is_named_so() {
         let dir = tempfile::tempdir().unwrap();
         let cache = ResultCache::new(dir.path());
-        let step = |r: &KeyRecord| StepIdentity::new("s", "b", "1", r);
+        let step = |r: &KeyRecord| StepIdentity::new("t", "s", "b", "1", r);
         let (one, two) = (record("copy", "1"), record("copy", "2"));
         assert_eq!(cache.why_missed(&step(&one), &one).unwrap(), MissReason::FirstTime);
         cache.remember(&step(&one), &one).unwrap();
         let why = cache.why_missed(&step(&two), &two).unwrap();
         assert_eq!(why.sentence(), "file 'a.txt' changed from '1' to '2'");
         assert!(matches!(cache.why_missed(&step(&one), &one).unwrap(), MissReason::Evicted { .. }));
-        let other_place = StepIdentity::new("s", "other", "7", &two);
+        let other_place = StepIdentity::new("t", "s", "other", "7", &two);
         let why = cache.why_missed(&other_place, &two).unwrap();
         assert_eq!(why.sentence(), "file 'a.txt' changed from '1' to '2'");
+    }
+
+    #[test]
+    fn what_one_tenant_ran_is_unknown_to_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = ResultCache::new(dir.path());
+        let step = |tenant: &str, r: &KeyRecord| StepIdentity::new(tenant, "s", "b", "1", r);
+        let theirs = record("deploy --password hunter2", "1");
+        cache.remember(&step("one", &theirs), &theirs).unwrap();
+        // The very same step too: that it was known and is gone would tell that somebody had it.
+        for own in [record("true", "1"), record("deploy --password hunter2", "2"), theirs] {
+            let other = step("two", &own);
+            assert_eq!(cache.why_missed(&other, &own).unwrap(), MissReason::FirstTime);
+            assert!(cache.earlier_keys(&other).unwrap().is_empty());
+        }
     }
 
     #[test]

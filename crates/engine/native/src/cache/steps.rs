@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Earlier keys that are kept of one step.
 pub(super) const KEYS_KEPT: usize = 4;
 
-/// Where a step stands and what it says.
+/// Where a step stands and what it says, within one tenant: the keys that are kept of a step hold
+/// commands, variables and names of files, which are nobody else's business.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepIdentity {
     /// The step's place: whose build it is, and the step's name without its number.
@@ -17,15 +18,16 @@ pub struct StepIdentity {
 }
 
 impl StepIdentity {
-    /// Makes the identity of the step at `place` of what `scope` builds under the name `build`.
-    pub fn new(scope: &str, build: &str, place: &str, record: &KeyRecord) -> Self {
+    /// Makes the identity of the step at `place` of what a tenant's `scope` builds under the name
+    /// `build`.
+    pub fn new(tenant: &str, scope: &str, build: &str, place: &str, record: &KeyRecord) -> Self {
         let mut words = Hasher::new();
-        words.field(b"words");
+        words.field(b"ashlar.step.words.v2").field(tenant);
         for part in record.parts().iter().filter(|p| p.kind == PartKind::Command) {
             words.field(&part.value);
         }
         let mut at = Hasher::new();
-        at.field(b"place").field(scope).field(build).field(place);
+        at.field(b"ashlar.step.place.v2").field(tenant).field(scope).field(build).field(place);
         Self { place: at.finish(), words: words.finish() }
     }
 }

@@ -1,7 +1,7 @@
 //! What can influence a step: the parts of its cache key.
 //!
-//! Deliberately not among them: values of secrets, content of cache mounts, addresses of extra
-//! hosts, proxy variables, limits, and modification times.
+//! Deliberately not among them: values of secrets (only whether they were given), content of cache
+//! mounts, addresses of extra hosts, proxy variables, limits, and modification times.
 
 use ashlar_core::Digest;
 use ashlar_core::cache::{KeyRecord, PartKind};
@@ -78,6 +78,10 @@ impl BuildJob {
     ) -> Result<(), Failure> {
         let name = &mount.destination;
         record.push(PartKind::Mount, name, json(&mount.kind)?);
+        if let Some(given) = self.request.was_given(&mount.kind) {
+            let said = if given { "given" } else { "not given" };
+            record.push(PartKind::Setting, format!("what is mounted at {name}"), said);
+        }
         let (input, path) = match &mount.kind {
             MountKind::Bind { input, source, .. } => (*input, source),
             // What a new cache directory starts with is no more in the key than what it holds.

@@ -95,7 +95,8 @@ impl BuildJob {
     /// Where the step of a node stands among the steps of its definition.
     fn identity(&self, node: &Node, record: &KeyRecord) -> StepIdentity {
         let place = place_of(&node.meta.name);
-        StepIdentity::new(&self.request.scope, &self.request.name, place, record)
+        let request = &self.request;
+        StepIdentity::new(&request.tenant, &request.scope, &request.name, place, record)
     }
 
     fn record(&self, job: &Job<Output>) -> Result<KeyRecord, Failure> {
