@@ -59,6 +59,10 @@ pub struct Copy {
     /// Owner of all that is copied; `None` keeps 0:0 for contexts and the source's for trees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// Whether names of the owner that the tree lacks fail the operation; otherwise root takes
+    /// their place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_owner: bool,
     /// Permission bits of all that is copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,

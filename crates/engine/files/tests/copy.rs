@@ -149,6 +149,28 @@ fn owners_and_modes_are_set_on_everything() {
 }
 
 #[test]
+fn a_strict_copy_refuses_owners_that_the_tree_lacks() {
+    let accounts = ["etc/passwd 0644 app:x:10:20::/:", "etc/group 0644 web:x:30:"];
+    let name = |name: &str| OwnerPart::Name(name.into());
+    let copied = |user, group| {
+        let owner = Some(Owner { user, group });
+        let copy = Copy { owner, strict_owner: true, ..copy(&["d/f"], "/x") };
+        Places::new(SOURCE, &accounts).copy_context(copy)
+    };
+    let last = |lines: Vec<String>| lines.last().cloned().unwrap();
+    assert_eq!(last(copied(name("app"), Some(name("web"))).unwrap()), "x 0640 10:30 text");
+    assert_eq!(last(copied(OwnerPart::Id(7), None).unwrap()), "x 0640 7:7 text");
+    for (owner, said) in [
+        ((name("who"), None), "the user 'who'"),
+        ((name("app"), Some(name("who"))), "the group 'who'"),
+        ((OwnerPart::Id(7), Some(name("who"))), "the group 'who'"),
+    ] {
+        let error = copied(owner.0, owner.1).unwrap_err();
+        assert!(error.is_input() && error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
 fn trees_keep_owners_and_contexts_do_not() {
     let got = Places::new(SOURCE, &[]).copy_tree(copy(&["d"], "/x")).unwrap();
     let want = ["x/ 0755", "x/f 0640 7:8 text", "x/link -> f", "x/sub/ 0700", "x/sub/g 0600 deep"];

@@ -34,3 +34,9 @@ pub(crate) fn owner(user: &str) -> Owner {
     let (name, group) = split(user);
     Owner { user: part(name), group: group.map(part) }
 }
+
+/// Says whether an owner has to be looked up in the tree.
+pub(crate) fn has_name(owner: &Owner) -> bool {
+    let is_name = |part: &OwnerPart| matches!(part, OwnerPart::Name(_));
+    is_name(&owner.user) || owner.group.as_ref().is_some_and(is_name)
+}

@@ -150,6 +150,19 @@ impl Accounts {
             .ok_or_else(|| LookupError::UnknownGroup(shown(text.as_bytes())))
     }
 
+    /// Refuses names that the tree does not know.
+    pub(crate) fn check(&self, owner: &Owner) -> Result<(), LookupError> {
+        if let OwnerPart::Name(name) = &owner.user
+            && !self.users.iter().any(|u| u.name == *name)
+        {
+            return Err(LookupError::UnknownUser(shown(name.as_bytes())));
+        }
+        match &owner.group {
+            Some(OwnerPart::Name(name)) => self.gid(name).map(drop),
+            Some(OwnerPart::Id(_)) | None => Ok(()),
+        }
+    }
+
     /// Returns user and group of `--chown`: a name without a group brings its own group, a number
     /// is the group's number too. Names that the tree does not know are added to `unknown`.
     ///

@@ -141,7 +141,8 @@ impl Run<'_> {
         let input = self.inputs.get(copy.input);
         let input = *input.ok_or(FileOpError::Input { index: copy.input })?;
         let (from, sources) = self.sources(input, copy)?;
-        let owner = copy.owner.as_ref().map(|o| self.owner(o)).transpose()?;
+        let owner = copy.owner.as_ref();
+        let owner = owner.map(|o| self.owner_of_copy(o, copy.strict_owner)).transpose()?;
         let copier = Copier {
             from,
             owner,
@@ -172,6 +173,13 @@ impl Run<'_> {
                 (root, Sources::Found(selector.select(copy)?))
             }
         })
+    }
+
+    fn owner_of_copy(&mut self, owner: &Owner, strict: bool) -> Result<(u32, u32)> {
+        if strict && lookup::has_names(owner) {
+            self.tree.accounts()?.check(owner)?;
+        }
+        self.owner(owner)
     }
 
     fn owner(&mut self, owner: &Owner) -> Result<(u32, u32)> {

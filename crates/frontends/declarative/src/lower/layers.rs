@@ -14,7 +14,7 @@ use crate::fields::Parse;
 use crate::paths;
 use crate::render;
 use crate::step::{CopyItem, Step};
-use crate::user::owner;
+use crate::user::{has_name, owner};
 
 /// What Docker's clients expect in the history of images that BuildKit's frontend made.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
@@ -157,6 +157,9 @@ impl<'a> Layers<'a> {
     /// One action, or two when literal names and names that look like patterns are mixed.
     fn copy(&self, item: &CopyItem) -> Vec<FileAction> {
         let destination = paths::destination(&self.cwd, &item.dst, item.sources.len() > 1);
+        let owner = item.user.as_deref().map(owner);
+        // A number needs no look-up: so it is the same operation whichever frontend made it.
+        let strict_owner = owner.as_ref().is_some_and(has_name);
         let mut actions: Vec<FileAction> = Vec::new();
         for source in &item.sources {
             let literal = paths::is_pattern(source);
@@ -169,7 +172,8 @@ impl<'a> Layers<'a> {
                     input: 1,
                     sources: vec![source],
                     destination: destination.clone(),
-                    owner: item.user.as_deref().map(owner),
+                    owner: owner.clone(),
+                    strict_owner,
                     mode: item.mode.map(|m| Mode::Bits(m.bits())),
                     literal,
                     ..Copy::default()
