@@ -40,7 +40,8 @@ impl Search {
         let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
         let (mut long, short): (Vec<_>, Vec<_>) =
             texts.into_iter().partition(|text| text.len() > AUTOMATON_TEXT_MAX);
-        let automaton = automaton(&short);
+        // One that has nothing to find would look at every byte all the same.
+        let automaton = if short.is_empty() { None } else { automaton(&short) };
         if automaton.is_none() {
             // Slow is better than to let them through.
             long.extend(short);
@@ -119,6 +120,12 @@ mod tests {
         found.sort_by_key(|place| place.start);
         assert_eq!(found, [0..4, 7..7 + long.len(), 8 + long.len()..12 + long.len()]);
         assert_eq!(search.longest(), long.len());
+    }
+
+    #[test]
+    fn nothing_is_searched_for_where_there_is_nothing_to_find() {
+        let search = Search::new(Vec::new(), true);
+        assert!(search.short.is_none() && search.long.is_empty());
     }
 
     #[test]
