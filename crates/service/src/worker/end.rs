@@ -1,15 +1,16 @@
 //! How a build's end is written.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Record};
 use ashlar_core::state::State;
-use ashlar_records::{JournalWriter, NewAlias, Stamped, now};
+use ashlar_records::{Ending, JournalWriter, NewAlias};
 use ashlar_sandbox::Cancel;
 
-use super::stopped::{Stopped, retried};
+use super::stopped::Stopped;
 use crate::{Definition, Error, Finished, Service, promote, push};
 
 impl Service {
@@ -21,52 +22,32 @@ impl Service {
         cancel: &Cancel,
         result: Result<Finished, Stopped>,
     ) -> Result<(), Error> {
-        writer.end_log();
-        // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
-        writer.flush().await?;
-        // The writer's own row may be from before somebody wished to stop.
-        let build = record.submission.build;
-        let row = retried(build, || self.store().row(build)).await?;
         let giving_up = cancel.is_cancelled() && self.workers().giving_up.load(Ordering::Acquire);
-        let events = last_words(&row, result, giving_up);
-        let names = match events.last() {
-            Some(Event::State { to: State::Succeeded }) => {
-                names_of(record, record.submission.tenant)
-            }
-            _ => Vec::new(),
+        let names = names_of(record, record.submission.tenant);
+        let decide = move |row: &Record| {
+            let events = last_words(row, &result, giving_up);
+            let good = matches!(events.last(), Some(Event::State { to: State::Succeeded }));
+            Ending { events, names: if good { names.clone() } else { Vec::new() } }
         };
-        let row = self.write_end(record, &events, &names).await?;
+        // An error: the attempt was given up, or the build has ended; nothing more is ours to write.
+        let row = self.counters().timed("finish", writer.finish(Arc::new(decide))).await?;
         self.counters().ended(&row);
         self.tell_observer(&row);
+        let build = record.submission.build;
         tracing::info!(%build, state = row.state.as_str(), attempt = row.attempt, "build ended");
         Ok(())
-    }
-
-    async fn write_end(
-        &self,
-        record: &Record,
-        events: &[Event],
-        names: &[NewAlias],
-    ) -> Result<Record, Error> {
-        let (build, fence) = (record.submission.build, record.fence);
-        let finish = || {
-            let stamp = |event: &Event| Stamped::new(now(), event.clone());
-            let stamped: Vec<Stamped> = events.iter().map(stamp).collect();
-            self.counters().timed("finish", self.store().finish(build, fence, stamped, names))
-        };
-        Ok(retried(build, finish).await?)
     }
 }
 
 /// Returns what is written when an attempt has ended.
-fn last_words(row: &Record, result: Result<Finished, Stopped>, giving_up: bool) -> Vec<Event> {
+fn last_words(row: &Record, result: &Result<Finished, Stopped>, giving_up: bool) -> Vec<Event> {
     let state = |to| Event::State { to };
     let cancelled = row.cancellation.is_some();
     let stopped = match result {
         // The wish to stop came too late where others have what was made: to say that the build was
         // cancelled would be untrue.
-        Ok(finished) if !cancelled || row.effect_began || was_pushed(&finished) => {
-            let made = finished.artifacts.into_iter().map(Event::Artifact);
+        Ok(finished) if !cancelled || row.effect_began || was_pushed(finished) => {
+            let made = finished.artifacts.iter().cloned().map(Event::Artifact);
             return made.chain([state(State::Succeeded)]).collect();
         }
         Ok(_) => return vec![state(State::Cancelled)],
@@ -77,7 +58,7 @@ fn last_words(row: &Record, result: Result<Finished, Stopped>, giving_up: bool) 
         _ if giving_up => interrupted(row, "the server was shut down"),
         Stopped::Away(what) => interrupted(row, &format!("{what} did not answer")),
         Stopped::Failed(failure) => {
-            vec![Event::Failed(Box::new(failure)), state(State::Failed)]
+            vec![Event::Failed(Box::new(failure.clone())), state(State::Failed)]
         }
     }
 }

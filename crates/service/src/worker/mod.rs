@@ -126,11 +126,12 @@ impl Service {
         if matches!(result, Err(Stopped::Away(Away::BlobStore))) {
             self.workers().set_store_away(true);
         }
+        // What is left waits for the disk, not for a processor.
+        drop(permit);
         if let Err(error) = self.end(&record, &writer, &cancel, result).await {
             tracing::warn!(%build, error = error.internal_text(), "a build's end was not written");
         }
         self.workers().forget(build, record.fence);
-        drop(permit);
     }
 
     /// Returns what the log of an attempt may hold.

@@ -1,6 +1,6 @@
 //! Ends that change more than a journal: names that move on success, leases of a dead process.
 
-use ashlar_core::journal::Record;
+use ashlar_core::journal::{Event, Record};
 use ashlar_core::{BuildId, Timestamp, WorkerId};
 use uuid::Uuid;
 
@@ -11,6 +11,19 @@ use crate::{Error, Store, builds, journal};
 
 /// Names that one look returns at most.
 pub const ALIASES_MAX: u32 = 1000;
+
+/// What is written last of an attempt at a build.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// What happened last; the last of it ends the attempt.
+    pub events: Vec<Event>,
+    /// Names that lead to the build from then on.
+    pub names: Vec<NewAlias>,
+}
+
+/// Decides how an attempt ends, once all that it said is written. It is asked again when the
+/// database has to be.
+pub type Decide = dyn Fn(&Record) -> Ending + Send + Sync;
 
 pub(crate) async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Result<(), Error> {
     let n = &new.namespace;

@@ -8,7 +8,9 @@ use crate::builds::{self, Loaded};
 use crate::codec::text::PackedText;
 use crate::codec::{self, Packed};
 use crate::db::{Tx, args, pieces, placeholders};
+use crate::finish::{Decide, put_alias};
 use crate::store::retried;
+use crate::writer::now;
 use crate::{Error, Store, follow};
 
 /// Something that happened, with the time at which it did.
@@ -57,7 +59,7 @@ pub(crate) async fn append(
     events: impl IntoIterator<Item = Stamped>,
 ) -> Result<(), Error> {
     let said: Vec<Said> = events.into_iter().map(Said::Event).collect();
-    write(tx, loaded, fence, &said).await
+    write(tx, loaded, fence, &said, None).await
 }
 
 async fn write(
@@ -65,6 +67,7 @@ async fn write(
     loaded: &mut Loaded,
     fence: Option<u64>,
     said: &[Said],
+    decide: Option<&Decide>,
 ) -> Result<(), Error> {
     let before = loaded.record.clone();
     let (mut entries, mut rows) = (Vec::new(), Vec::new());
@@ -78,10 +81,18 @@ async fn write(
             }
         }
     }
+    let ending = decide.map(|decide| decide(&loaded.record)).unwrap_or_default();
+    for event in ending.events {
+        entries.push(place_event(loaded, fence, &Stamped::new(now(), event))?);
+    }
     rows.extend(codec::pack(&entries)?);
     insert_rows(tx, loaded.position, loaded.scope, &rows).await?;
     crate::queue::after_append(tx, loaded, &before).await?;
-    builds::update(tx, loaded, &before).await
+    builds::update(tx, loaded, &before).await?;
+    for name in &ending.names {
+        put_alias(tx, name, loaded.record.submission.build.uuid()).await?;
+    }
+    Ok(())
 }
 
 /// Gives an event its number and time.
@@ -161,17 +172,18 @@ impl Store {
         events: impl AsRef<[Stamped]> + Send + Sync,
     ) -> Result<Record, Error> {
         let said: Vec<Said> = events.as_ref().iter().cloned().map(Said::Event).collect();
-        self.append_said(build, writer, &said).await
+        self.append_said(build, writer, &said, None).await
     }
 
-    /// As [`Store::append`], for log text too.
+    /// As [`Store::append`], for log text too, and for what is decided when that is written.
     pub(crate) async fn append_said(
         &self,
         build: BuildId,
         writer: Writer,
         said: &[Said],
+        decide: Option<&Decide>,
     ) -> Result<Record, Error> {
-        retried(|| self.append_once(build, writer, said)).await
+        retried(|| self.append_once(build, writer, said, decide)).await
     }
 
     async fn append_once(
@@ -179,6 +191,7 @@ impl Store {
         build: BuildId,
         writer: Writer,
         said: &[Said],
+        decide: Option<&Decide>,
     ) -> Result<Record, Error> {
         let mut tx = self.db.write().await?;
         let mut loaded = builds::load(&mut tx, build).await?;
@@ -194,7 +207,7 @@ impl Store {
                 Some(fence)
             }
         };
-        write(&mut tx, &mut loaded, fence, said).await?;
+        write(&mut tx, &mut loaded, fence, said, decide).await?;
         announce(&mut tx, build).await?;
         tx.commit().await?;
         self.wakeups.wake(build);

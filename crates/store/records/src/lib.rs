@@ -58,7 +58,7 @@ pub use codec::read_any_row;
 pub use db::{DatabaseError, Durability, Options};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;
-pub use finish::ALIASES_MAX;
+pub use finish::{ALIASES_MAX, Decide, Ending};
 pub use follow::{Follower, POLL};
 pub use grants::{GRANTS_MAX, Grant, USED_EVERY};
 pub use journal::{Stamped, Writer};

@@ -272,8 +272,9 @@ impl Store {
             journal::announce(&mut tx, build).await?;
             taken.push(build);
         }
-        // Keeps what was written about the worker, too.
-        tx.commit().await?;
+        // Keeps what was written about the worker, too. A claim that is lost with the power is one
+        // of a worker that is lost with it.
+        tx.commit_early().await?;
         taken.iter().for_each(|build| self.wakeups.wake(*build));
         Ok(if taken.is_empty() { Try::Nothing } else { Try::Took(taken) })
     }
@@ -324,6 +325,26 @@ async fn candidate(
     alone: bool,
     now: Timestamp,
 ) -> Result<Option<BuildId>, Error> {
+    for tenant in waiting_tenants(tx, claim).await? {
+        let look = Look { claim, tenant, alone, now };
+        if let Some(build) = look.candidate(tx).await? {
+            return Ok(Some(build));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the tenants that have builds in the queue, those first whose turn it is.
+async fn waiting_tenants(tx: &mut Tx, claim: &Claim) -> Result<Vec<TenantId>, Error> {
+    // Most of the time nobody waits, or one does.
+    let sql = "SELECT (SELECT q.tenant FROM queue q WHERE q.kind = $1 ORDER BY q.tenant LIMIT 1), \
+               (SELECT q.tenant FROM queue q WHERE q.kind = $1 ORDER BY q.tenant DESC LIMIT 1)";
+    let ends = tx.one(sql, args![kind_word(claim.kind)]).await?;
+    match (ends.maybe_bytes(0)?, ends.maybe_bytes(1)?) {
+        (None, _) | (_, None) => return Ok(Vec::new()),
+        (first, last) if first == last => return Ok(vec![ends.tenant(0)?]),
+        _ => {}
+    }
     // Steps from tenant to tenant through the index instead of reading the whole queue.
     let sql = "WITH RECURSIVE w(tenant) AS (\
                  SELECT (SELECT q.tenant FROM queue q WHERE q.kind = $1 ORDER BY q.tenant LIMIT 1) \
@@ -336,13 +357,7 @@ async fn candidate(
                          WHERE l.tenant = w.tenant AND l.kind = $1), \
                  COALESCE(t.at, 0), w.tenant LIMIT $2";
     let tenants = tx.all(sql, args![kind_word(claim.kind), TENANTS_MAX]).await?;
-    for tenant in &tenants {
-        let look = Look { claim, tenant: tenant.tenant(0)?, alone, now };
-        if let Some(build) = look.candidate(tx).await? {
-            return Ok(Some(build));
-        }
-    }
-    Ok(None)
+    tenants.iter().map(|row| row.tenant(0)).collect()
 }
 
 /// A look at one tenant's part of the queue.

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cap::Cap;
 use crate::codec::text::TextRow;
+use crate::finish::Decide;
 use crate::journal::Stamped;
 use crate::pressure::Pressure;
 use crate::{Error, Store};
@@ -82,6 +83,8 @@ struct Buffer {
     taken: u64,
     /// Write up to this event at once.
     hurry: u64,
+    /// What is written behind all events, which is the last.
+    decide: Option<Arc<Decide>>,
     closed: bool,
     /// Whether so much waits that readers should give way.
     behind: bool,
@@ -152,6 +155,40 @@ impl JournalWriter {
             buffer.hurry = buffer.said;
             buffer.said
         };
+        self.reached(said).await
+    }
+
+    /// Writes all that was said before, and what is then decided to end the attempt with, in one
+    /// transaction: who follows a name finds a build that has ended, and no ended build lacks its
+    /// names. Returns the row after it. Nothing may be said from then on.
+    ///
+    /// # Errors
+    /// As [`JournalWriter::flush`].
+    pub async fn finish(&self, decide: Arc<Decide>) -> Result<Arc<Record>, Error> {
+        self.end_log();
+        let said = {
+            let mut buffer = self.shared.lock();
+            if buffer.closed {
+                drop(buffer);
+                return Err(self.given_up());
+            }
+            buffer.decide = Some(decide);
+            buffer.said += 1;
+            buffer.hurry = buffer.said;
+            buffer.said
+        };
+        self.reached(said).await?.ok_or_else(|| self.given_up())
+    }
+
+    /// Returns why nothing is written any more.
+    fn given_up(&self) -> Error {
+        let why = self.shared.progress.borrow().error.clone();
+        let why = why.as_deref().unwrap_or("it was closed").to_owned();
+        Error::Writer { build: self.shared.build, why }
+    }
+
+    /// Waits until so many events are written.
+    async fn reached(&self, said: u64) -> Result<Option<Arc<Record>>, Error> {
         self.shared.work.notify_one();
         let mut progress = self.shared.progress.subscribe();
         let reached = progress.wait_for(|p| p.written >= said || p.error.is_some()).await;

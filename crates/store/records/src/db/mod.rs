@@ -160,6 +160,15 @@ impl Tx {
         }
         Ok(())
     }
+
+    /// As [`Tx::commit`], for what is done again when it is lost with the power: SQLite does not
+    /// wait for the disk.
+    pub(crate) async fn commit_early(self) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(tx) => Ok(tx.commit_early().await?),
+            other @ Self::Postgres(_) => other.commit().await,
+        }
+    }
 }
 
 fn postgres<'q>(

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{FLUSH, Shared};
 use crate::Error;
 use crate::codec::text::TextRow;
+use crate::finish::Decide;
 use crate::journal::{Said, Stamped};
 
 /// A batch of so many bytes is packed at once.
@@ -33,6 +34,19 @@ pub(super) struct Batch {
     pub(super) count: u64,
     /// What it was before it was packed.
     pub(super) bytes: usize,
+    /// How the attempt ends, with the last batch.
+    pub(super) decide: Option<Arc<Decide>>,
+}
+
+/// What waited.
+struct Taken {
+    waiting: Vec<Waiting>,
+    /// How many calls said it.
+    count: u64,
+    bytes: usize,
+    decide: Option<Arc<Decide>>,
+    /// Nothing more will come.
+    last: bool,
 }
 
 /// Makes batches of what waits.
@@ -49,15 +63,15 @@ impl Packer {
     pub(super) async fn run(self, batches: Sender<Batch>) {
         loop {
             self.gather().await;
-            let (waiting, count, bytes, closed) = self.take();
+            let Taken { waiting, count, bytes, decide, last } = self.take();
             if count > 0 {
                 // When the runtime ends the receiver finds out.
                 let Ok(said) = pack(waiting, bytes).await else { return };
-                if batches.send(Batch { said, count, bytes }).await.is_err() {
+                if batches.send(Batch { said, count, bytes, decide }).await.is_err() {
                     return;
                 }
             }
-            if closed {
+            if last {
                 return;
             }
         }
@@ -88,14 +102,17 @@ impl Packer {
         }
     }
 
-    /// Takes what waits, how many calls said it, its bytes, and whether nothing more will come.
-    fn take(&self) -> (Vec<Waiting>, u64, usize, bool) {
+    /// Takes what waits.
+    fn take(&self) -> Taken {
         let mut buffer = self.shared.lock();
         let bytes = mem::take(&mut buffer.bytes);
         buffer.underway += bytes;
         let said = buffer.said;
         let count = said - mem::replace(&mut buffer.taken, said);
-        let taken = (mem::take(&mut buffer.waiting), count, bytes, buffer.closed);
+        let (waiting, decide) = (mem::take(&mut buffer.waiting), buffer.decide.take());
+        buffer.closed |= decide.is_some();
+        let last = buffer.closed;
+        let taken = Taken { waiting, count, bytes, decide, last };
         drop(buffer);
         self.shared.room.notify_all();
         taken

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::pack::Batch;
 use super::{Shared, now};
-use crate::journal::{Said, Writer};
+use crate::journal::Writer;
 use crate::leases::Held;
 use crate::{Error, Store};
 
@@ -71,12 +71,12 @@ impl Task {
     async fn write(&mut self, batch: Batch) -> bool {
         self.batch += 1;
         // A database that cannot be reached may keep a call waiting for ever.
-        let Ok(appended) = timeout_at(self.held_until, self.append(&batch.said)).await else {
+        let Ok(appended) = timeout_at(self.held_until, self.append(&batch)).await else {
             return self.cut_off();
         };
         match appended {
             Ok(record) => {
-                let ended = record.state.is_terminal();
+                let ended = record.state.is_terminal() || batch.decide.is_some();
                 self.shared.written(batch.bytes);
                 self.shared.progress.send_modify(|p| {
                     p.written += batch.count;
@@ -84,7 +84,7 @@ impl Task {
                     p.record = Some(Arc::new(record));
                 });
                 if ended {
-                    self.shared.give_up("the build has ended");
+                    self.shared.give_up("the attempt has ended");
                 }
                 !ended
             }
@@ -95,11 +95,15 @@ impl Task {
         }
     }
 
-    async fn append(&self, said: &[Said]) -> Result<Record, Error> {
+    async fn append(&self, batch: &Batch) -> Result<Record, Error> {
         let writer = Writer::Worker { fence: self.fence, batch: Some(self.batch) };
         let until = Instant::now() + RETRY_MAX;
         loop {
-            match self.store.append_said(self.shared.build, writer, said).await {
+            match self
+                .store
+                .append_said(self.shared.build, writer, &batch.said, batch.decide.as_deref())
+                .await
+            {
                 Err(error) if error.is_transient() && Instant::now() < until => {
                     tracing::warn!(build = %self.shared.build, error = chain(&error), "retrying");
                     tokio::time::sleep(RETRY_PAUSE).await;

@@ -1,9 +1,13 @@
 //! Ends that move names, and leases of dead processes.
 
+use std::sync::Arc;
+
 use ashlar_core::Digest;
-use ashlar_core::journal::{ArtifactRecord, Event, Mode, Submission};
+use ashlar_core::journal::{ArtifactRecord, Event, Mode, Record, Sink as _, Submission};
 use ashlar_core::state::State;
-use ashlar_records::{Error, Exempt, LetGo, Namespace, NewAlias, What, Why, Writer};
+use ashlar_records::{
+    Ending, Error, Exempt, JournalWriter, LetGo, Namespace, NewAlias, What, Why, Writer,
+};
 use uuid::Uuid;
 
 use crate::common::{
@@ -12,6 +16,8 @@ use crate::common::{
 
 crate::on_both! {
     names_move_with_the_end_or_not_at_all;
+    an_end_is_decided_by_all_that_was_said;
+    an_attempt_that_was_given_up_ends_nothing;
     names_lead_to_what_is_there_or_it_goes_but_not_both;
     names_are_listed_by_their_beginning;
     dead_workers_lose_their_builds_at_once;
@@ -41,6 +47,42 @@ async fn names_move_with_the_end_or_not_at_all(db: Database) {
         assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), last);
         assert_eq!(check_fold(&db.store, build).await.state, State::Succeeded);
     }
+}
+
+fn ran(name: &str) -> Event {
+    Event::Executor { requested: None, ran: name.into(), reason: None }
+}
+
+async fn an_end_is_decided_by_all_that_was_said(db: Database) {
+    let build = submit(&db.store, submission(), 0).await.submission.build;
+    let held = db.store.claim(&claim(1), at(0)).await.unwrap().unwrap();
+    let writer = JournalWriter::spawn(db.store.clone(), build, held.fence);
+    writer.event(ran("native"));
+    let decide = |row: &Record| {
+        assert_eq!(row.executor.as_deref(), Some("native"));
+        Ending { events: vec![state(State::Succeeded)], names: vec![tag("app:1")] }
+    };
+    let row = writer.finish(Arc::new(decide)).await.unwrap();
+    assert_eq!((row.state, row.executor.as_deref()), (State::Succeeded, Some("native")));
+    assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), Some(build.uuid()));
+    assert_eq!(check_fold(&db.store, build).await.next_number, row.next_number);
+    // Nobody ends an attempt twice, and what is said late is not heard.
+    writer.event(ran("late"));
+    let again = writer.finish(Arc::new(|_: &Record| panic!("the attempt has ended"))).await;
+    assert!(matches!(&again, Err(Error::Writer { why, .. }) if why.contains("ended")), "{again:?}");
+    assert_eq!(check_fold(&db.store, build).await.executor.as_deref(), Some("native"));
+}
+
+async fn an_attempt_that_was_given_up_ends_nothing(db: Database) {
+    let build = submit(&db.store, submission(), 0).await.submission.build;
+    let held = db.store.claim(&claim(1), at(0)).await.unwrap().unwrap();
+    let writer = JournalWriter::spawn(db.store.clone(), build, held.fence);
+    db.store.append(build, Writer::Service, [stamped(1, state(State::Cancelled))]).await.unwrap();
+    let decide =
+        |_: &Record| Ending { events: vec![state(State::Succeeded)], names: vec![tag("app:1")] };
+    assert!(writer.finish(Arc::new(decide)).await.is_err());
+    assert_eq!(db.store.resolve(&tags(), "app:1").await.unwrap(), None);
+    assert_eq!(check_fold(&db.store, build).await.state, State::Cancelled);
 }
 
 async fn names_lead_to_what_is_there_or_it_goes_but_not_both(db: Database) {

@@ -52,7 +52,8 @@ pub(crate) struct SqliteTx {
     shared: Arc<Shared>,
     /// Away only while a statement runs on another thread.
     lease: Option<Lease>,
-    writes: bool,
+    /// Rows that the connection had touched when the transaction began; none of one that reads.
+    touched: Option<u64>,
 }
 
 impl Sqlite {
@@ -75,7 +76,8 @@ impl Sqlite {
     /// Begins a transaction that writes.
     pub(crate) async fn write(&self) -> Result<SqliteTx, DatabaseError> {
         let lease = self.shared.writer.lease(&self.shared.opener).await?;
-        let mut tx = self.tx(lease, true);
+        let touched = Some(lease.total_changes());
+        let mut tx = self.tx(lease, touched);
         tx.batch("BEGIN IMMEDIATE").await?;
         Ok(tx)
     }
@@ -89,11 +91,11 @@ impl Sqlite {
 
     /// Returns a connection for one query.
     pub(crate) async fn reader(&self) -> Result<SqliteTx, DatabaseError> {
-        Ok(self.tx(Readers::lease(&self.shared.readers).await?, false))
+        Ok(self.tx(Readers::lease(&self.shared.readers).await?, None))
     }
 
-    fn tx(&self, lease: Lease, writes: bool) -> SqliteTx {
-        SqliteTx { shared: self.shared.clone(), lease: Some(lease), writes }
+    fn tx(&self, lease: Lease, touched: Option<u64>) -> SqliteTx {
+        SqliteTx { shared: self.shared.clone(), lease: Some(lease), touched }
     }
 
     /// Waits for all transactions and closes the file, which is left without a log.
@@ -125,17 +127,32 @@ impl SqliteTx {
     }
 
     /// Ends the transaction. What it wrote is on the disk then, where that is wanted.
-    pub(crate) async fn commit(mut self) -> Result<(), DatabaseError> {
+    pub(crate) async fn commit(self) -> Result<(), DatabaseError> {
+        let (shared, wrote) = self.end().await?;
+        match shared.flusher.as_ref().filter(|_| wrote) {
+            Some(flusher) => Ok(flusher.wait().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the transaction without a wait for the disk: what it wrote is lost with the power when
+    /// nothing is written after it, never before what was written before it.
+    pub(crate) async fn commit_early(self) -> Result<(), DatabaseError> {
+        self.end().await.map(drop)
+    }
+
+    /// Commits, lets the next one write, and says whether there was anything to commit.
+    async fn end(mut self) -> Result<(Arc<Shared>, bool), DatabaseError> {
         let how: How<u64> = value::execute;
         self.step(SqlStr::from_static("COMMIT"), Vec::new(), how).await?;
-        let (shared, writes) = (self.shared.clone(), self.writes);
-        // The next one writes while this one waits for the disk.
+        let now = self.lease.as_ref().map(|lease| lease.total_changes());
+        let wrote = self.touched.is_some_and(|before| now != Some(before));
+        let shared = self.shared.clone();
         drop(self);
-        let Some(flusher) = shared.flusher.as_ref().filter(|_| writes) else { return Ok(()) };
-        if shared.opener.log().is_some_and(Log::is_due) {
+        if wrote && shared.opener.log().is_some_and(Log::is_due) {
             tokio::spawn(checkpoint::run(shared.clone()));
         }
-        Ok(flusher.wait().await?)
+        Ok((shared, wrote))
     }
 
     async fn step<T: Send + 'static>(
