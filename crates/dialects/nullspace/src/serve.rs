@@ -20,7 +20,7 @@ use crate::refs::TemplateRef;
 use crate::routes::{Action, Route, route};
 use crate::snapshot::status;
 use crate::stream::stream;
-use crate::templates::Found;
+use crate::templates::{Found, refuse_system};
 
 /// The largest JSON body, in bytes: contexts may come inline.
 const BODY_BYTES_MAX: usize = 256 << 20;
@@ -204,7 +204,10 @@ async fn template(
             let found = app.current(&reference, found).await?;
             ok(&app.history(actor, &found, &query).await?)
         }
-        Action::Tags => ok(&App::tags(&app.current(&reference, found).await?)),
+        Action::Tags => {
+            refuse_system(&reference)?;
+            ok(&App::tags(&app.current(&reference, found).await?))
+        }
         Action::Aliases => ok(&App::aliases(&app.current(&reference, found).await?)),
         action => {
             let found = app.current_own(actor, &reference, found).await?;

@@ -88,13 +88,15 @@ impl App {
         Ok(found)
     }
 
-    /// Does the same for a template that the caller wants to change.
+    /// Does the same for a template that the caller wants to change. What the system's namespace
+    /// names is nobody's to change: only where it is read does it stand for the caller's own.
     pub(crate) async fn current_own(
         &self,
         actor: &Actor,
         reference: &TemplateRef,
         found: Option<Found>,
     ) -> Answer<Found> {
+        refuse_system(reference)?;
         let found = self.current(reference, found).await?;
         actor.needs(Role::Developer)?;
         if found.own {
@@ -372,6 +374,18 @@ impl App {
         };
         self.change(found, moved).await
     }
+}
+
+/// Refuses what is not for templates that come with the server.
+pub(crate) fn refuse_system(reference: &TemplateRef) -> Answer<()> {
+    if !is_system(reference) {
+        return Ok(());
+    }
+    let what = format!(
+        "'{reference}' names a template that comes with the server, which is not yours to manage; \
+         name your own without '{SYSTEM_NAMESPACE}/'"
+    );
+    Err(ApiError::invalid(what))
 }
 
 fn is_system(reference: &TemplateRef) -> bool {

@@ -199,3 +199,30 @@ async fn a_deletion_that_was_cut_off_goes_on_when_the_routes_are_made_again() {
     let history = world.get("/v1/templates/app/builds").await.is(200);
     assert_eq!(history["builds"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_with_the_server_is_nobodys_to_change() {
+    let world = World::new().await;
+    let build = World::ready(&world.build(steps("app", &["true"])).await);
+    for name in ["app:latest", "app:default", "app", "nothing:latest", &format!("app:{build}")] {
+        let path = format!("/v1/templates/refs/nullspace%2F{}", name.replace(':', "%3A"));
+        let refused = async |method: &str, rest: &str, body: serde_json::Value| {
+            let path = format!("{path}{rest}");
+            let reply = world.send(Some(&world.owner), method, &path, body.to_string()).await;
+            reply.refused(400, "invalid_request");
+        };
+        refused("DELETE", "", json!({})).await;
+        refused("POST", "/rename", json!({ "new_name": "mine" })).await;
+        refused("PATCH", "/visibility", json!({ "visibility": "public" })).await;
+        refused("POST", "/tags", json!({ "tags": ["v1"] })).await;
+        refused("GET", "/tags", json!({})).await;
+        refused("DELETE", "/tags/default", json!({})).await;
+        refused("DELETE", "/aliases/app", json!({})).await;
+    }
+    let info = world.get("/v1/templates/app").await.is(200);
+    assert_eq!((&info["tags"], &info["visibility"]), (&json!(["default"]), &json!("private")));
+    // Such a name still stands for the caller's own where something is built on it.
+    let mut request = steps("child", &["true"]);
+    request["base_image"] = json!("nullspace/app:latest");
+    World::ready(&world.build(request).await);
+}
