@@ -312,6 +312,7 @@ fn request_of(
         files: bound.files.counts(),
         start_cmd: request.start_cmd.clone(),
         readiness: request.runtime.readiness.as_ref().map(|r| r.wire.clone()),
+        inherited: prepared.inherited(),
         base_host: prepared.base_host.clone(),
         base_auth: request.base_auth.as_ref().map(|a| a.kind().to_owned()),
         settled: false,

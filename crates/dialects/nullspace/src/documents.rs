@@ -146,6 +146,9 @@ pub(crate) struct Attempt {
     pub(crate) start_cmd: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) readiness: Option<Value>,
+    /// How the template that it stands on is started: holds where the build says nothing itself.
+    #[serde(default, skip_serializing_if = "Inherited::is_empty")]
+    pub(crate) inherited: Inherited,
     /// The registry of the base image, when it can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) base_host: Option<String>,
@@ -161,6 +164,32 @@ pub(crate) struct Attempt {
     /// What the image says of itself, once there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oci_metadata: Option<OciMetadata>,
+}
+
+/// What a template takes over from the one that it stands on and an image has no place for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Inherited {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) start_cmd: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) readiness: Option<Value>,
+}
+
+impl Inherited {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Attempt {
+    /// Returns how the artifact is started: as the build says, else as its base says.
+    pub(crate) fn effective(&self) -> Inherited {
+        let base = &self.inherited;
+        Inherited {
+            start_cmd: self.start_cmd.clone().or_else(|| base.start_cmd.clone()),
+            readiness: self.readiness.clone().or_else(|| base.readiness.clone()),
+        }
+    }
 }
 
 impl DocumentType for Attempt {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::app::App;
 use crate::context::Context;
 use crate::credentials::by_registry;
+use crate::documents::Inherited;
 use crate::errors::{Answer, ApiError, code};
 use crate::ids::{BUILD_PREFIX, TEMPLATE_PREFIX};
 use crate::plan::dockerfile_base;
@@ -43,6 +44,8 @@ pub(crate) enum BaseOf {
         build: BuildId,
         /// Whether it is another tenant's, of a template that is public.
         shared: bool,
+        /// How it is started.
+        inherited: Inherited,
     },
 }
 
@@ -149,7 +152,9 @@ impl App {
         if !self.is_available(&record) {
             return Err(refused());
         }
-        Ok(BaseOf::Build { build, shared: !found.own })
+        let attempt = self.attempt(found.tenant, build).await?;
+        let inherited = attempt.map(|a| a.value.effective()).unwrap_or_default();
+        Ok(BaseOf::Build { build, shared: !found.own, inherited })
     }
 }
 
@@ -265,6 +270,14 @@ impl Prepared {
     /// Says whether the base is another tenant's.
     pub(crate) const fn base_is_shared(&self) -> bool {
         matches!(&self.base, Some(BaseOf::Build { shared: true, .. }))
+    }
+
+    /// Returns how the base is started.
+    pub(crate) fn inherited(&self) -> Inherited {
+        match &self.base {
+            Some(BaseOf::Build { inherited, .. }) => inherited.clone(),
+            _ => Inherited::default(),
+        }
     }
 
     /// Returns the name that the base has in plans.

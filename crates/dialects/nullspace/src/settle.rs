@@ -10,7 +10,7 @@ use ashlar_core::state::State;
 use ashlar_service::{Document, ErrorKind, Record};
 
 use crate::app::App;
-use crate::documents::{Attempt, BY_UNSETTLED, Template};
+use crate::documents::{Attempt, BY_UNSETTLED, Inherited, Template};
 use crate::errors::Answer;
 use crate::readiness::of_healthcheck;
 use crate::templates::Found;
@@ -87,18 +87,13 @@ impl App {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e.into()),
         };
-        let (start, ready) = (attempt.start_cmd.clone(), attempt.readiness.clone());
-        attempt.runtime_defaults = Some(runtime_of(&config, start, ready));
+        attempt.runtime_defaults = Some(runtime_of(&config, attempt.effective()));
         attempt.oci_metadata = Some(metadata_of(&config));
         Ok(())
     }
 }
 
-fn runtime_of(
-    config: &ImageConfig,
-    start_cmd: Option<String>,
-    readiness: Option<serde_json::Value>,
-) -> RuntimeDefaults {
+fn runtime_of(config: &ImageConfig, start: Inherited) -> RuntimeDefaults {
     let run = &config.config;
     let mut keys: Vec<String> =
         run.env.iter().map(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n).into()).collect();
@@ -107,10 +102,10 @@ fn runtime_of(
     let said = |text: &String| (!text.is_empty()).then(|| text.clone());
     RuntimeDefaults {
         default_env_keys: keys,
-        start_cmd,
+        start_cmd: start.start_cmd,
         default_user: said(&run.user),
         default_workdir: said(&run.working_dir),
-        readiness,
+        readiness: start.readiness,
     }
 }
 
@@ -140,7 +135,7 @@ mod tests {
         let mut config = ImageConfig::default();
         config.config.env = vec!["B=secret".into(), "A=1".into(), "A=2".into()];
         config.config.working_dir = "/srv".into();
-        let runtime = runtime_of(&config, None, None);
+        let runtime = runtime_of(&config, Inherited::default());
         assert_eq!(runtime.default_env_keys, ["A", "B"]);
         assert!(!serde_json::to_string(&runtime).unwrap().contains("secret"));
         assert_eq!((runtime.default_user, runtime.default_workdir), (None, Some("/srv".into())));

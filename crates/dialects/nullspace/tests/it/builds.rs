@@ -377,3 +377,34 @@ async fn a_first_build_that_is_refused_takes_nothing_from_others_of_its_name() {
 async fn accepted_template(world: &World, name: &str) -> Value {
     world.get(&format!("/v1/templates/{name}")).await.is(200)["id"].clone()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_starts_as_its_base_does_unless_it_says_otherwise() {
+    let world = World::new().await;
+    let probe = |command: &str| {
+        json!({ "kind": "command", "command": command, "timeout_secs": 20, "interval_ms": 50,
+                "startup_grace_secs": 0 })
+    };
+    let mut base = steps("base", &["true"]);
+    base["start_cmd"] = json!("sleep 100");
+    base["runtime_config"] = json!({ "readiness": probe("true") });
+    World::ready(&world.build(base).await);
+    let on = |name: &str, base: &str| {
+        let mut request = steps(name, &["echo x > /x"]);
+        request["base_image"] = json!(base);
+        request
+    };
+    let started = async |request: Value| {
+        let status = world.status(&World::ready(&world.build(request).await)).await;
+        let runtime = status["build"]["runtime_defaults"].clone();
+        (runtime["start_cmd"].clone(), runtime["readiness"]["command"].clone())
+    };
+    assert_eq!(started(on("child", "acme/base")).await, (json!("sleep 100"), json!("true")));
+    assert_eq!(started(on("grand", "acme/child")).await, (json!("sleep 100"), json!("true")));
+    let mut own = on("own", "acme/base");
+    own["start_cmd"] = json!("sleep 200");
+    own["runtime_config"] = json!({ "readiness": probe("test -e /x") });
+    assert_eq!(started(own).await, (json!("sleep 200"), json!("test -e /x")));
+    let info = world.get("/v1/templates/grand").await.is(200);
+    assert_eq!(info["runtime_defaults"]["start_cmd"], "sleep 100");
+}
