@@ -1,9 +1,11 @@
 //! Builds: accepted, cancelled, repeated, promoted.
 
 use ashlar_core::BuildId;
+use ashlar_core::journal::Event;
 use ashlar_core::state::State;
 use ashlar_service::{
-    Actor, Definition, ErrorKind, NewDocument, Recipe, RetryRequest, Role, Secret, SubmitRequest,
+    Actor, Definition, ErrorKind, NewDocument, Recipe, Record, RetryRequest, Role, Secret,
+    SubmitRequest,
 };
 use axum::http::StatusCode;
 use serde_json::Value;
@@ -15,7 +17,7 @@ use crate::context::{Bound, Context};
 use crate::credentials::by_registry;
 use crate::documents::{Attempt, AttemptFiles, FileUse, NamedBlob};
 use crate::errors::{Answer, ApiError, code};
-use crate::failure::{code_of, detail_of, message_of};
+use crate::failure::Failed;
 use crate::fields::Fields;
 use crate::ids;
 use crate::logs::{Owned, PIECE};
@@ -26,11 +28,13 @@ use crate::request::{
 };
 use crate::templates::Found;
 use crate::views;
-use crate::wire::{StatusSnapshot, TemplateBuild, TemplateInfo};
+use crate::wire::{FailureDetail, StatusSnapshot, TemplateBuild, TemplateInfo};
 
 /// How often a submission is tried again because another one has taken the same name, or noted the
 /// same files, first.
 const NOTE_TRIES_MAX: usize = 8;
+/// Events of a build that are read to learn the names of its steps, which come soon.
+const EVENTS_MAX: usize = 1000;
 
 impl App {
     /// Accepts a build.
@@ -114,9 +118,42 @@ impl App {
     /// Returns a build as its owner sees it.
     pub(crate) async fn view(&self, actor: &Actor, owned: &Owned) -> Answer<TemplateBuild> {
         let record = self.service.row(actor, owned.build).await?;
-        let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
-        let kept = self.kept(&record).await?;
-        Ok(views::build(&owned.found, &record, &owned.attempt.value, cache, kept))
+        self.view_of(actor, owned, &record).await
+    }
+
+    /// Returns a build as a record of it says.
+    pub(crate) async fn view_of(
+        &self,
+        actor: &Actor,
+        owned: &Owned,
+        record: &Record,
+    ) -> Answer<TemplateBuild> {
+        let attempt = &owned.attempt.value;
+        let cache = self.cache(actor, &owned.found, attempt, record).await?;
+        let kept = self.kept(record).await?;
+        let detail = self.failure(actor, attempt, record).await?;
+        Ok(views::build(&owned.found, record, attempt, (cache, kept, detail)))
+    }
+
+    /// Returns why a build failed, unless it did not.
+    async fn failure(
+        &self,
+        actor: &Actor,
+        attempt: &Attempt,
+        record: &Record,
+    ) -> Answer<Option<FailureDetail>> {
+        let build = record.submission.build;
+        let Some(failed) = Failed::of(record, attempt) else { return Ok(None) };
+        if !failed.lacks_step() {
+            return Ok(Some(failed.detail(&ids::build(build))));
+        }
+        let events = self.service.events(actor, build, 0, EVENTS_MAX).await?;
+        let steps = events.iter().rev().find_map(|e| match &e.event {
+            Event::Steps { names } => Some(names.as_slice()),
+            _ => None,
+        });
+        let failed = Failed::among(failed.failure(), steps.unwrap_or_default());
+        Ok(Some(failed.detail(&ids::build(build))))
     }
 
     /// Accepts a build and waits for its end.
@@ -128,18 +165,19 @@ impl App {
         }
         let record = self.service.row(actor, owned.build).await?;
         let owned = self.fresh(owned).await?;
-        match (record.state, &record.failure) {
-            (State::Succeeded, _) => self.info(&owned.found).await,
-            (_, Some(failure)) => Err(ApiError {
-                detail: Some(Box::new(detail_of(failure, &id))),
-                build_id: Some(id),
-                ..ApiError::new(StatusCode::BAD_REQUEST, code_of(failure.kind), message_of(failure))
-            }),
-            _ => Err(ApiError {
-                build_id: Some(id),
-                ..ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, "build cancelled")
-            }),
+        if record.state == State::Succeeded {
+            return self.info(&owned.found).await;
         }
+        let refused = match self.failure(actor, &owned.attempt.value, &record).await? {
+            Some(detail) => {
+                let failed = Failed::of(&record, &owned.attempt.value);
+                let code = failed.map_or(code::BUILD_ERROR, |f| f.code());
+                let refused = ApiError::new(StatusCode::BAD_REQUEST, code, detail.message.clone());
+                ApiError { detail: Some(Box::new(detail)), ..refused }
+            }
+            None => ApiError::new(StatusCode::BAD_REQUEST, code::BUILD_ERROR, "build cancelled"),
+        };
+        Err(ApiError { build_id: Some(id), ..refused })
     }
 
     /// Waits until a build has ended; fails when the server stops before.

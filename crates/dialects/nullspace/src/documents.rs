@@ -182,6 +182,11 @@ impl Inherited {
 }
 
 impl Attempt {
+    /// Says whether the build ends with a start command or a probe.
+    pub(crate) const fn is_started(&self) -> bool {
+        self.start_cmd.is_some() || self.readiness.is_some()
+    }
+
     /// Returns how the artifact is started: as the build says, else as its base says.
     pub(crate) fn effective(&self) -> Inherited {
         let base = &self.inherited;

@@ -18,7 +18,7 @@ use crate::refs::{SYSTEM_NAMESPACE, TAG_LATEST, TemplateRef, is_image, slug_id, 
 use crate::request::{BuildRequest, DOCKERFILE_BYTES_MAX, Source, check_dockerfile};
 
 /// What runs while a probe is tried that no start command goes with.
-const NOTHING: &str = "exec sleep 2147483647";
+pub(crate) const NOTHING: &str = "exec sleep 2147483647";
 
 /// A request that may be accepted.
 #[derive(Debug)]

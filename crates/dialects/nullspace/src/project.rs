@@ -15,12 +15,10 @@ use ashlar_core::state::State;
 use uuid::Uuid;
 
 use crate::documents::{AttemptFiles, FileUse};
-use crate::failure::detail_of;
+use crate::failure::{Failed, START_STEP, bare};
 use crate::ids;
+use crate::prepare::NOTHING;
 use crate::wire::{CacheSummary, Level, LogEntry, LogKind};
-
-/// What the service's last step, the start command, is called in journals.
-const START_STEP: &str = "START ";
 
 /// Makes log entries of journal entries, in order.
 #[derive(Debug, Clone)]
@@ -169,6 +167,7 @@ impl Projector {
 
     fn step_started(&self, step: StepId) -> LogEntry {
         let text = match self.name(step).strip_prefix(START_STEP) {
+            Some(NOTHING) => "waiting until the template is ready".to_owned(),
             Some(command) => format!("start command: {command}"),
             None => format!("step {}/{}: {}", step.0, self.total(), bare(self.name(step))),
         };
@@ -229,15 +228,21 @@ impl Projector {
     fn failed(&self) -> LogEntry {
         let unknown = || Failure::new(ashlar_core::failure::FailureKind::Internal, "build failed");
         let failure = self.failure.clone().unwrap_or_else(unknown);
-        let detail = detail_of(&failure, &self.build_id);
+        let failed = Failed::among(&failure, &self.steps);
+        let detail = failed.detail(&self.build_id);
         let message = detail.message.clone();
-        let made = LogEntry {
-            error_detail: Some(detail),
-            ..entry(LogKind::Error, Level::Error, &message, "cleanup")
+        let phase = match failed.phase() {
+            "prepare" => "preparing",
+            "build_step" => "step",
+            phase @ ("readiness" | "snapshot" | "finalize") => phase,
+            _ => "cleanup",
         };
-        match failure.step {
-            Some(step) => LogEntry { phase: Some("step"), ..self.of_step(Some(step), made) },
-            None => made,
+        let step = failed.step_index();
+        LogEntry {
+            error_detail: Some(detail),
+            step_index: step,
+            total_steps: step.map(|_| self.total()),
+            ..entry(LogKind::Error, Level::Error, &message, phase)
         }
     }
 }
@@ -291,18 +296,13 @@ fn entry(kind: LogKind, level: Level, message: &str, phase: &'static str) -> Log
     }
 }
 
-/// Returns a step's name without its place, `[2/5] `.
-fn bare(name: &str) -> &str {
-    match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        Some((_, text)) => text,
-        None => name,
-    }
-}
-
 /// Returns what a cache entry speaks of: the command itself, where it is one.
 fn subject(name: &str) -> &str {
     let text = bare(name);
-    text.strip_prefix("RUN ").unwrap_or(text)
+    match text.strip_prefix("RUN ").or_else(|| text.strip_prefix(START_STEP)).unwrap_or(text) {
+        NOTHING => "readiness",
+        text => text,
+    }
 }
 
 const fn bypass_reason(bypass: Option<Bypass>) -> &'static str {

@@ -12,7 +12,6 @@ use crate::app::App;
 use crate::errors::{Answer, ApiError};
 use crate::logs::{LogReader, Owned};
 use crate::stream::{BrokeOff, Frames, Sender, WRITE_BYTES, channel};
-use crate::views;
 use crate::wire::{LogEntry, StatusSnapshot, TemplateBuild};
 
 /// A build at one moment, and the number of the journal's entry that comes after it.
@@ -31,9 +30,7 @@ impl App {
         if record.state.is_terminal() {
             owned = self.fresh(owned).await?;
         }
-        let cache = self.cache(actor, &owned.found, &owned.attempt.value, &record).await?;
-        let kept = self.kept(&record).await?;
-        let build = views::build(&owned.found, &record, &owned.attempt.value, cache, kept);
+        let build = self.view_of(actor, &owned, &record).await?;
         Ok(Moment { owned, build, until: record.next_number })
     }
 

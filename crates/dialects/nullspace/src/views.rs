@@ -6,10 +6,12 @@ use ashlar_core::state::State;
 use ashlar_service::Record;
 
 use crate::documents::{Attempt, FileCounts};
-use crate::failure::{detail_of, message_of, phase_of};
+use crate::failure::Failed;
 use crate::ids;
 use crate::templates::Found;
-use crate::wire::{Availability, BuildSummary, CacheSummary, Promotability, TemplateBuild};
+use crate::wire::{
+    Availability, BuildSummary, CacheSummary, FailureDetail, Promotability, TemplateBuild,
+};
 
 /// Returns the word for where a build is. Clients see it go forward only: one that waits again,
 /// because its worker was lost, is still being built.
@@ -87,7 +89,7 @@ pub(crate) fn summary(
         dockerfile_digest: attempt.dockerfile_digest.clone(),
         triggered_by: attempt.triggered_by.clone(),
         build_config: attempt.build_config.clone(),
-        failure_phase: failed(record).map(|f| phase_of(f).to_owned()),
+        failure_phase: Failed::of(record, attempt).map(|f| f.phase().to_owned()),
         cache_summary: cache,
         artifact_availability: availability(record, kept.available),
         promotability: promotability(record, kept.available),
@@ -111,22 +113,16 @@ pub(crate) fn build(
     found: &Found,
     record: &Record,
     attempt: &Attempt,
-    cache: CacheSummary,
-    kept: Kept,
+    (cache, kept, detail): (CacheSummary, Kept, Option<FailureDetail>),
 ) -> TemplateBuild {
-    let failure = failed(record);
     TemplateBuild {
         summary: summary(found, record, attempt, cache, kept),
         canonical_ref: found.canonical_ref(),
         namespace_slug: found.namespace.clone(),
         visibility: found.visibility(),
-        error: failure.map(message_of),
-        error_detail: failure.map(|f| detail_of(f, &ids::build(record.submission.build))),
+        error: detail.as_ref().map(|d| d.message.clone()),
+        error_detail: detail,
     }
-}
-
-fn failed(record: &Record) -> Option<&ashlar_core::failure::Failure> {
-    record.failure.as_ref().filter(|_| record.state == State::Failed)
 }
 
 fn availability(record: &Record, available: bool) -> Availability {

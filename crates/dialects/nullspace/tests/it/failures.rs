@@ -59,6 +59,42 @@ async fn prepare_the_base_is_not_there() {
     request["base_image"] = json!("127.0.0.1:9/no/image:1");
     let detail = failed(&world, &world.build(request).await, "prepare", "build_error").await;
     assert_eq!(detail.get("step_index"), None);
+    assert_eq!(detail["retryable"], true, "{detail}");
+    assert_eq!(detail["details"]["reason"], "source_unavailable");
+    let request = json!({ "name": "app", "dockerfile": "FROM 127.0.0.1:9/no/image:1" });
+    let detail = failed(&world, &world.build(request).await, "prepare", "build_error").await;
+    assert_eq!(detail["retryable"], true, "{detail}");
+    assert_eq!(detail["details"]["reason"], "source_unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn build_step_an_address_gives_nothing() {
+    let world = World::new().await;
+    let text = "FROM busybox\nRUN true\nADD http://127.0.0.1:9/file /file\n";
+    let entries = world.build(json!({ "name": "app", "dockerfile": text })).await;
+    let detail = failed(&world, &entries, "build_step", "build_error").await;
+    assert_eq!((&detail["step_index"], &detail["retryable"]), (&json!(3), &json!(true)));
+    assert_eq!(entries.last().unwrap()["total_steps"], 3);
+    let history = world.get("/v1/templates/app/builds").await.is(200);
+    assert_eq!(history["builds"][0]["failure_phase"], "build_step");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn build_step_messages_are_one_line_and_speak_of_this_api() {
+    let world = World::new().await;
+    let secret = "FROM busybox\nRUN --mount=type=secret,id=zz,required=true true";
+    for (request, action) in [
+        (json!({ "name": "app", "dockerfile": secret }), "build_secrets"),
+        (steps("app", &["echo a\necho b\nexit 7"]), "Fix the command"),
+    ] {
+        let entries = world.build(request).await;
+        let detail = failed(&world, &entries, "build_step", "build_error").await;
+        let message = detail["message"].as_str().unwrap();
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(detail["suggested_action"].as_str().unwrap().contains(action), "{detail}");
+        let told = format!("{} {}", detail["suggested_action"], detail["details"]["hint"]);
+        assert!(!told.contains("ashlar") && !told.contains("--"), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +139,27 @@ async fn readiness_the_process_is_not_ready_in_time() {
     let entries = world.build(request).await;
     let detail = failed(&world, &entries, "readiness", "build_error").await;
     assert_eq!(detail["details"]["reason"], "not_ready");
+    assert_eq!(detail["details"]["command"], "echo up; exec sleep 100");
     assert!(entries.iter().any(|e| e["message"] == "up" && e["phase"] == "startup"));
+    assert_eq!(entries.last().unwrap()["phase"], "readiness");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_the_start_command_is_no_step_and_a_probe_needs_none() {
+    let world = World::new().await;
+    let mut nobody = json!({ "name": "app", "base_image": "busybox", "start_cmd": "sleep 100" });
+    nobody["runtime_config"] = json!({ "default_user": "nope" });
+    let mut probe = steps("app", &["true"]);
+    probe["runtime_config"] = json!({ "readiness": { "kind": "command", "command": "false",
+        "timeout_secs": 1, "interval_ms": 50, "startup_grace_secs": 0 } });
+    for request in [nobody, probe] {
+        let entries = world.build(request).await;
+        let detail = failed(&world, &entries, "readiness", "build_error").await;
+        assert_eq!(detail.get("step_index"), None, "{detail}");
+        assert_eq!(entries.last().unwrap()["phase"], "readiness");
+        let told = json!(entries).to_string();
+        assert!(!told.contains("2147483647") && !told.contains("START "), "{entries:#?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
