@@ -44,7 +44,7 @@ pub(super) fn write(
         for kind in kinds(spec, &names) {
             let mut annotations = definition.annotations.clone();
             annotations.extend(spec.annotations.iter().cloned());
-            let output = Output { kind, compression: compression(spec), annotations };
+            let output = Output { kind, compression: compression(spec, epoch), annotations };
             if let Some(done) = engine.export(built, &image, &output, sink, cancel)? {
                 // Plain layers are for Docker to load, not for a registry that the image may go to later.
                 if !matches!(output.kind, OutputKind::DockerArchive(_)) {
@@ -108,9 +108,9 @@ fn kinds(spec: &OutputSpec, names: &[Reference]) -> Vec<OutputKind> {
     }
 }
 
-fn compression(spec: &OutputSpec) -> Compression {
+fn compression(spec: &OutputSpec, epoch: Option<i64>) -> Compression {
     match (spec.compression, spec.level) {
-        (None, None) => usual_compression(spec),
+        (None, None) => usual_compression(spec, epoch),
         (Some(CompressionKind::Gzip), None) => Compression::GZIP,
         (Some(CompressionKind::Gzip) | None, Some(level)) => Compression::Gzip(level),
         (Some(CompressionKind::Zstd), None) => Compression::ZSTD,
@@ -120,11 +120,12 @@ fn compression(spec: &OutputSpec) -> Compression {
 }
 
 /// What goes over a network is worth more work than a file; what Docker loads it unpacks at once, and
-/// `docker save` compresses nothing either.
-fn usual_compression(spec: &OutputSpec) -> Compression {
+/// `docker save` compresses nothing either. A reproducible image has one digest in a file and in a
+/// registry.
+fn usual_compression(spec: &OutputSpec, epoch: Option<i64>) -> Compression {
     match spec.kind {
         OutputType::Docker if spec.dest.is_some() => Compression::None,
-        OutputType::Oci => Compression::GZIP_QUICK,
+        OutputType::Oci if epoch.is_none() => Compression::GZIP_QUICK,
         _ => Compression::GZIP,
     }
 }
@@ -143,5 +144,18 @@ fn describe(kind: &OutputKind) -> String {
         OutputKind::Registry(names) => {
             names.iter().map(Reference::to_string).collect::<Vec<_>>().join(", ")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reproducible_image_is_compressed_alike_for_a_file_and_for_a_registry() {
+        let of = |kind, epoch| compression(&OutputSpec::new(kind), epoch);
+        assert_eq!(of(OutputType::Oci, Some(0)), of(OutputType::Registry, Some(0)));
+        assert_eq!(of(OutputType::Oci, None), Compression::GZIP_QUICK);
+        assert_eq!(of(OutputType::Registry, None), Compression::GZIP);
     }
 }

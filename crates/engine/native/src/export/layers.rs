@@ -67,8 +67,10 @@ impl Shared {
     ) -> Result<LayerBlob, Failure> {
         let records = RecordDir::new(self.dir.cache().join("layer-blobs"));
         let blobs = self.images.blobs();
-        // What was compressed harder for a registry serves for a file as well.
-        let harder = (wish.compression == Compression::GZIP_QUICK).then_some(Compression::GZIP);
+        // What was compressed harder for a registry serves for a file as well, unless the bytes must
+        // not depend on what was made before.
+        let quick = wish.epoch.is_none() && wish.compression == Compression::GZIP_QUICK;
+        let harder = quick.then_some(Compression::GZIP);
         for compression in harder.into_iter().chain([wish.compression]) {
             if let Some(known) =
                 records.get::<LayerBlob>(&wish.key(id, compression)).map_err(internal)?
