@@ -270,6 +270,19 @@ impl ImageStore {
         Ok(removed)
     }
 
+    /// Removes an image unless a name leads to it; says whether it is gone.
+    ///
+    /// # Errors
+    /// When a file can not be read or removed.
+    pub fn remove_untagged(&self, id: &Digest) -> Result<bool> {
+        let _lock = self.lock()?;
+        if self.names()?.iter().any(|named| named.images.contains(id)) {
+            return Ok(false);
+        }
+        files::remove(&self.record_path(id))?;
+        Ok(true)
+    }
+
     /// Returns what local images need. What pulls have cached is not among it: that may go.
     ///
     /// # Errors

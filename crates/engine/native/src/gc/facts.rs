@@ -11,7 +11,7 @@ use ashlar_blobs::BlobInfo;
 use ashlar_core::Digest;
 use ashlar_core::failure::Failure;
 use ashlar_layers::LayerBlob;
-use ashlar_oci::Reference;
+use ashlar_oci::{Images, LocalImage, Origin, Reference};
 
 use super::grants::Grants;
 use super::{Holder, Item, ItemKind, Usage, Use};
@@ -19,11 +19,22 @@ use crate::Engine;
 use crate::cache::RecordDir;
 use crate::error::internal;
 
-/// Blobs and layers that images need, and by which image.
+/// Blobs and layers that images with a name need, and by which image.
 #[derive(Default)]
 struct Needed {
     blobs: BTreeMap<Digest, String>,
     layers: BTreeMap<Digest, String>,
+    /// What images without a name are made of, by their ids.
+    untagged: BTreeMap<Digest, BTreeSet<Digest>>,
+}
+
+impl Needed {
+    /// Whether an image is there for as long as nobody removes it. One that lost its name to a later
+    /// build or pull is made again from what it was made of; one that was imported may not be. An
+    /// image that a server's record holds always has the name of its build.
+    fn keeps(image: &LocalImage) -> bool {
+        !image.names.is_empty() || image.origin == Origin::Imported
+    }
 }
 
 /// Looks at everything.
@@ -37,29 +48,22 @@ pub(super) fn gather(engine: &Engine, busy: bool) -> Result<Usage, Failure> {
     let disk = rustix::fs::statvfs(engine.dir().root()).map_err(io::Error::from);
     let disk = disk.map_err(internal)?;
     let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-    Ok(Usage { items, free_bytes, now: SystemTime::now(), busy })
+    let (now, untagged) = (SystemTime::now(), needed.untagged);
+    Ok(Usage { items, free_bytes, now, busy, untagged })
 }
 
 fn needed(engine: &Engine) -> Result<Needed, Failure> {
     let images = engine.images();
     let mut needed = Needed::default();
     for (id, image) in images.store().list().map_err(internal)? {
+        let (blobs, layers) = parts(images, &image)?;
+        if !Needed::keeps(&image) {
+            needed.untagged.insert(id, blobs.into_iter().chain(layers).collect());
+            continue;
+        }
         let name = image.names.first().map_or_else(|| id.short(), Reference::familiar);
-        let roots = image.manifest.iter().map(|m| m.digest).chain(image.config_digest);
-        for root in roots {
-            needed.blobs.insert(root, name.clone());
-        }
-        if let Some(manifest) = &image.manifest {
-            for blob in images.blobs_below(manifest.digest).map_err(internal)? {
-                needed.blobs.insert(blob, name.clone());
-            }
-        }
-        for layer in &image.layers {
-            needed.blobs.extend(layer.blob.as_ref().map(|b| (b.digest, name.clone())));
-            // A layer with a blob can be unpacked again.
-            let only_copy = layer.tree.filter(|_| layer.blob.is_none());
-            needed.layers.extend(only_copy.map(|tree| (tree, name.clone())));
-        }
+        needed.blobs.extend(blobs.into_iter().map(|blob| (blob, name.clone())));
+        needed.layers.extend(layers.into_iter().map(|layer| (layer, name.clone())));
     }
     for named in images.store().names().map_err(internal)? {
         let Some(index) = named.index else { continue };
@@ -69,6 +73,22 @@ fn needed(engine: &Engine) -> Result<Needed, Failure> {
         needed.blobs.insert(index, named.name.familiar());
     }
     Ok(needed)
+}
+
+/// Returns the blobs and the layers that an image needs.
+fn parts(images: &Images, image: &LocalImage) -> Result<(Vec<Digest>, Vec<Digest>), Failure> {
+    let mut blobs: Vec<Digest> = image.config_digest.into_iter().collect();
+    let mut layers = Vec::new();
+    if let Some(manifest) = &image.manifest {
+        blobs.push(manifest.digest);
+        blobs.extend(images.blobs_below(manifest.digest).map_err(internal)?);
+    }
+    for layer in &image.layers {
+        blobs.extend(layer.blob.as_ref().map(|b| b.digest));
+        // A layer with a blob can be unpacked again.
+        layers.extend(layer.tree.filter(|_| layer.blob.is_none()));
+    }
+    Ok((blobs, layers))
 }
 
 fn held_by(name: Option<&String>) -> Vec<Holder> {
@@ -81,6 +101,11 @@ fn blobs(engine: &Engine, needed: &Needed) -> Result<Vec<Item>, Failure> {
     for tag in images.pulled_tags().map_err(internal)? {
         for blob in images.blobs_below(tag.digest).map_err(internal)? {
             cached.insert(blob, format!("pulled {}", tag.reference.familiar()));
+        }
+    }
+    for (id, parts) in &needed.untagged {
+        for part in parts {
+            cached.entry(*part).or_insert_with(|| format!("image {} without a name", id.short()));
         }
     }
     let granted = Grants::of(engine.dir().root()).all().map_err(internal)?;

@@ -3,7 +3,8 @@
 //! [`Engine::usage`] gathers [`Item`]s, [`decide`] says which of them go (pure, no I/O), and
 //! [`Engine::collect`] removes those. A build holds a [`WorkLease`] while it reads and writes what
 //! nothing refers to yet; collecting spares what is young while such a lease exists, and never
-//! removes what a tag or a running step needs.
+//! removes what a tag or a running step needs. An image whose last name went to a later build is cache as
+//! its layers are.
 
 mod facts;
 mod grants;
@@ -11,6 +12,7 @@ mod lease;
 mod policy;
 mod remove;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use ashlar_core::Digest;
@@ -108,6 +110,9 @@ pub struct Usage {
     pub now: SystemTime,
     /// Whether builds are running.
     pub busy: bool,
+    /// What images without a name are made of, by their ids. They are cache: nothing holds their
+    /// parts, and one goes with the first of them.
+    pub untagged: BTreeMap<Digest, BTreeSet<Digest>>,
 }
 
 impl Usage {

@@ -127,7 +127,7 @@ mod tests {
 
     fn usage(items: Vec<Item>) -> Usage {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
-        Usage { items, free_bytes: 100, now, busy: false }
+        Usage { items, free_bytes: 100, now, busy: false, untagged: [].into() }
     }
 
     #[test]

@@ -16,14 +16,16 @@ use crate::error::internal;
 
 /// Removes what the plan names; what turned out to be in use is taken off the plan.
 pub(super) fn apply(engine: &Engine, usage: &Usage, plan: &mut Plan) -> Result<(), Failure> {
+    let named = forget_images(engine, usage, plan)?;
     let mut gone = BTreeSet::new();
     let mut done = Vec::new();
     for &(index, why) in &plan.remove {
         let item = &usage.items[index];
+        if digest_of(&item.kind).is_some_and(|id| named.contains(id)) {
+            continue;
+        }
         if remove(engine, &item.kind)? {
-            if let ItemKind::Blob(id) | ItemKind::Layer(id) = &item.kind {
-                gone.insert(*id);
-            }
+            gone.extend(digest_of(&item.kind));
             done.push((index, why));
         }
     }
@@ -31,6 +33,27 @@ pub(super) fn apply(engine: &Engine, usage: &Usage, plan: &mut Plan) -> Result<(
     plan.remove = done;
     engine.snapshots().empty_trash().map_err(internal)?;
     forget_records(engine, &gone)
+}
+
+/// Forgets images without a name of which a part is to go, before it goes. Returns the parts of those
+/// that somebody has given a name meanwhile, which stay.
+fn forget_images(engine: &Engine, usage: &Usage, plan: &Plan) -> Result<BTreeSet<Digest>, Failure> {
+    let planned = plan.remove.iter().filter_map(|(i, _)| digest_of(&usage.items[*i].kind));
+    let planned: BTreeSet<Digest> = planned.copied().collect();
+    let mut named = BTreeSet::new();
+    for (id, parts) in usage.untagged.iter().filter(|(_, parts)| !parts.is_disjoint(&planned)) {
+        if !engine.images().store().remove_untagged(id).map_err(internal)? {
+            named.extend(parts);
+        }
+    }
+    Ok(named)
+}
+
+const fn digest_of(kind: &ItemKind) -> Option<&Digest> {
+    match kind {
+        ItemKind::Blob(id) | ItemKind::Layer(id) => Some(id),
+        _ => None,
+    }
 }
 
 fn remove(engine: &Engine, kind: &ItemKind) -> Result<bool, Failure> {
