@@ -55,7 +55,7 @@ impl Engine {
         announce(&request, &plan);
         let contexts = prepare::contexts(engine, &request, &plan)?;
         let key = FinalKey::of(&request, &plan, &contexts)?;
-        key.count_files(&request);
+        key.count_files(&request, &engine.cache);
         contexts.values().try_for_each(|c| c.save()).map_err(internal)?;
         watch.check()?;
         if let Some(built) = look_up_final(engine, (&request, &view), &plan, &key, watch)? {

@@ -11,6 +11,7 @@ use ashlar_core::journal::{CacheEvent, Event};
 use ashlar_core::{Digest, Hasher};
 use ashlar_files::{Context, Kind, Selection};
 
+use crate::cache::ResultCache;
 use crate::error::{internal, step};
 use crate::job::ContextKey;
 use crate::request::BuildRequest;
@@ -72,22 +73,28 @@ impl FinalKey {
         Ok(Self { key: hasher.finish(), usable, bypass, selections })
     }
 
-    /// Tells of the files that the definition takes from its contexts: known by content already, or
-    /// read for the first time.
-    pub(crate) fn count_files(&self, request: &BuildRequest) {
-        let mut told = BTreeSet::new();
-        let entries = self.selections.iter().flat_map(|s| s.entries());
-        for (path, entry) in entries.filter(|(_, e)| matches!(e.kind, Kind::File { .. })) {
+    /// Tells of the files that the definition takes from its contexts: whether a build of the tenant
+    /// had their content before. That a file was not read again says less: a server lays each context
+    /// out anew, and equal ones of different tenants once.
+    pub(crate) fn count_files(&self, request: &BuildRequest, cache: &ResultCache) {
+        let (mut told, mut files) = (BTreeSet::new(), Vec::new());
+        for (path, entry) in self.selections.iter().flat_map(|s| s.entries()) {
+            let Kind::File { content } = &entry.kind else { continue };
             if told.len() == FILE_ENTRIES_MAX {
                 break;
             }
-            if !told.insert(path.clone()) {
-                continue;
+            if told.insert(path.clone()) {
+                files.push((path, *content));
             }
+        }
+        let contents: Vec<Digest> = files.iter().filter_map(|(_, content)| *content).collect();
+        let known = cache.meet_contents(&request.tenant, &contents);
+        for (path, content) in files {
             let path = String::from_utf8_lossy(&path);
-            let status = if entry.reused { CacheStatus::Hit } else { CacheStatus::Miss };
-            request.sink.event(file_event(&path, status));
-            if !entry.reused {
+            if content.is_some_and(|content| known.contains(&content)) {
+                request.sink.event(file_event(&path, CacheStatus::Hit));
+            } else {
+                request.sink.event(file_event(&path, CacheStatus::Miss));
                 request.sink.event(file_event(&path, CacheStatus::Store));
             }
         }

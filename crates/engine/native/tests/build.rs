@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use ashlar_core::cache::{CacheKind, CacheStatus, MissReason};
 use ashlar_core::journal::{Event, StepOutcome};
-use ashlar_frontend_dockerfile::Request;
+use ashlar_frontend_dockerfile::{NoCache, Request};
 use ashlar_sandbox::Cancel;
 use ashlar_snapshots::Removal;
 use support::{Done, World};
@@ -111,12 +113,38 @@ fn a_failing_step_says_what_and_where_and_the_build_goes_on_from_there() {
 }
 
 #[test]
+fn a_build_whose_source_is_missing_counts_as_one_that_failed() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN true\nCOPY nothing /\n";
+    for (no_cache, status) in
+        [(NoCache::None, CacheStatus::Miss), (NoCache::All, CacheStatus::Bypass)]
+    {
+        let failed = world.build_with(dockerfile, |r| r.no_cache = no_cache).unwrap_err();
+        assert_eq!(failed.failure.location.as_ref().unwrap().line, 3);
+        let counted = failed.events.iter().filter_map(|e| match e {
+            Event::Cache(c) => Some((c.cache, c.status)),
+            _ => None,
+        });
+        let counted: Vec<_> = counted.collect();
+        assert_eq!(counted, [(CacheKind::FinalArtifact, status), (CacheKind::Layer, status)]);
+        let ended = failed.events.iter().filter_map(|e| match e {
+            Event::StepEnded { step, outcome, .. } => Some((*step, *outcome)),
+            _ => None,
+        });
+        assert_eq!(
+            ended.collect::<Vec<_>>(),
+            [(failed.failure.step.unwrap(), StepOutcome::Failed)]
+        );
+    }
+}
+
+#[test]
 fn no_cache_bypasses_and_still_stores() {
     let world = World::new();
     let dockerfile = "FROM base\nRUN echo a >/a\n";
     world.build(dockerfile).unwrap();
     let forced = world.build_with(dockerfile, |r| {
-        r.no_cache = ashlar_frontend_dockerfile::NoCache::All;
+        r.no_cache = NoCache::All;
     });
     let forced = forced.unwrap();
     assert_eq!(forced.count(CacheKind::Layer, CacheStatus::Bypass), 1);
@@ -155,8 +183,9 @@ fn why_a_step_missed_says_nothing_of_other_tenants() {
     world.file("mine", "mine\n");
     assert_eq!(reasons("fourth", copy, &[]), [&*first]);
     // Who it is about still hears it.
+    world.file("mine", "mine too\n");
     let own = reasons("victim", copy, &[]);
-    assert!(own[0].contains("payroll-2026.csv"), "{own:?}");
+    assert!(own[0].contains("file 'mine' is new"), "{own:?}");
 }
 
 #[test]
@@ -165,11 +194,43 @@ fn that_a_result_was_removed_is_said_to_whose_it_was() {
     let dockerfile = "FROM base\nRUN echo one >/one\n";
     let built = build_as(&world, "victim", dockerfile, &[]).built;
     let layer = built.tree.0.last().unwrap();
-    let removed = |world: &World| world.engine.snapshots().remove(layer).unwrap();
-    assert_eq!(removed(&world), Removal::Removed);
+    let remove = || {
+        // The thread that ran the step may hold the layer a moment longer than the build lasts.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while world.engine.snapshots().remove(layer).unwrap() != Removal::Removed {
+            assert!(Instant::now() < deadline, "the layer stays in use");
+            std::thread::yield_now();
+        }
+    };
+    remove();
     let other = build_as(&world, "other", dockerfile, &[]);
     assert_eq!(other.reasons(), [MissReason::FirstTime.sentence()]);
-    assert_eq!(removed(&world), Removal::Removed);
+    remove();
     let own = build_as(&world, "victim", dockerfile, &[]).reasons();
     assert!(own[0].contains("removed"), "{own:?}");
+}
+
+#[test]
+fn files_are_known_by_their_content_wherever_a_context_is_laid_out() {
+    let world = World::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    for number in 0..30 {
+        let (name, text) = (format!("file-{number}"), format!("{number}\n"));
+        world.file(&name, &text);
+        std::fs::write(elsewhere.path().join(name), text).unwrap();
+    }
+    std::fs::write(elsewhere.path().join("file-7"), "changed\n").unwrap();
+    let counts = |tenant: &str, context: &std::path::Path| {
+        let mut request = world.request(Request::text("FROM base\nCOPY . /in/\n"));
+        request.tenant = tenant.to_owned();
+        request.contexts.insert("context".into(), context.to_owned());
+        let done = world.run(request, &Cancel::new().unwrap()).unwrap();
+        let of = |status| done.count(CacheKind::FileBlob, status);
+        (of(CacheStatus::Hit), of(CacheStatus::Miss), of(CacheStatus::Store))
+    };
+    assert_eq!(counts("one", world.context.path()), (0, 30, 30));
+    assert_eq!(counts("one", elsewhere.path()), (29, 1, 1));
+    // That this machine has read the files says nothing of what another tenant had.
+    assert_eq!(counts("two", elsewhere.path()), (0, 30, 30));
+    assert_eq!(counts("one", elsewhere.path()), (30, 0, 0));
 }

@@ -4,6 +4,7 @@
 //! so any number of processes may share a data directory and a crash leaves whole records only.
 //! A record names trees and blobs; whether those still exist is asked at each look-up.
 
+mod contents;
 mod files;
 mod results;
 mod steps;

@@ -1,6 +1,6 @@
 //! The layer cache and the final-artifact cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ashlar_core::cache::{CHANGES_MAX, Change, KeyRecord, MissReason, PartKind};
@@ -10,6 +10,7 @@ use ashlar_files::Manifest;
 use ashlar_files::context::ManifestError;
 use serde::{Deserialize, Serialize};
 
+use super::contents::Contents;
 use super::files::{CacheError, RecordDir};
 use super::steps::{EarlierKeys, StepIdentity};
 
@@ -45,6 +46,7 @@ pub struct ResultCache {
     finals: RecordDir,
     steps: RecordDir,
     manifests: PathBuf,
+    contents: Contents,
 }
 
 impl ResultCache {
@@ -55,6 +57,7 @@ impl ResultCache {
             finals: RecordDir::new(cache.join("finals")),
             steps: RecordDir::new(cache.join("steps")),
             manifests: cache.join("manifests"),
+            contents: Contents::new(cache.join("contents")),
         }
     }
 
@@ -143,6 +146,12 @@ impl ResultCache {
         self.name_files(&mut changes, record, &earlier);
         changes.sort_by_key(|c| c.kind == PartKind::Base);
         Ok(MissReason::Changed { changes })
+    }
+
+    /// Returns which contents of files a tenant's builds have had before, and remembers them all. Only
+    /// counters depend on it: where the file system refuses, none is known.
+    pub fn meet_contents(&self, tenant: &str, contents: &[Digest]) -> HashSet<Digest> {
+        self.contents.meet(tenant, contents).unwrap_or_default()
     }
 
     /// Keeps the list of a large selection's files, of which a key holds the digest only.
