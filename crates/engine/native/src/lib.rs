@@ -38,7 +38,7 @@ mod watch;
 
 pub use cancel::while_waiting;
 pub use checkout::Checkout;
-pub use debug::FailedRoot;
+pub use debug::{FailedRoot, KeptMount, Shown};
 pub use dir::DataDir;
 pub use engine::{DISK_FREE_BYTES_DEFAULT, Engine, EngineConfig};
 pub use error::failure_of;

@@ -15,7 +15,7 @@ use ashlar_core::graph::{
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Event;
 use ashlar_frontend_dockerfile::Request;
-use ashlar_native::RegistryLogin;
+use ashlar_native::{RegistryLogin, Shown};
 use ashlar_sandbox::Cancel;
 use support::{Done, NotDone, Ready, World};
 
@@ -422,6 +422,50 @@ fn a_failed_step_can_be_looked_into() {
         assert!(exit.success());
         assert_eq!(String::from_utf8(said).unwrap(), "left\nseen\n/dir\n1000\n");
     }
+}
+
+#[test]
+fn a_failed_step_is_looked_into_with_its_mounts() {
+    let world = World::new();
+    world.file("context.txt", "from the context\n");
+    let dockerfile = "FROM base AS tools\nRUN echo tool >/tool\nFROM base\n\
+        RUN --mount=type=cache,target=/cache,sharing=locked \
+        --mount=type=bind,from=tools,source=/tool,target=/stage \
+        --mount=type=bind,target=/ctx,rw --mount=type=tmpfs,target=/mem \
+        --mount=type=secret,id=key,target=/key --mount=type=ssh \
+        echo kept >/cache/file; echo lost >/mem/file; exit 3\n";
+    world.build(dockerfile).unwrap_err();
+    let (failed, place) = world.engine.failed_steps().unwrap().remove(0);
+    let absent = world.engine.absent_mounts(&failed);
+    assert_eq!(absent.len(), 2, "{absent:?}");
+    assert!(absent[0].contains("the secret 'key' at /key"), "{absent:?}");
+    assert!(absent[1].contains("the ssh agent 'default'"), "{absent:?}");
+    let look = |command: &str| {
+        let mut said = Vec::new();
+        let mut take = |_: ashlar_sandbox::Stream, bytes: &[u8]| said.extend_from_slice(bytes);
+        let io = ashlar_sandbox::Io::output(&mut take);
+        let args = ["/bin/sh", "-c", command].map(str::to_owned);
+        let cancel = Cancel::new().unwrap();
+        let exit = world.engine.debug(&failed, &place, &args, io, &cancel).unwrap();
+        assert!(exit.success());
+        String::from_utf8(said).unwrap()
+    };
+    let command = "cat /cache/file /stage /ctx/context.txt; ls /mem; echo x >/ctx/new; \
+        echo more >>/cache/file; grep -c ' /mem tmpfs ' /proc/mounts";
+    assert_eq!(look(command), "kept\ntool\nfrom the context\n1\n");
+    assert_eq!(look("cat /cache/file; ls /ctx"), "kept\nmore\ncontext.txt\n");
+    // The places of mounts are no more part of what the step left than they are of its layer.
+    assert!(!place.join("fs/mem").exists() && !place.join("fs/cache").exists());
+
+    // Without what was collected since.
+    let tool = failed.mounts.iter().find_map(|m| match &m.shows {
+        Shown::Tree { tree, .. } if m.target == "/stage" => tree.last().copied(),
+        _ => None,
+    });
+    world.engine.snapshots().remove(&tool.unwrap()).unwrap();
+    let absent = world.engine.absent_mounts(&failed);
+    assert!(absent.iter().any(|a| a.contains("/stage, which were removed")), "{absent:?}");
+    assert_eq!(look("test -e /stage || cat /cache/file"), "kept\nmore\n");
 }
 
 #[test]

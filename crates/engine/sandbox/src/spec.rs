@@ -181,6 +181,13 @@ pub enum MountKind {
     },
 }
 
+impl MountKind {
+    /// Returns an empty file system in memory that any user may write to.
+    pub const fn tmpfs(size_bytes: Option<u64>) -> Self {
+        Self::Tmpfs { size_bytes, mode: 0o1777 }
+    }
+}
+
 /// Bytes that never appear in debug output.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub Vec<u8>);

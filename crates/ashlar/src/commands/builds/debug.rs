@@ -36,7 +36,10 @@ pub(super) fn run(settings: &Settings, args: &DebugArgs) -> Result<ExitCode> {
         given => given.to_vec(),
     };
     if console.is_terminal() {
-        note(format!("in the failed step {}; secrets are not here. Leave with exit.", failed.name));
+        note(format!("in the failed step {}. Leave with exit.", failed.name));
+    }
+    for absent in engine.absent_mounts(&failed) {
+        note(format!("not here: {absent}"));
     }
     // Ctrl-C belongs to the shell when it has the terminal; else it ends the command.
     let cancel = signals::cancel_on_signals()?;

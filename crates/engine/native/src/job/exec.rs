@@ -16,7 +16,7 @@ use ashlar_snapshots::{Draft, Tree};
 use ashlar_solver::Job;
 
 use super::{BuildJob, base_tree};
-use crate::debug::FailedRoot;
+use crate::debug::{FailedRoot, KeptMount};
 use crate::error::internal;
 use crate::log::{LineCutter, Tail};
 use crate::output::Output;
@@ -64,7 +64,7 @@ impl BuildJob {
         }
         if let Some(failure) = failure_of(exec, &exit, tail) {
             if !exit.cancelled {
-                self.keep_failed(job, exec, base, draft);
+                self.keep_failed((job, exec), mounts.kept(), base, draft);
             }
             return Err(failure);
         }
@@ -210,7 +210,13 @@ impl BuildJob {
         }
     }
 
-    fn keep_failed(&self, job: &Job<Output>, exec: &Exec, base: &Tree, draft: Draft) {
+    fn keep_failed(
+        &self,
+        (job, exec): (&Job<Output>, &Exec),
+        mounts: &[KeptMount],
+        base: &Tree,
+        draft: Draft,
+    ) {
         let node = self.node(job.node);
         let failed = FailedRoot {
             build: self.request.build.clone(),
@@ -218,6 +224,7 @@ impl BuildJob {
             name: node.meta.name.clone(),
             tree: base.0.clone(),
             exec: exec.clone(),
+            mounts: mounts.to_vec(),
         };
         if let Err(e) = failed.keep(&self.engine, draft) {
             let text = format!("the failed step could not be kept for `ashlar debug`: {e}");

@@ -15,6 +15,7 @@ use super::BuildJob;
 use super::file::root_of;
 use super::keys::bind_copy;
 use super::ssh::{Access, Forward};
+use crate::debug::{KeptMount, Shown};
 use crate::error::{internal, step};
 use crate::mounts::{About, Fresh, HeldMount};
 use crate::output::{NodeOutput, Output};
@@ -24,6 +25,7 @@ use crate::output::{NodeOutput, Output};
 pub(super) struct StepMounts {
     mounts: Vec<Mount>,
     env: Vec<(OsString, OsString)>,
+    kept: Vec<KeptMount>,
     held: Vec<HeldMount>,
     _leases: Vec<Lease>,
     _scratch: Vec<tempfile::TempDir>,
@@ -39,6 +41,11 @@ impl StepMounts {
         self.env.clone()
     }
 
+    /// What `ashlar debug` can mount again.
+    pub(super) fn kept(&self) -> &[KeptMount] {
+        &self.kept
+    }
+
     /// Directories that outlive the step and that it may fill.
     pub(super) fn disk_paths(&self) -> Vec<PathBuf> {
         self.held.iter().map(|h| h.path.clone()).collect()
@@ -46,6 +53,10 @@ impl StepMounts {
 
     fn add(&mut self, target: &str, kind: ashlar_sandbox::MountKind) {
         self.mounts.push(Mount { target: target.into(), kind });
+    }
+
+    fn keep(&mut self, target: &str, shows: Shown) {
+        self.kept.push(KeptMount { target: target.to_owned(), shows });
     }
 }
 
@@ -67,10 +78,10 @@ impl BuildJob {
                     self.cache_mount(target, &mount.kind, inputs, cancel, &mut made)?;
                 }
                 MountKind::Volume { id } => self.volume(target, id, cancel, &mut made)?,
-                MountKind::Tmpfs { size } => made.add(
-                    target,
-                    ashlar_sandbox::MountKind::Tmpfs { size_bytes: *size, mode: 0o1777 },
-                ),
+                MountKind::Tmpfs { size } => {
+                    made.add(target, ashlar_sandbox::MountKind::tmpfs(*size));
+                    made.keep(target, Shown::Tmpfs { size: *size });
+                }
                 MountKind::Secret { .. } => self.secret(target, &mount.kind, &mut made)?,
                 MountKind::Ssh { .. } => self.ssh(target, &mount.kind, &mut made)?,
             }
@@ -104,7 +115,8 @@ impl BuildJob {
             None
         };
         let lowers = snapshots.lowers(&tree).map_err(internal)?;
-        let subpath = subpath.trim_start_matches('/').into();
+        let subpath = PathBuf::from(subpath.trim_start_matches('/'));
+        made.keep(target, Shown::Tree { tree: tree.0, path: subpath.clone(), writable });
         made.add(target, ashlar_sandbox::MountKind::Layers { lowers, subpath, scratch });
         Ok(())
     }
@@ -143,7 +155,8 @@ impl BuildJob {
             return Ok(());
         };
         let fresh = Fresh { mode: *mode, uid: *uid, gid: *gid };
-        let held = self.take_mount(id, *sharing, fresh, cancel)?;
+        let about = self.about(id);
+        let held = self.take_mount(&about, *sharing, fresh, cancel)?;
         if let (Some((input, path)), true) = (seed, held.new) {
             self.seed(&held, inputs, *input, path)?;
         }
@@ -155,19 +168,24 @@ impl BuildJob {
             readonly: *readonly,
         };
         made.add(target, kind);
+        let (sharing, readonly) = (*sharing, *readonly);
+        made.keep(target, Shown::Cache { about, sharing, fresh, readonly });
         Ok(())
+    }
+
+    fn about(&self, id: &str) -> About {
+        About { tenant: self.request.tenant.clone(), id: id.to_owned() }
     }
 
     fn take_mount(
         &self,
-        id: &str,
+        about: &About,
         sharing: ashlar_core::graph::CacheSharing,
         fresh: Fresh,
         cancel: &Cancel,
     ) -> Result<HeldMount, Failure> {
-        let about = About { tenant: self.request.tenant.clone(), id: id.to_owned() };
         let cancelled = || cancel.is_cancelled();
-        self.engine.mounts.take(&about, sharing, fresh, &cancelled).map_err(internal)
+        self.engine.mounts.take(about, sharing, fresh, &cancelled).map_err(internal)
     }
 
     /// Fills a new cache directory from a tree.
@@ -201,15 +219,17 @@ impl BuildJob {
         cancel: &Cancel,
         made: &mut StepMounts,
     ) -> Result<(), Failure> {
-        let id = format!("volume/{}/{id}", self.request.scope);
+        let about = self.about(&format!("volume/{}/{id}", self.request.scope));
         let fresh = Fresh { mode: 0o755, uid: 0, gid: 0 };
         let sharing = ashlar_core::graph::CacheSharing::Locked;
-        let held = self.take_mount(&id, sharing, fresh, cancel)?;
+        let held = self.take_mount(&about, sharing, fresh, cancel)?;
         let source = held.path.clone();
         made.held.push(held);
         let kind =
             ashlar_sandbox::MountKind::Bind { source, subpath: PathBuf::new(), readonly: false };
         made.add(target, kind);
+        // What a shell writes must not be saved in a volume, no more than what a failed step writes.
+        made.keep(target, Shown::Cache { about, sharing, fresh, readonly: true });
         Ok(())
     }
 

@@ -47,7 +47,7 @@ pub struct About {
 }
 
 /// The mode and owner of a new directory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fresh {
     /// Permission bits.
     pub mode: u32,

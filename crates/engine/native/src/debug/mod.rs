@@ -1,5 +1,7 @@
 //! What failed steps leave behind, so that somebody can look into them.
 
+mod mounts;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,10 +9,13 @@ use std::time::SystemTime;
 
 use ashlar_core::Digest;
 use ashlar_core::graph::{Exec, StepId};
-use ashlar_sandbox::{Cancel, Exit, Io, Process, Rootfs, Sandbox, Spec};
+use ashlar_sandbox::{Cancel, Exit, Io, Process, Rootfs, Sandbox, Spec, remove_leftovers};
 use ashlar_snapshots::{Draft, Tree};
 use serde::{Deserialize, Serialize};
 
+pub use mounts::{KeptMount, Shown};
+
+use self::mounts::ShellMounts;
 use crate::Engine;
 use crate::engine::Shared;
 use crate::error::internal;
@@ -31,6 +36,9 @@ pub struct FailedRoot {
     pub tree: Vec<Digest>,
     /// The operation. It holds no values of secrets.
     pub exec: Exec,
+    /// Its mounts but secrets and agents.
+    #[serde(default)]
+    pub mounts: Vec<KeptMount>,
 }
 
 impl FailedRoot {
@@ -86,11 +94,12 @@ impl Engine {
         Ok(places.into_iter().filter_map(read).collect())
     }
 
-    /// Runs a command in a failed step's own files, with its environment, user and directory.
-    /// Secrets are not there: they were never stored.
+    /// Runs a command in a failed step's own files, with its mounts, environment, user and directory.
+    /// What is not there says [`Engine::absent_mounts`].
     ///
     /// # Errors
-    /// When the files are gone or the sandbox cannot be made.
+    /// When the files are gone, a running step has a cache mount for itself, or the sandbox cannot be
+    /// made.
     pub fn debug(
         &self,
         failed: &FailedRoot,
@@ -104,7 +113,8 @@ impl Engine {
         let lowers = self.shared.snapshots.lowers(&tree).map_err(internal)?;
         let (upper, work) = (place.join("fs"), place.join("work"));
         fresh_dir(&work).map_err(internal)?;
-        let rootfs = Rootfs::Overlay { lowers, upper, work, volatile: false };
+        let mounts = ShellMounts::of(&self.shared, failed)?;
+        let rootfs = Rootfs::Overlay { lowers, upper: upper.clone(), work, volatile: false };
         let user = crate::user::look_up(&self.shared.snapshots, &tree, &failed.exec.user)?;
         let mut spec = Spec::new(rootfs, args.to_vec());
         let process = crate::job::process(&failed.exec, &user);
@@ -113,7 +123,10 @@ impl Engine {
             ashlar_core::graph::Network::None => ashlar_sandbox::Network::None,
             _ => ashlar_sandbox::Network::Isolated,
         };
+        spec.mounts.clone_from(&mounts.mounts);
         let sandbox: &dyn Sandbox = &*self.shared.sandbox;
-        sandbox.run(&spec, io, cancel).map_err(|e| crate::job::sandbox_failure(&e))
+        let exit = sandbox.run(&spec, io, cancel).map_err(|e| crate::job::sandbox_failure(&e))?;
+        remove_leftovers(&upper, &exit.created_mountpoints).map_err(internal)?;
+        Ok(exit)
     }
 }
