@@ -3,14 +3,15 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ashlar_core::failure::FailureKind;
 use ashlar_core::frontend::{Plan, Step};
 use ashlar_core::graph::{
-    Background, Exec, Graph, Node, NodeMeta, Op, Probe, ProbeKind, ReturnFile, StepId,
+    Background, Exec, ExtraHost, Graph, Network, Node, NodeMeta, Op, Probe, ProbeKind, ReturnFile,
+    StepId,
 };
 use ashlar_core::image::ImageConfig;
 use ashlar_core::journal::Event;
@@ -303,6 +304,14 @@ fn twenty_stages_run_side_by_side() {
 }
 
 fn run_exec(world: &World, exec: Exec) -> Result<Done, NotDone> {
+    run_exec_granted(world, exec, BTreeSet::new())
+}
+
+fn run_exec_granted(
+    world: &World,
+    exec: Exec,
+    entitlements: BTreeSet<String>,
+) -> Result<Done, NotDone> {
     let base = world.base_op();
     let mut graph = Graph::new();
     let input = graph.add(base, vec![], NodeMeta::default()).unwrap();
@@ -326,7 +335,28 @@ fn run_exec(world: &World, exec: Exec) -> Result<Done, NotDone> {
     };
     let mut request = world.request(Request::text(""));
     request.frontend = Arc::new(Ready(plan));
+    request.entitlements = entitlements;
     world.run(request, &Cancel::new().unwrap())
+}
+
+#[test]
+fn the_hosts_own_address_is_refused_where_it_could_not_be_reached() {
+    let world = World::new();
+    let own = ExtraHost { host: "ci.test".into(), address: "host-gateway".into() };
+    let exec = |network| Exec {
+        extra_hosts: vec![own.clone()],
+        network,
+        ..shell("grep ci.test /etc/hosts >/seen || true")
+    };
+    let failure = run_exec(&world, exec(Network::Isolated)).unwrap_err().failure;
+    assert!(failure.message.contains("cannot reach the host as 'ci.test'"), "{failure}");
+    assert!(failure.hint.unwrap().contains("--network host --allow network.host"));
+    let none = run_exec(&world, exec(Network::None)).unwrap();
+    assert_eq!(world.read(&none.built, "/seen"), "");
+    let granted = ["network.host".to_owned()].into();
+    let host = run_exec_granted(&world, exec(Network::Host), granted).unwrap();
+    let seen = world.read(&host.built, "/seen");
+    assert!(seen.starts_with("127.0.0.1") && seen.contains("ci.test"), "{seen}");
 }
 
 fn shell(command: &str) -> Exec {

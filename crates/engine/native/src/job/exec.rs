@@ -1,10 +1,10 @@
 //! Running an exec operation in the sandbox.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::graph::{Exec, Network, Security};
+use ashlar_core::graph::{Exec, ExtraHost, Network, Security};
 use ashlar_core::journal::{Event, Level, LogLine, LogText, Stream};
 use ashlar_files::ops::lookup::Ids;
 use ashlar_layers::KnownFiles;
@@ -178,20 +178,20 @@ impl BuildJob {
     }
 
     fn extra_hosts(&self, exec: &Exec) -> Result<Vec<(String, IpAddr)>, Failure> {
-        let parse = |host: &ashlar_core::graph::ExtraHost| {
-            let text = if host.address == HOST_GATEWAY {
-                "127.0.0.1"
+        let network = self.sandbox_network(exec);
+        let parse = |host: &ExtraHost| {
+            let address = if host.address == HOST_GATEWAY {
+                host_gateway(&host.host, network)?
             } else {
-                host.address.trim_matches(['[', ']'])
+                Some(host.address.trim_matches(['[', ']']).parse().map_err(|_| {
+                    let text = format!("'{}' is not an address for '{}'", host.address, host.host);
+                    Failure::new(FailureKind::Definition, text)
+                        .hint("write --add-host NAME:ADDRESS with an IPv4 or IPv6 address")
+                })?)
             };
-            let address = text.parse().map_err(|_| {
-                let message = format!("'{}' is not an address for '{}'", host.address, host.host);
-                Failure::new(FailureKind::Definition, message)
-                    .hint("write --add-host NAME:ADDRESS with an IPv4 or IPv6 address")
-            })?;
-            Ok((host.host.clone(), address))
+            Ok(address.map(|address| (host.host.clone(), address)))
         };
-        exec.extra_hosts.iter().map(parse).collect()
+        exec.extra_hosts.iter().filter_map(|host| parse(host).transpose()).collect()
     }
 
     fn check_entitlements(&self, exec: &Exec) -> Result<(), Failure> {
@@ -230,6 +230,25 @@ impl BuildJob {
             let text = format!("the failed step could not be kept for `ashlar debug`: {e}");
             let line = LogLine::service(Level::Debug, text);
             self.request.sink.event(Event::Log(line));
+        }
+    }
+}
+
+/// Returns the host's own address as a step sees it: only in the host's network there is one. A step
+/// without any network has no use for it.
+fn host_gateway(name: &str, network: ashlar_sandbox::Network) -> Result<Option<IpAddr>, Failure> {
+    match network {
+        ashlar_sandbox::Network::Host => Ok(Some(Ipv4Addr::LOCALHOST.into())),
+        ashlar_sandbox::Network::None => Ok(None),
+        ashlar_sandbox::Network::Isolated => {
+            let text = format!(
+                "the step cannot reach the host as '{name}': its network is its own, and all \
+                 addresses of the host are out of reach"
+            );
+            Err(Failure::new(FailureKind::Definition, text).hint(
+                "build with --network host --allow network.host if you trust the definition, or \
+                 give the address of another machine: --add-host NAME:ADDRESS",
+            ))
         }
     }
 }
