@@ -223,7 +223,7 @@ pub struct Background {
     pub cwd: String,
     /// As [`Exec::user`].
     pub user: String,
-    /// What must hold before the command starts; none: it only has to start.
+    /// What must hold before the command starts; none: it only has to start, and gets a moment to do so.
     pub probe: Option<Probe>,
 }
 
@@ -237,7 +237,7 @@ pub struct Probe {
     pub interval_ms: u64,
     /// Milliseconds before the first try.
     pub grace_ms: u64,
-    /// Milliseconds after which the process counts as failed.
+    /// Milliseconds from the end of the grace after which the process counts as failed.
     pub timeout_ms: u64,
 }
 

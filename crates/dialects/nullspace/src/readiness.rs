@@ -71,12 +71,8 @@ pub(crate) fn read_readiness(f: &Fields<'_>) -> Answer<Readiness> {
     wire["startup_grace_secs"] = grace.into();
     // A probe is tried at least once, however short its time is.
     let timeout_ms = (timeout * 1000).max(1);
-    let probe = Probe {
-        kind: probe,
-        interval_ms: interval.max(1),
-        grace_ms: (grace * 1000).min(timeout_ms),
-        timeout_ms,
-    };
+    let probe =
+        Probe { kind: probe, interval_ms: interval.max(1), grace_ms: grace * 1000, timeout_ms };
     Ok(Readiness { probe, wire })
 }
 

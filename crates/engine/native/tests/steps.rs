@@ -415,7 +415,7 @@ fn a_process_that_never_gets_ready_fails_the_step() {
     let failed = run_exec(&world, exec).unwrap_err().failure;
     assert_eq!(failed.kind, FailureKind::Readiness);
     let mut exec = server(ProbeKind::Tcp { port: 9 });
-    exec.background[0].args = ["/bin/sh", "-c", "echo dying"].map(str::to_owned).to_vec();
+    exec.background[0].args = ["/bin/sh", "-c", "echo dying; exit 3"].map(str::to_owned).to_vec();
     let failed = run_exec(&world, exec).unwrap_err();
     assert!(failed.failure.message.contains("ended before"), "{}", failed.failure);
     assert!(logged(&failed.events).contains(&"dying"));

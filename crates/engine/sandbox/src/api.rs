@@ -34,11 +34,32 @@ pub trait Session: Send + Sync {
     /// Cancelling ends this process and its process group; children that left the group end with the session.
     fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError>;
 
+    /// Runs one more process that others rely on, and tells `news` when it runs and when it has ended.
+    ///
+    /// Unlike [`Session::exec`], this goes on afterwards with what the process left running: what that writes is passed
+    /// on until `cancel`, or until nobody is left who could write.
+    fn serve(
+        &self,
+        process: &Process,
+        io: Io<'_>,
+        news: &(dyn Fn(News) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Exit, SandboxError>;
+
     /// Returns the network namespace, for [`crate::connect_in`].
     fn network_namespace(&self) -> std::io::Result<OwnedFd>;
 
     /// Ends every process and takes the sandbox down.
     fn end(self: Box<Self>) -> Result<Vec<CreatedMountpoint>, SandboxError>;
+}
+
+/// What became of a process that is served.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Its program runs.
+    Running,
+    /// It has ended, so.
+    Ended(Exit),
 }
 
 /// Which of a process's outputs a chunk came from.

@@ -25,7 +25,9 @@ mod runtime;
 mod security;
 mod spec;
 
-pub use api::{CreatedMountpoint, Exit, Io, LimitHit, Sandbox, Session, Stdin, Stream, Terminal};
+pub use api::{
+    CreatedMountpoint, Exit, Io, LimitHit, News, Sandbox, Session, Stdin, Stream, Terminal,
+};
 pub use cancel::Cancel;
 pub use error::SandboxError;
 pub use mounts::{CA_BUNDLE_PATH, leftovers::remove_leftovers};

@@ -7,21 +7,18 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// A service on loopback that takes longer to accept counts as not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Connects to a port on the loopback address of a network namespace.
+/// Connects to a port on the loopback address of a network namespace, within `timeout`.
 ///
 /// A thread of its own enters the namespace and ends there: a thread that came back could carry
 /// something over.
 ///
 /// # Errors
 /// When the namespace cannot be entered or nothing accepts.
-pub fn connect_in(namespace: &OwnedFd, port: u16) -> io::Result<TcpStream> {
+pub fn connect_in(namespace: &OwnedFd, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let enter = || -> io::Result<TcpStream> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-        TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+        TcpStream::connect_timeout(&address, timeout)
     };
     std::thread::scope(|scope| {
         let thread = scope.spawn(enter).join();

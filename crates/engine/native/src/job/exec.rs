@@ -1,7 +1,6 @@
 //! Running an exec operation in the sandbox.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::graph::{Exec, ExtraHost, Network, Security};
@@ -360,6 +359,3 @@ pub(crate) fn sandbox_failure(error: &SandboxError) -> Failure {
         | SandboxError::Setup { .. } => Failure::new(FailureKind::Internal, text),
     }
 }
-
-/// How often a probe's deadline and the process itself are looked at.
-pub(super) const BACKGROUND_POLL: Duration = Duration::from_millis(10);

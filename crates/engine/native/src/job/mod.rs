@@ -9,6 +9,7 @@ mod exec;
 mod file;
 mod keys;
 mod mounts;
+mod probe;
 mod session;
 mod sources;
 mod ssh;

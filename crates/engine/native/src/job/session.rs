@@ -1,16 +1,24 @@
 //! Commands that need other processes beside them: a server with a probe, then the command.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::graph::{Background, Exec, Probe, ProbeKind};
-use ashlar_sandbox::{Cancel, Exit, Io, Process, Session, Spec, Stdin, Stream};
+use ashlar_core::graph::{Background, Exec};
+use ashlar_sandbox::{Cancel, Exit, Io, News, Process, SandboxError, Session, Spec, Stdin, Stream};
 
 use super::BuildJob;
-use super::exec::{BACKGROUND_POLL, sandbox_failure};
+use super::exec::sandbox_failure;
+use super::probe::Waiting;
 use crate::error::internal;
+
+/// How many pieces of output may wait to be passed on: whoever writes more is slowed down.
+const SAID_MAX: usize = 16;
+
+/// How often it is looked whether the build was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(20);
 
 impl BuildJob {
     /// Starts the background processes, waits until their probes pass, runs the command, and ends
@@ -25,38 +33,27 @@ impl BuildJob {
         let session = self.engine.sandbox.start(spec).map_err(|e| sandbox_failure(&e))?;
         let stop = Cancel::new().map_err(internal)?;
         let Io { stdin, output } = io;
-        let said = Said::default();
+        let stages: Vec<Progress> = exec.background.iter().map(|_| Progress::default()).collect();
         let result = std::thread::scope(|scope| {
-            let mut running = Vec::new();
-            for background in &exec.background {
+            let (said, heard) = sync_channel(SAID_MAX);
+            let mut listener = Listener { heard, output };
+            for (background, progress) in exec.background.iter().zip(&stages) {
                 let process = background_process(background, spec);
-                let (session, stop, said) = (&*session, &stop, &said);
-                let ended = Arc::new(AtomicBool::new(false));
-                let mark = Arc::clone(&ended);
-                scope.spawn(move || {
-                    let mut write = |stream: Stream, bytes: &[u8]| said.push(stream, bytes);
-                    let exit = session.exec(&process, Io::output(&mut write), stop);
-                    mark.store(true, Ordering::Release);
-                    exit
-                });
-                running.push((background, ended));
+                serve(scope, &*session, process, progress, said.clone(), &stop);
             }
-            let ready = running.iter().try_for_each(|(background, ended)| {
-                let mut drain = || said.drain(output);
-                wait_ready(&*session, background, &spec.process, ended, cancel, &mut drain)
-            });
-            let result = ready.and_then(|()| {
-                let mut write = |stream: Stream, bytes: &[u8]| {
-                    said.drain(output);
-                    output(stream, bytes);
-                };
-                let io = Io { stdin, output: &mut write };
-                session.exec(&spec.process, io, cancel).map_err(|e| sandbox_failure(&e))
-            });
+            let ready =
+                exec.background.iter().zip(&stages).try_for_each(|(background, progress)| {
+                    let (session, like) = (&*session, &spec.process);
+                    Waiting { session, background, like, progress, said: &said, cancel }
+                        .wait(&mut listener)
+                });
+            let result = ready
+                .and_then(|()| run(&*session, &spec.process, stdin, &said, &mut listener, cancel));
             stop.cancel();
+            drop(said);
+            listener.rest();
             result
         });
-        said.drain(output);
         let made = session.end().map_err(|e| sandbox_failure(&e))?;
         result.map(|exit| Exit { created_mountpoints: made, ..exit })
     }
@@ -77,105 +74,170 @@ fn background_process(background: &Background, spec: &Spec) -> Process {
     }
 }
 
-/// What background processes wrote and the command's thread has not passed on yet.
-#[derive(Default)]
-struct Said(Mutex<Vec<(Stream, Vec<u8>)>>);
+/// Runs a background process on a thread of its own.
+fn serve<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    session: &'scope dyn Session,
+    process: Process,
+    progress: &'scope Progress,
+    said: SyncSender<Heard>,
+    stop: &'scope Cancel,
+) {
+    scope.spawn(move || {
+        let mut write = |stream: Stream, bytes: &[u8]| tell(&said, stream, bytes);
+        let news = |news: News| {
+            progress.set(match news {
+                News::Running => Stage::Running(Instant::now()),
+                News::Ended(exit) => Stage::Ended(exit),
+            });
+            change(&said);
+        };
+        let served = session.serve(&process, Io::output(&mut write), &news, stop);
+        match served {
+            Ok(exit) => progress.set(Stage::Ended(exit)),
+            Err(error) => progress.set(Stage::Broken(broken(&error))),
+        }
+        change(&said);
+    });
+}
 
-impl Said {
-    fn push(&self, stream: Stream, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((stream, bytes.to_vec()));
-    }
-
-    fn drain(&self, output: &mut dyn FnMut(Stream, &[u8])) {
-        let said = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        said.iter().for_each(|(stream, bytes)| output(*stream, bytes));
+/// A command that cannot be executed is no server that gets ready.
+fn broken(error: &SandboxError) -> Failure {
+    let failure = sandbox_failure(error);
+    match error {
+        SandboxError::Exec { .. } => Failure { kind: FailureKind::Readiness, ..failure },
+        _ => failure,
     }
 }
 
-/// Waits until a background process is ready.
-fn wait_ready(
+/// Runs the command itself, on a thread of its own: what the others write meanwhile is passed on as
+/// it comes.
+fn run(
     session: &dyn Session,
-    background: &Background,
-    like: &Process,
-    ended: &AtomicBool,
+    process: &Process,
+    stdin: Stdin,
+    said: &SyncSender<Heard>,
+    listener: &mut Listener<'_>,
     cancel: &Cancel,
-    drain: &mut dyn FnMut(),
-) -> Result<(), Failure> {
-    let Some(probe) = &background.probe else { return Ok(()) };
-    let began = Instant::now();
-    let deadline = began + Duration::from_millis(probe.timeout_ms);
-    let mut next = began + Duration::from_millis(probe.grace_ms);
-    loop {
-        if cancel.is_cancelled() {
-            return Err(Failure::new(FailureKind::Readiness, "stopped before it was ready"));
+) -> Result<Exit, Failure> {
+    beside(
+        said,
+        listener,
+        || {},
+        || {
+            let mut write = |stream: Stream, bytes: &[u8]| tell(said, stream, bytes);
+            let io = Io { stdin, output: &mut write };
+            session.exec(process, io, cancel).map_err(|e| sandbox_failure(&e))
+        },
+    )
+}
+
+/// Does `work` on a thread of its own and passes output on meanwhile; `look` is called from time to
+/// time.
+pub(super) fn beside<T: Send + Sync>(
+    said: &SyncSender<Heard>,
+    listener: &mut Listener<'_>,
+    look: impl Fn(),
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let done = OnceLock::new();
+    std::thread::scope(|scope| {
+        let done = &done;
+        let said = said.clone();
+        let working = scope.spawn(move || {
+            // Nobody else sets it.
+            let _ = done.set(work());
+            change(&said);
+        });
+        while done.get().is_none() && !working.is_finished() {
+            look();
+            listener.listen(None);
         }
-        if ended.load(Ordering::Acquire) {
-            let text = format!("'{}' ended before it was ready", background.name);
-            return Err(
-                Failure::new(FailureKind::Readiness, text).hint("its output is in the log above")
-            );
-        }
-        let now = Instant::now();
-        if matches!(probe.kind, ProbeKind::Elapsed) && now >= deadline {
-            return Ok(());
-        }
-        if now >= deadline {
-            let text = format!("'{}' was not ready in {} ms", background.name, probe.timeout_ms);
-            return Err(Failure::new(FailureKind::Readiness, text)
-                .hint("raise the probe's timeout, or see what the process wrote"));
-        }
-        if now >= next {
-            if try_probe(session, probe, like, cancel)? {
-                return Ok(());
+    });
+    let panicked = || Failure::new(FailureKind::Internal, "a thread of the step panicked");
+    done.into_inner().unwrap_or_else(|| Err(panicked()))
+}
+
+/// What the thread that may write output hears from the others.
+pub(super) enum Heard {
+    /// Something to be passed on.
+    Said(Stream, Vec<u8>),
+    /// A process began or ended, or something else is done.
+    Changed,
+}
+
+fn tell(said: &SyncSender<Heard>, stream: Stream, bytes: &[u8]) {
+    // It cannot fail: the listener outlives whoever tells it something.
+    let _ = said.send(Heard::Said(stream, bytes.to_vec()));
+}
+
+fn change(said: &SyncSender<Heard>) {
+    // Where there is no room, the listener is awake; and it may be waiting for this very thread.
+    let _ = said.try_send(Heard::Changed);
+}
+
+/// Passes on what processes write.
+pub(super) struct Listener<'a> {
+    heard: Receiver<Heard>,
+    output: &'a mut dyn FnMut(Stream, &[u8]),
+}
+
+impl Listener<'_> {
+    /// Passes output on until something has changed, for a short while at most, and not beyond
+    /// `until`.
+    pub(super) fn listen(&mut self, until: Option<Instant>) {
+        let soon = Instant::now() + CANCEL_POLL;
+        let until = until.map_or(soon, |until| until.min(soon));
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.heard.recv_timeout(left) {
+                Ok(Heard::Said(stream, bytes)) => (self.output)(stream, &bytes),
+                Ok(Heard::Changed) | Err(_) => return,
             }
-            next = Instant::now() + Duration::from_millis(probe.interval_ms.max(1));
+            if left.is_zero() {
+                return;
+            }
         }
-        drain();
-        std::thread::sleep(BACKGROUND_POLL);
     }
-}
 
-fn try_probe(
-    session: &dyn Session,
-    probe: &Probe,
-    like: &Process,
-    cancel: &Cancel,
-) -> Result<bool, Failure> {
-    match &probe.kind {
-        ProbeKind::Elapsed => Ok(false),
-        ProbeKind::Command { command } => {
-            let args = ["/bin/sh", "-c", command].map(Into::into).to_vec();
-            let process = Process { args, ..like.clone() };
-            let mut ignore = |_: Stream, _: &[u8]| {};
-            let io = Io { stdin: Stdin::Null, output: &mut ignore };
-            let exit = session.exec(&process, io, cancel).map_err(|e| sandbox_failure(&e))?;
-            Ok(exit.success())
+    /// Passes on what is left, until nobody can say anything any more.
+    fn rest(&mut self) {
+        for heard in &self.heard {
+            if let Heard::Said(stream, bytes) = heard {
+                (self.output)(stream, &bytes);
+            }
         }
-        ProbeKind::Tcp { port } => Ok(connect(session, *port).is_ok()),
-        ProbeKind::Http { port, path } => Ok(http_ok(session, *port, path)),
     }
 }
 
-fn connect(session: &dyn Session, port: u16) -> std::io::Result<std::net::TcpStream> {
-    ashlar_sandbox::connect_in(&session.network_namespace()?, port)
+/// How far a background process has come.
+#[derive(Clone, Default)]
+pub(super) enum Stage {
+    /// It is being made.
+    #[default]
+    Starting,
+    /// It runs since then.
+    Running(Instant),
+    /// It has ended; what it left behind may go on.
+    Ended(Exit),
+    /// It could not be run.
+    Broken(Failure),
 }
 
-/// Asks for a path over HTTP/1.0 and says whether the status is 200 to 399.
-fn http_ok(session: &dyn Session, port: u16, path: &str) -> bool {
-    use std::io::{Read as _, Write as _};
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    const HEAD_BYTES_MAX: u64 = 4096;
-    let Ok(mut stream) = connect(session, port) else { return false };
-    let timeouts =
-        stream.set_read_timeout(Some(TIMEOUT)).and(stream.set_write_timeout(Some(TIMEOUT)));
-    let path = path.replace(|c: char| c.is_control() || c == ' ', "");
-    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
-    if timeouts.is_err() || stream.write_all(request.as_bytes()).is_err() {
-        return false;
+/// [`Stage`], as threads share it.
+#[derive(Default)]
+pub(super) struct Progress(Mutex<Stage>);
+
+impl Progress {
+    pub(super) fn get(&self) -> Stage {
+        self.lock().clone()
     }
-    let mut head = Vec::new();
-    // An error after the status line came does not matter.
-    let _ = stream.take(HEAD_BYTES_MAX).read_to_end(&mut head);
-    let status = head.split(|&b| b == b' ').nth(1).and_then(|s| std::str::from_utf8(s).ok());
-    status.and_then(|s| s.parse::<u16>().ok()).is_some_and(|s| (200..400).contains(&s))
+
+    fn set(&self, stage: Stage) {
+        *self.lock() = stage;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -17,8 +17,8 @@ use crate::disk::{Quota, Watch};
 use crate::error::During;
 use crate::network::Attachment;
 use crate::{
-    Cancel, CreatedMountpoint, Exit, Io, Network, Process, SandboxError, Security, Session, Spec,
-    Stdin, Stream,
+    Cancel, CreatedMountpoint, Exit, Io, Network, News, Process, SandboxError, Security, Session,
+    Spec, Stdin, Stream,
 };
 
 /// A sandbox that is up. Dropping it ends everything inside.
@@ -77,6 +77,41 @@ impl NativeSession {
         self.take_down()
     }
 
+    fn execute(
+        &self,
+        process: &Process,
+        io: Io<'_>,
+        news: Option<&(dyn Fn(News) + Sync)>,
+        cancel: &Cancel,
+    ) -> Result<Exit, SandboxError> {
+        let started = Instant::now();
+        // Before there is a process, which may be quick to run out of pids.
+        let refused_before = self.cgroup.pids_refused();
+        let (streams, mut ends) = connect(io.stdin).during("making the streams of the process")?;
+        let made = {
+            let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            let keeper = keeper.as_ref().ok_or(SandboxError::Cancelled)?;
+            keeper.make(process, streams)?
+        };
+        if let Some(master) = made.terminal {
+            ends.outputs.push((Stream::Stdout, master));
+        }
+        if let Some(news) = news {
+            news(News::Running);
+        }
+        ends.nonblocking().during("preparing the streams")?;
+        let watched = Watched {
+            child: made.child,
+            kill: &|child| self.kill(child),
+            cgroup: &self.cgroup,
+            limits: &self.spec.limits,
+            disk: self.disk.as_ref(),
+            cancel,
+            refused_before,
+        };
+        watch(watched, ends, started, io.output, news)
+    }
+
     /// Ends a process; with pid 1 of `run` goes all of its namespace.
     fn kill(&self, child: &Child) {
         if self.session {
@@ -115,29 +150,17 @@ impl Drop for NativeSession {
 
 impl Session for NativeSession {
     fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
-        let started = Instant::now();
-        // Before there is a process, which may be quick to run out of pids.
-        let refused_before = self.cgroup.pids_refused();
-        let (streams, mut ends) = connect(io.stdin).during("making the streams of the process")?;
-        let made = {
-            let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
-            let keeper = keeper.as_ref().ok_or(SandboxError::Cancelled)?;
-            keeper.make(process, streams)?
-        };
-        if let Some(master) = made.terminal {
-            ends.outputs.push((Stream::Stdout, master));
-        }
-        ends.nonblocking().during("preparing the streams")?;
-        let watched = Watched {
-            child: made.child,
-            kill: &|child| self.kill(child),
-            cgroup: &self.cgroup,
-            limits: &self.spec.limits,
-            disk: self.disk.as_ref(),
-            cancel,
-            refused_before,
-        };
-        watch(watched, ends, started, io.output)
+        self.execute(process, io, None, cancel)
+    }
+
+    fn serve(
+        &self,
+        process: &Process,
+        io: Io<'_>,
+        news: &(dyn Fn(News) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Exit, SandboxError> {
+        self.execute(process, io, Some(news), cancel)
     }
 
     fn network_namespace(&self) -> std::io::Result<OwnedFd> {

@@ -16,12 +16,14 @@ use super::sys;
 use crate::cgroup::Cgroup;
 use crate::disk::Watch;
 use crate::error::During;
-use crate::{Cancel, Exit, LimitHit, Limits, SandboxError, Stream, Terminal};
+use crate::{Cancel, Exit, LimitHit, Limits, News, SandboxError, Stream, Terminal};
 
 /// How often counters without an event are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// Bytes read from a stream at once.
 const CHUNK: usize = 64 * 1024;
+/// How many chunks may have been in a stream when its process ended: more than the largest pipe holds.
+const READS_MAX: usize = 64;
 
 /// The caller's ends of the streams.
 pub(crate) struct Ends {
@@ -69,12 +71,14 @@ struct Supervisor<'a, 'b> {
     buffer: Vec<u8>,
 }
 
-/// Watches until the process ends.
+/// Watches until the process ends. With `news`, tells it of that end and passes on afterwards what is written by those
+/// whom the process left running.
 pub(crate) fn watch(
     watched: Watched<'_>,
     ends: Ends,
     started: Instant,
     output: &mut dyn FnMut(Stream, &[u8]),
+    news: Option<&(dyn Fn(News) + Sync)>,
 ) -> Result<Exit, SandboxError> {
     let mut supervisor = Supervisor {
         watched,
@@ -93,8 +97,16 @@ pub(crate) fn watch(
     }
     let waited = sys::wait(supervisor.watched.child.pid).during("waiting for the process")?;
     watching.during("watching the process")?;
+    let Some(news) = news else {
+        supervisor.drain();
+        return Ok(supervisor.exit(&waited, started));
+    };
+    supervisor.read_all();
+    let exit = supervisor.exit(&waited, started);
+    news(News::Ended(exit.clone()));
+    supervisor.linger().during("watching what the process left running")?;
     supervisor.drain();
-    Ok(supervisor.exit(&waited, started))
+    Ok(Exit { limit_hit: exit.limit_hit.or(supervisor.limit_hit), ..exit })
 }
 
 /// What became ready; the index of an output for `Output`.
@@ -289,11 +301,47 @@ impl Supervisor<'_, '_> {
 
     /// Passes on what was written before the end. Descriptors that others still hold are not waited for.
     fn drain(&mut self) {
+        self.read_all();
+        self.ends.outputs.clear();
+    }
+
+    /// Passes on what was written until now by a process that has been reaped.
+    fn read_all(&mut self) {
+        // Its number may be another's by now.
         self.killed = true;
-        while !self.ends.outputs.is_empty() {
-            let index = self.ends.outputs.len() - 1;
-            while self.receive(index) {}
-            self.ends.outputs.truncate(index);
+        for index in (0..self.ends.outputs.len()).rev() {
+            // Others may go on writing for ever.
+            let _ = (0..READS_MAX).all(|_| self.receive(index));
+        }
+    }
+
+    /// Passes on what those write who still hold the streams, until the caller cancels or a limit is hit. The session
+    /// ends them.
+    fn linger(&mut self) -> rustix::io::Result<()> {
+        while !self.ends.outputs.is_empty()
+            && self.limit_hit.is_none()
+            && !self.watched.cancel.is_cancelled()
+        {
+            let disk = self.watched.disk;
+            let mut polled =
+                vec![PollFd::from_borrowed_fd(self.watched.cancel.as_fd(), PollFlags::IN)];
+            polled.extend(disk.map(|d| PollFd::from_borrowed_fd(d.event(), PollFlags::IN)));
+            let outputs = self.ends.outputs.iter().map(|(_, fd)| fd.as_fd());
+            polled.extend(outputs.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            match poll(&mut polled, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+            self.limit_hit = disk.and_then(Watch::hit);
+            self.read_once();
+        }
+        Ok(())
+    }
+
+    /// Reads from each stream once, so that a flood keeps nobody from being heard.
+    fn read_once(&mut self) {
+        for index in (0..self.ends.outputs.len()).rev() {
+            self.receive(index);
         }
     }
 

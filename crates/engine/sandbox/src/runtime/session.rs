@@ -18,8 +18,8 @@ use crate::native::keeper;
 use crate::native::supervise::{Ends, Watched, watch};
 use crate::network::Attachment;
 use crate::{
-    Cancel, CreatedMountpoint, Exit, Io, Network, Process, SandboxError, Session, Spec, Stdin,
-    Stream,
+    Cancel, CreatedMountpoint, Exit, Io, Network, News, Process, SandboxError, Session, Spec,
+    Stdin, Stream,
 };
 
 /// A container; dropping it ends and removes it.
@@ -83,7 +83,8 @@ impl RuntimeSession {
         let (child, created) = tree::spawn(&self.shared, &self.spec, &self.network, command)?;
         self.created = created;
         let kill = |_: &keeper::Child| self.shared.runtime.remove(&self.id);
-        let mut exit = self.watch(child, ends, started, &kill, io.output, cancel)?;
+        let mut exit =
+            self.watch(child, ends, started, &kill, (Io::output(io.output), None), cancel)?;
         exit.created_mountpoints = std::mem::take(&mut self.created);
         Ok(exit)
     }
@@ -113,7 +114,7 @@ impl RuntimeSession {
         mut ends: Ends,
         (started, refused_before): (Instant, u64),
         kill: &dyn Fn(&keeper::Child),
-        output: &mut dyn FnMut(Stream, &[u8]),
+        (io, news): (Io<'_>, Option<&(dyn Fn(News) + Sync)>),
         cancel: &Cancel,
     ) -> Result<Exit, SandboxError> {
         let raw = child.id() as i32;
@@ -141,18 +142,22 @@ impl RuntimeSession {
             cancel,
             refused_before,
         };
-        let mut exit = watch(watched, ends, started, output)?;
-        // Runtimes tell of a signal as shells do.
-        if let Some(code) = exit.code.filter(|code| *code > 128 && *code <= 128 + 64) {
-            exit.signal = Some(code - 128);
-            exit.code = None;
-        }
-        Ok(exit)
+        let told = |said: News| match (news, said) {
+            (Some(news), News::Ended(exit)) => news(News::Ended(with_signal(exit))),
+            (Some(news), News::Running) => news(News::Running),
+            (None, _) => {}
+        };
+        let told: Option<&(dyn Fn(News) + Sync)> = if news.is_some() { Some(&told) } else { None };
+        watch(watched, ends, started, io.output, told).map(with_signal)
     }
-}
 
-impl Session for RuntimeSession {
-    fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
+    fn execute(
+        &self,
+        process: &Process,
+        io: Io<'_>,
+        news: Option<&(dyn Fn(News) + Sync)>,
+        cancel: &Cancel,
+    ) -> Result<Exit, SandboxError> {
         let started = (Instant::now(), self.cgroup.pids_refused());
         let number = self.execs.fetch_add(1, Ordering::Relaxed);
         let file = self.bundle.join(format!("process-{number}.json"));
@@ -162,13 +167,43 @@ impl Session for RuntimeSession {
         command.arg(&file).arg("--pid-file").arg(&pid_file).arg(&self.id);
         let ends = connect(&mut command, io.stdin)?;
         let child = command.spawn().during("starting the OCI runtime")?;
+        if let Some(news) = news {
+            // The runtime does not say when it has handed over; that takes it a moment.
+            news(News::Running);
+        }
         let kill = |_: &keeper::Child| {
             let pid = std::fs::read_to_string(&pid_file).unwrap_or_default();
             if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
                 let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
             }
         };
-        self.watch(child, ends, started, &kill, io.output, cancel)
+        self.watch(child, ends, started, &kill, (Io::output(io.output), news), cancel)
+    }
+}
+
+/// Runtimes tell of a signal as shells do.
+fn with_signal(exit: Exit) -> Exit {
+    match exit.code {
+        Some(code) if code > 128 && code <= 128 + 64 => {
+            Exit { signal: Some(code - 128), code: None, ..exit }
+        }
+        _ => exit,
+    }
+}
+
+impl Session for RuntimeSession {
+    fn exec(&self, process: &Process, io: Io<'_>, cancel: &Cancel) -> Result<Exit, SandboxError> {
+        self.execute(process, io, None, cancel)
+    }
+
+    fn serve(
+        &self,
+        process: &Process,
+        io: Io<'_>,
+        news: &(dyn Fn(News) + Sync),
+        cancel: &Cancel,
+    ) -> Result<Exit, SandboxError> {
+        self.execute(process, io, Some(news), cancel)
     }
 
     fn network_namespace(&self) -> std::io::Result<OwnedFd> {
