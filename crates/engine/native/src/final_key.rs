@@ -7,7 +7,8 @@ use ashlar_core::cache::{Bypass, CacheKind, CacheStatus, MissReason};
 use ashlar_core::failure::Failure;
 use ashlar_core::frontend::Plan;
 use ashlar_core::graph::{Copy, Exec, FileAction, MountKind, Network, NodeId, Op};
-use ashlar_core::journal::{CacheEvent, Event};
+use ashlar_core::journal::{CacheEvent, Event, StepOutcome};
+use ashlar_core::state::State;
 use ashlar_core::{Digest, Hasher};
 use ashlar_files::{Context, Kind, Selection};
 
@@ -49,10 +50,14 @@ impl FinalKey {
             tenants: false,
             given: BTreeSet::new(),
         };
-        let (mut usable, mut bypass) = (true, None);
-        for id in plan.graph.needed(plan.target) {
-            usable &= survey.visit(id)?;
-            bypass = bypass.or(plan.graph.node(id).meta.bypass);
+        let needed = plan.graph.needed(plan.target);
+        let usable = needed.iter().all(|&id| is_repeatable(&plan.graph.node(id).op));
+        let bypass = needed.iter().find_map(|&id| plan.graph.node(id).meta.bypass);
+        for &id in &needed {
+            if let Err(failure) = survey.visit(id) {
+                tell_failed(request, plan, id, usable, bypass);
+                return Err(failure);
+            }
         }
         let Survey { found: selections, tenants, given, .. } = survey;
         let mut hasher = Hasher::new();
@@ -102,16 +107,74 @@ impl FinalKey {
 
     /// Returns the journal entry of a look-up or store.
     pub(crate) fn event(&self, status: CacheStatus) -> Event {
-        let bypass = self.bypass.filter(|_| status == CacheStatus::Bypass);
-        Event::Cache(CacheEvent {
-            cache: CacheKind::FinalArtifact,
+        final_event(Some(self.key), status, self.bypass)
+    }
+}
+
+fn final_event(key: Option<Digest>, status: CacheStatus, bypass: Option<Bypass>) -> Event {
+    let bypass = bypass.filter(|_| status == CacheStatus::Bypass);
+    Event::Cache(CacheEvent {
+        cache: CacheKind::FinalArtifact,
+        status,
+        step: None,
+        subject: "final artifact".into(),
+        key,
+        reason: bypass.map(|by| MissReason::Forced { by }),
+        bypass,
+    })
+}
+
+/// Whether doing the same again gives the same result, as far as the operation says.
+fn is_repeatable(op: &Op) -> bool {
+    match op {
+        Op::Exec(exec) => !exec.effect && exec.returns.is_empty() && exec.keyed_secrets.is_empty(),
+        Op::Git { checksum, .. } => checksum.is_some(),
+        Op::Http { checksum, .. } => checksum.is_some(),
+        Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::File { .. } | Op::Merge => true,
+    }
+}
+
+/// Tells of a step that fails before anything runs, since what it takes is not there: it counts like
+/// every step that fails, and so does its build.
+fn tell_failed(
+    request: &BuildRequest,
+    plan: &Plan,
+    id: NodeId,
+    usable: bool,
+    bypass: Option<Bypass>,
+) {
+    let status = |bypass: Option<Bypass>| match bypass {
+        Some(_) => CacheStatus::Bypass,
+        None => CacheStatus::Miss,
+    };
+    let sink = &request.sink;
+    if usable {
+        sink.event(final_event(None, status(bypass), bypass));
+    }
+    sink.event(Event::State { to: State::Running });
+    let meta = &plan.graph.node(id).meta;
+    let shown = plan.steps.iter().find(|s| Some(s.id) == meta.step && s.node == Some(id));
+    if let Some(step) = shown {
+        sink.event(Event::StepStarted { step: step.id });
+    }
+    if meta.counted {
+        let (reason, bypass) = (meta.bypass.map(|by| MissReason::Forced { by }), meta.bypass);
+        let (cache, status, subject) = (CacheKind::Layer, status(bypass), meta.name.clone());
+        let step = meta.step;
+        sink.event(Event::Cache(CacheEvent {
+            cache,
             status,
-            step: None,
-            subject: "final artifact".into(),
-            key: Some(self.key),
-            reason: bypass.map(|by| MissReason::Forced { by }),
+            step,
+            subject,
+            key: None,
+            reason,
             bypass,
-        })
+        }));
+    }
+    if let Some(step) = shown {
+        let (step, outcome) = (step.id, StepOutcome::Failed);
+        let ended = Event::StepEnded { step, outcome, peak_memory_bytes: None, cpu_nanos: None };
+        sink.event(ended);
     }
 }
 
@@ -129,25 +192,19 @@ struct Survey<'a> {
 }
 
 impl Survey<'_> {
-    /// Looks at one node; says whether an earlier result could stand for it.
-    fn visit(&mut self, id: NodeId) -> Result<bool, Failure> {
+    /// Looks at what one node takes in.
+    fn visit(&mut self, id: NodeId) -> Result<(), Failure> {
         match &self.plan.graph.node(id).op {
             Op::Exec(exec) => self.visit_exec(id, exec),
-            Op::File { actions } => {
-                for action in actions {
-                    if let FileAction::Copy(copy) = action {
-                        self.select(id, copy)?;
-                    }
-                }
-                Ok(true)
-            }
-            Op::Git { checksum, .. } => Ok(checksum.is_some()),
-            Op::Http { checksum, .. } => Ok(checksum.is_some()),
-            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Merge => Ok(true),
+            Op::File { actions } => actions.iter().try_for_each(|action| match action {
+                FileAction::Copy(copy) => self.select(id, copy),
+                _ => Ok(()),
+            }),
+            _ => Ok(()),
         }
     }
 
-    fn visit_exec(&mut self, id: NodeId, exec: &Exec) -> Result<bool, Failure> {
+    fn visit_exec(&mut self, id: NodeId, exec: &Exec) -> Result<(), Failure> {
         let network = match exec.network {
             Network::Default => self.request.network,
             said => said,
@@ -162,7 +219,7 @@ impl Survey<'_> {
                 self.select(id, &crate::job::bind_copy(*input, source))?;
             }
         }
-        Ok(!exec.effect && exec.returns.is_empty() && exec.keyed_secrets.is_empty())
+        Ok(())
     }
 
     /// Finds what a copy takes, when it is a context that it copies from.
