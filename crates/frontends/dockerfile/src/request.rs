@@ -47,6 +47,10 @@ pub struct Request {
     pub allow: BTreeSet<Entitlement>,
     /// Time of the result and its history, in seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    /// Whether the main context is taken as it is, without regard to a `.dockerignore` in it: of a
+    /// client that has left out itself what is not wanted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_ignore_files: bool,
 }
 
 impl Request {
@@ -80,6 +84,7 @@ impl Request {
             build_envs: Vec::new(),
             allow: BTreeSet::new(),
             source_date_epoch: None,
+            no_ignore_files: false,
         }
     }
 }

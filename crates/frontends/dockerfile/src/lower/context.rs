@@ -67,6 +67,9 @@ impl Lowering<'_> {
     }
 
     fn main_ignore_patterns(&self) -> Checked<Option<Vec<String>>> {
+        if self.request.no_ignore_files {
+            return Ok(Some(Vec::new()));
+        }
         let replaced = self.request.named_contexts.get(&self.request.context);
         match replaced {
             Some(NamedContext::Directory(name)) => {

@@ -86,6 +86,20 @@ fn the_dockerfile_itself_is_asked_for() {
 }
 
 #[test]
+fn a_context_that_is_taken_as_it_is_has_no_ignore_file() {
+    let world = World::default().with_file(".dockerignore", "*\n");
+    let mut request = host_free("FROM scratch\nCOPY . /\n");
+    request.no_ignore_files = true;
+    assert!(!first_questions(request.clone()).iter().any(|q| q.contains("ignore")));
+    let (plan, _) = lower(request, &world).unwrap();
+    let exclude = plan.graph.nodes().iter().find_map(|n| match &n.op {
+        Op::Context { exclude, .. } => Some(exclude.clone()),
+        _ => None,
+    });
+    assert_eq!(exclude, Some(Vec::new()));
+}
+
+#[test]
 fn triggers_run_before_the_instructions_and_may_ask_for_more() {
     let on = |triggers: serde_json::Value| {
         World::default().with_image("base", json!({"OnBuild": triggers}))
