@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use ashlar_core::{Digest, Hasher};
 use ashlar_service::{Actor, BlobUpload, ErrorKind, Service};
 use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::context::{check_path, read_mode};
 use crate::documents::ForcedBlob;
-use crate::errors::{Answer, ApiError};
+use crate::errors::{Answer, ApiError, code};
 use crate::fields::Fields;
 use crate::wire::{PreflightAnswer, PreflightFile};
 
@@ -28,6 +29,10 @@ const PIECES_WAITING: usize = 16;
 const BUSY_MAX: Duration = Duration::from_secs(20);
 /// How often it looks.
 const BUSY_POLL: Duration = Duration::from_millis(20);
+/// When whoever waited in vain may try again, in seconds.
+const BUSY_RETRY_SECS: u64 = 5;
+/// How long an upload may bring nothing: whoever waits for it then still gets a turn.
+const STALL_MAX: Duration = Duration::from_secs(15);
 
 /// What a blob's id says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,7 +125,7 @@ impl App {
             let _place = place;
             receive(&service, &owner, blob, receiver)
         });
-        let sent = send(body, &sender).await;
+        let sent = send(body, &sender, STALL_MAX).await;
         drop(sender);
         let received = write.await.map_err(ApiError::internal)?;
         if let Err(why) = sent {
@@ -182,11 +187,17 @@ fn read_wanted(f: &Fields<'_>) -> Answer<Wanted> {
     Ok(Wanted { path, mode, blob: Some(BlobId { digest, size, generation }) })
 }
 
-/// Hands a body on piece by piece; ends early when nobody takes it any more.
-async fn send(mut body: Body, pieces: &mpsc::Sender<Bytes>) -> Result<(), String> {
+/// Hands a body on piece by piece; ends early when nobody takes it any more, or when nothing comes
+/// for a while.
+async fn send(
+    mut body: Body,
+    pieces: &mpsc::Sender<Bytes>,
+    patience: Duration,
+) -> Result<(), String> {
     loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-        match frame {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let frame = tokio::time::timeout(patience, frame).await;
+        match frame.map_err(|_| format!("nothing came for {} s", patience.as_secs()))? {
             None => return Ok(()),
             Some(Err(error)) => return Err(error.to_string()),
             Some(Ok(frame)) => {
@@ -206,7 +217,7 @@ fn receive(
     blob: BlobId,
     mut pieces: mpsc::Receiver<Bytes>,
 ) -> Answer<Result<(), String>> {
-    let mut upload = begin(service, actor, blob.digest)?;
+    let mut upload = begin(service, actor, blob.digest, BUSY_MAX)?;
     upload.restart()?;
     let (mut hasher, mut size) = (Hasher::new(), 0_u64);
     while let Some(piece) = pieces.blocking_recv() {
@@ -230,12 +241,24 @@ fn receive(
     Ok(Ok(()))
 }
 
-/// Begins an upload; waits while somebody else uploads the same content.
-fn begin(service: &Arc<Service>, actor: &Actor, digest: Digest) -> Answer<BlobUpload> {
+/// Begins an upload; waits a while for somebody else who uploads the same content.
+fn begin(
+    service: &Arc<Service>,
+    actor: &Actor,
+    digest: Digest,
+    patience: Duration,
+) -> Answer<BlobUpload> {
     let begun = Instant::now();
     loop {
         match service.begin_blob(actor, digest) {
-            Err(e) if e.kind() == ErrorKind::Conflict && begun.elapsed() < BUSY_MAX => {
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                if begun.elapsed() >= patience {
+                    let message = "the same content is being uploaded; try again a little later";
+                    let (status, code) =
+                        (StatusCode::SERVICE_UNAVAILABLE, code::FEATURE_UNAVAILABLE);
+                    let busy = ApiError::new(status, code, message);
+                    return Err(ApiError { retry_after: Some(BUSY_RETRY_SECS), ..busy });
+                }
                 std::thread::sleep(BUSY_POLL);
             }
             other => return Ok(other?),
@@ -271,6 +294,40 @@ mod tests {
         ] {
             assert_eq!(BlobId::parse(bad), None, "{bad}");
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn content_that_somebody_else_uploads_is_there_later() {
+        let data = tempfile::tempdir().unwrap();
+        let service = Service::open(ashlar_service::ServiceConfig::new(data.path())).await.unwrap();
+        let (admin, digest) = (service.admin().clone(), Digest::of("x"));
+        let first = begin(&service, &admin, digest, Duration::ZERO).unwrap();
+        let busy = begin(&service, &admin, digest, Duration::ZERO).unwrap_err();
+        assert_eq!((busy.status.as_u16(), busy.code), (503, code::FEATURE_UNAVAILABLE));
+        assert_eq!(busy.retry_after, Some(BUSY_RETRY_SECS));
+        drop(first);
+        begin(&service, &admin, digest, Duration::ZERO).unwrap();
+    }
+
+    /// A client that sends nothing and does not go away.
+    struct Silent;
+
+    impl futures_core::Stream for Silent {
+        type Item = Result<Bytes, std::io::Error>;
+
+        fn poll_next(
+            self: Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Self::Item>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_brings_nothing_ends() {
+        let (sender, _receiver) = mpsc::channel(1);
+        let sent = send(Body::from_stream(Silent), &sender, Duration::from_millis(10)).await;
+        assert!(sent.unwrap_err().starts_with("nothing came"));
     }
 
     #[test]
