@@ -92,10 +92,14 @@ impl Context {
         EntryKind::File { digest: blob.digest, size: Some(blob.size) }
     }
 
-    /// Checks that copies name what is in the context.
-    pub(crate) fn check_sources(&self, steps: &[Step]) -> Answer<()> {
+    /// Checks that copies name what is in the context, which may be missing: not even `.` is there
+    /// then.
+    pub(crate) fn check_sources(context: Option<&Self>, steps: &[Step]) -> Answer<()> {
         let mut known: BTreeSet<&str> = BTreeSet::new();
-        for file in &self.manifest.files {
+        if context.is_some() {
+            known.extend(["", "."]);
+        }
+        for file in context.iter().flat_map(|c| &c.manifest.files) {
             known.insert(&file.path);
             known.extend(file.path.match_indices('/').map(|(at, _)| &file.path[..at]));
         }
@@ -103,7 +107,7 @@ impl Context {
             for source in step.copies().iter().flat_map(|c| &c.sources) {
                 let path = source.trim_end_matches('/');
                 let path = path.strip_prefix("./").unwrap_or(path);
-                if !matches!(path, "" | ".") && !known.contains(path) {
+                if !known.contains(path) {
                     let shown: String = source.chars().take(200).collect();
                     let what = format!("steps[{i}].sources: '{shown}' is not in the context");
                     return Err(ApiError::invalid(what));
@@ -289,10 +293,10 @@ mod tests {
             ashlar_service::frontends::declarative::parse_steps(&steps).unwrap().steps
         };
         for good in ["a/b/c", "a/b", "a/", "d", ".", "./a"] {
-            assert!(context.check_sources(&steps(good)).is_ok(), "{good}");
+            assert!(Context::check_sources(Some(&context), &steps(good)).is_ok(), "{good}");
         }
         for bad in ["b", "a/b/c/d", "e"] {
-            assert!(context.check_sources(&steps(bad)).is_err(), "{bad}");
+            assert!(Context::check_sources(Some(&context), &steps(bad)).is_err(), "{bad}");
         }
     }
 

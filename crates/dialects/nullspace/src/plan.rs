@@ -1,9 +1,9 @@
 //! What a request would do, without doing it.
 
 use ashlar_service::Actor;
-use ashlar_service::frontends::declarative::render_dockerfile;
+use ashlar_service::frontends::declarative::{render_dockerfile, shell_quote};
 use ashlar_service::frontends::dockerfile::parse::ast::{
-    Command, Copying, File, Instruction, Stage,
+    Command, CommandLine, Copying, File, Instruction, Stage,
 };
 use ashlar_service::frontends::dockerfile::read;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ fn plan_of(prepared: &Prepared) -> Answer<BuildPlan> {
     // What the request says itself comes after all that the definition says.
     let runtime = &request.runtime;
     plan.default_user = runtime.user.clone().or(plan.default_user);
-    plan.default_workdir = runtime.workdir.clone().or(plan.default_workdir);
+    plan.default_workdir = prepared.workdir().or(plan.default_workdir);
     Ok(plan)
 }
 
@@ -109,9 +109,9 @@ fn add(plan: &mut BuildPlan, instruction: &Instruction) {
     let mut step = |kind: &str, value: Value| plan.build_steps.push(json!({ kind: value }));
     match &instruction.command {
         Command::Run(run) => {
-            let command = run.command.args.join(" ");
             let written_out = !run.heredocs.is_empty();
-            let command = if written_out { instruction.code().to_owned() } else { command };
+            let command =
+                if written_out { instruction.code().to_owned() } else { shell_of(&run.command) };
             step("Run", command.clone().into());
             plan.run_steps.push(command);
         }
@@ -124,7 +124,8 @@ fn add(plan: &mut BuildPlan, instruction: &Instruction) {
         }
         Command::Workdir(path) => {
             step("Workdir", path.text.clone().into());
-            plan.default_workdir = Some(joined(plan.default_workdir.as_deref(), &path.text));
+            let before = plan.default_workdir.as_deref().unwrap_or("/");
+            plan.default_workdir = Some(joined(before, &path.text));
         }
         Command::User(user) => {
             step("User", user.text.clone().into());
@@ -153,14 +154,28 @@ fn add(plan: &mut BuildPlan, instruction: &Instruction) {
     }
 }
 
-/// Returns where a working directory leads that is given within another.
-fn joined(before: Option<&str>, path: &str) -> String {
-    match before {
-        Some(before) if !path.starts_with('/') => {
-            format!("{}/{path}", before.trim_end_matches('/'))
-        }
-        _ => path.to_owned(),
+/// Returns what a shell is given to run a command.
+fn shell_of(command: &CommandLine) -> String {
+    match command.args.as_slice() {
+        args if command.shell => args.join(" "),
+        // How steps are written that the shell form would read otherwise.
+        [shell, option, text] if shell == "/bin/sh" && option == "-c" => text.clone(),
+        args => args.iter().map(|a| shell_quote(a).to_string()).collect::<Vec<_>>().join(" "),
     }
+}
+
+/// Returns where a working directory leads that is given within another.
+pub(crate) fn joined(before: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let before = if path.starts_with('/') { "" } else { before };
+    for part in before.split('/').chain(path.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn copy(copying: &Copying) -> Value {

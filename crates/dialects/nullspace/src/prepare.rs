@@ -2,7 +2,7 @@
 
 use ashlar_core::graph::{Network, Probe};
 use ashlar_core::{BuildId, Digest, Hasher};
-use ashlar_service::frontends::declarative::{self, Base, CacheUse};
+use ashlar_service::frontends::declarative::{self, Base, CacheUse, Step};
 use ashlar_service::frontends::dockerfile::{self, NoCache};
 use ashlar_service::{Actor, Definition, Recipe, RegistryCredential, StartCommand, registry_of};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::credentials::by_registry;
 use crate::documents::Inherited;
 use crate::errors::{Answer, ApiError, code};
 use crate::ids::{BUILD_PREFIX, TEMPLATE_PREFIX};
-use crate::plan::dockerfile_base;
+use crate::plan::{dockerfile_base, joined};
 use crate::refs::{SYSTEM_NAMESPACE, TAG_LATEST, TemplateRef, is_image, slug_id, slug_of};
 use crate::request::{BuildRequest, DOCKERFILE_BYTES_MAX, Source, check_dockerfile};
 
@@ -60,8 +60,7 @@ impl App {
         self.load_dockerfile(actor, &mut request, context.as_ref()).await?;
         let base = match &request.source {
             Source::Steps { base, steps, .. } => {
-                let empty = Context::default();
-                context.as_ref().unwrap_or(&empty).check_sources(steps)?;
+                Context::check_sources(context.as_ref(), steps)?;
                 Some(self.base(actor, base).await?)
             }
             Source::Dockerfile { .. } => None,
@@ -216,7 +215,7 @@ impl Prepared {
         definition.limits = request.config.limits();
         definition.runtime = declarative::Runtime {
             user: request.runtime.user.clone(),
-            workdir: request.runtime.workdir.clone(),
+            workdir: self.workdir(),
             envs: request.runtime.envs.clone(),
         };
         definition.start = self.start();
@@ -248,10 +247,29 @@ impl Prepared {
         made.build_args.clone_from(&request.build_args);
         made.build_envs = request.build_envs.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
         made.network = network;
+        // Clients leave out what their rules say; what they send is the context.
+        made.no_ignore_files = true;
         if request.skip_cache {
             made.no_cache = NoCache::All;
         }
         made
+    }
+
+    /// Returns the directory that the result runs in, as the request says. The SDK names the
+    /// directory of the last step once more, as that step has it: relative to the one before.
+    pub(crate) fn workdir(&self) -> Option<String> {
+        let said = self.request.runtime.workdir.as_deref()?;
+        let steps = match &self.request.source {
+            Source::Steps { steps, .. } => steps.as_slice(),
+            Source::Dockerfile { .. } => &[],
+        };
+        let paths = steps.iter().filter_map(|step| match step {
+            Step::Workdir { path } => Some(path.as_str()),
+            _ => None,
+        });
+        let last = paths.clone().last();
+        let at = paths.fold("/".to_owned(), |at, path| joined(&at, path));
+        Some(if last == Some(said) { at } else { joined("/", said) })
     }
 
     fn start(&self) -> Option<StartCommand> {

@@ -28,6 +28,11 @@ const VCPUS_MAX: u64 = 1024;
 const MEMORY_MIB_DEFAULT: u64 = 512;
 /// As above.
 const MEMORY_MIB_MAX: u64 = 16 << 20;
+/// The longest variable with its name, `=` and a final NUL, in bytes: what Linux starts programs
+/// with.
+const ENV_BYTES_MAX: usize = 128 << 10;
+/// The longest secret, in bytes: BuildKit's limit too.
+const SECRET_BYTES_MAX: usize = 500 << 10;
 
 /// What a client asks to be built.
 #[derive(Debug)]
@@ -330,6 +335,14 @@ fn read_envs(f: &Fields<'_>, name: &str) -> Answer<BTreeMap<String, String>> {
                 "{place}: '{shown}' is no variable; names must not be empty or hold '=' or NUL"
             )));
         }
+        if key.len() + value.len() + "=\0".len() > ENV_BYTES_MAX {
+            let (shown, place): (String, _) = (key.chars().take(60).collect(), f.key(name));
+            let max = ENV_BYTES_MAX >> 10;
+            return Err(ApiError::invalid(format!(
+                "{place}: '{shown}' is longer than the {max} KiB that programs are started with; \
+                 pass a file instead"
+            )));
+        }
     }
     Ok(envs)
 }
@@ -374,7 +387,12 @@ pub(crate) fn read_secret_list(f: &Fields<'_>) -> Answer<Vec<(String, String)>> 
             return Err(ApiError::invalid(format!("build_secrets: '{id}' is there twice")));
         }
         secret.one_of("source", &["value", "env", "file"])?;
-        secrets.push((id, secret.text_needed("value")?));
+        let value = secret.text_needed("value")?;
+        if value.len() > SECRET_BYTES_MAX {
+            let (place, max) = (secret.key("value"), SECRET_BYTES_MAX >> 10);
+            return Err(ApiError::invalid(format!("{place}: has more than {max} KiB")));
+        }
+        secrets.push((id, value));
     }
     Ok(secrets)
 }

@@ -83,7 +83,8 @@ pub(crate) fn summary(
         finished_at: record.finished_at,
         duration_ms: record
             .finished_at
-            .map(|end| end.since(begun.unwrap_or(record.created_at)).as_millis() as u64),
+            .zip(begun)
+            .map(|(end, at)| end.since(at).as_millis() as u64),
         source_digest: Some(attempt.source_digest.clone()),
         context_digest: attempt.context_digest.clone(),
         dockerfile_digest: attempt.dockerfile_digest.clone(),

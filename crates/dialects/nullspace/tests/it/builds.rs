@@ -408,3 +408,73 @@ async fn a_template_starts_as_its_base_does_unless_it_says_otherwise() {
     let info = world.get("/v1/templates/grand").await.is(200);
     assert_eq!(info["runtime_defaults"]["start_cmd"], "sleep 100");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_is_the_context_whatever_an_ignore_file_says() {
+    let world = World::new().await;
+    let file = |path: &str, content: &str| json!({ "path": path, "entry_type": "file", "content_base64": content });
+    let text = "FROM busybox\nCOPY . /c\nRUN cat /c/kept && test -e /c/.dockerignore\n";
+    // "*\n" and "here\n".
+    let files = [file(".dockerignore", "Kgo="), file("kept", "aGVyZQo=")];
+    let request = json!({ "name": "app", "dockerfile": text, "build_context": { "files": files } });
+    let entries = world.build(request).await;
+    World::ready(&entries);
+    assert!(entries.iter().any(|e| e["message"] == "here"), "{entries:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_what_the_build_does() {
+    let world = World::new().await;
+    let step = |path: &str| json!({ "action": "workdir", "path": path });
+    let run = |command: &str| json!({ "action": "run", "command": command });
+    for (dirs, said, want) in [
+        (vec!["q"], None, "/q"),
+        // As the SDK sends it.
+        (vec!["q"], Some("q"), "/q"),
+        (vec!["/a", "q"], Some("q"), "/a/q"),
+        (vec!["/a", "../q"], None, "/q"),
+        (vec!["/a"], Some("q"), "/q"),
+        (vec!["/a"], Some("/q"), "/q"),
+    ] {
+        let steps: Vec<Value> = dirs.iter().map(|d| step(d)).collect();
+        let mut request = json!({ "name": "app", "base_image": "busybox", "steps": steps });
+        if let Some(said) = said {
+            request["runtime_config"] = json!({ "default_workdir": said });
+        }
+        let plan = world.post("/v1/templates/plan", request.clone()).await.is(200);
+        assert_eq!(plan["build_plan"]["default_workdir"], want, "{dirs:?} {said:?}");
+        let status = world.status(&World::ready(&world.build(request).await)).await;
+        assert_eq!(status["build"]["runtime_defaults"]["default_workdir"], want);
+    }
+    // Commands as the shell gets them, also those that no line of a Dockerfile holds.
+    let commands = ["echo a", "echo x \\", " echo 'b'\necho c", "cat <<X\nx\nX", "-x"];
+    let steps: Vec<Value> = commands.iter().map(|c| run(c)).collect();
+    let request = json!({ "name": "app", "base_image": "busybox", "steps": steps });
+    let plan = world.post("/v1/templates/plan", request).await.is(200);
+    assert_eq!(plan["build_plan"]["run_steps"], json!(commands));
+    let text = "FROM busybox\nRUN [\"printf\", \"%s\", \"a b\"]\n";
+    let request = json!({ "name": "app", "dockerfile": text });
+    let plan = world.post("/v1/templates/plan", request).await.is(200);
+    assert_eq!(plan["build_plan"]["run_steps"], json!(["printf %s 'a b'"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_never_began_has_no_duration() {
+    let world = World::one_at_a_time().await;
+    let path = "/v1/templates/builds";
+    let build = world.post(path, steps("app", &["echo began; sleep 100"])).await.is(202);
+    let first = build["build_id"].as_str().unwrap();
+    while !world.status(first).await["entries"].to_string().contains("began") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let build = world.post(path, steps("app", &["true"])).await.is(202);
+    let waiting = build["build_id"].as_str().unwrap();
+    world.post(&format!("{path}/{waiting}/cancel"), json!({})).await.is(200);
+    let ended = world.ended(waiting).await["build"].clone();
+    assert_eq!(ended["status"], "cancelled");
+    assert!(ended["finished_at"].is_string());
+    assert_eq!((ended.get("started_at"), ended.get("duration_ms")), (None, None), "{ended}");
+    world.post(&format!("{path}/{first}/cancel"), json!({})).await.is(200);
+    let ended = world.ended(first).await["build"].clone();
+    assert!(ended["started_at"].is_string() && ended["duration_ms"].is_u64(), "{ended}");
+}

@@ -79,6 +79,11 @@ impl World {
         Self::with(with_base().await, |config| config.drain = Duration::ZERO).await
     }
 
+    /// Returns a server that runs one build at a time.
+    pub(crate) async fn one_at_a_time() -> Self {
+        Self::with(with_base().await, |config| config.slots = 1).await
+    }
+
     /// Stops the server at once and starts one on what it left: a copy of the directory, whose lock
     /// the stopped server's last tasks may hold a while longer.
     pub(crate) async fn restarted(self) -> Self {
