@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -65,7 +65,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 impl Contexts {
     /// Uses a directory, and forgets what an earlier process left half made there.
     pub(crate) fn open(root: PathBuf) -> Result<Self, Error> {
-        fs::create_dir_all(&root).map_err(Error::internal)?;
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700).create(&root).map_err(Error::internal)?;
         let mut state = State::default();
         for entry in fs::read_dir(&root).map_err(Error::internal)? {
             let entry = entry.map_err(Error::internal)?;

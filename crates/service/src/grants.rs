@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -108,7 +109,8 @@ impl Grants {
         match File::create(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let dir = path.parent().unwrap_or(&self.root);
-                fs::create_dir_all(dir).and_then(|()| File::create(path))
+                let mut private = fs::DirBuilder::new();
+                private.recursive(true).mode(0o700).create(dir).and_then(|()| File::create(path))
             }
             other => other,
         }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ impl Partial {
 
     /// Opens the file, whose end is written to, for this process alone.
     pub(crate) fn open(&self) -> Result<File, Error> {
-        fs::create_dir_all(&self.dir).map_err(Error::internal)?;
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700).create(&self.dir).map_err(Error::internal)?;
         self.check_room()?;
         loop {
             let mut options = OpenOptions::new();

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// A lock on the data directory: shared by builds, exclusive while garbage is collected.
@@ -9,7 +10,7 @@ use std::path::Path;
 pub struct WorkLease(#[expect(dead_code, reason = "held for its lock only")] File);
 
 fn open(root: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(root.join("work.lock"))
+    OpenOptions::new().create(true).append(true).mode(0o600).open(root.join("work.lock"))
 }
 
 impl WorkLease {

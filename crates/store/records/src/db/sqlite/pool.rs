@@ -1,7 +1,9 @@
 //! Connections to one file.
 
+use std::fs::{self, OpenOptions, Permissions};
 use std::mem;
 use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,6 +44,7 @@ impl Opener {
 
     /// Opens the connection that writes; makes the file when it is missing.
     pub(super) fn writer(&self) -> Result<Connection, rusqlite::Error> {
+        make_private(&self.path);
         let mut connection = connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE, BUSY_MAX)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.busy_timeout(Duration::ZERO)?;
@@ -59,6 +62,22 @@ impl Opener {
         connection.pragma_update(None, "query_only", true)?;
         connection.busy_timeout(Duration::ZERO)?;
         Ok(connection)
+    }
+}
+
+/// Sees to it that nobody but its owner reads the database, also one that an earlier version made.
+/// SQLite gives its other files the mode of the first.
+///
+/// A file that is there is never opened here: to close it would end this process's locks on it.
+fn make_private(path: &Path) {
+    // Where this fails, SQLite says so when it opens the file; what is somebody else's stays as it is.
+    let _made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        if fs::metadata(&file).is_ok_and(|about| about.mode() & 0o077 != 0) {
+            let _narrowed = fs::set_permissions(&file, Permissions::from_mode(0o600));
+        }
     }
 }
 
@@ -200,6 +219,36 @@ impl Drop for Lease {
         match &mut self.place {
             Place::Writer(home) => **home = Home::Here(connection),
             Place::Reader(readers, _) => readers.idle().push(connection),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modes(dir: &Path) -> Vec<(String, u32)> {
+        let mut found: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().mode() & 0o777))
+            .collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn a_database_is_private_also_one_that_was_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.db");
+        let private = ["records.db", "records.db-shm", "records.db-wal"];
+        let private = private.map(|name| (name.to_owned(), 0o600));
+        for _ in 0..2 {
+            let connection = Opener::new(&path, None).writer().unwrap();
+            connection.execute_batch("CREATE TABLE IF NOT EXISTS t (a)").unwrap();
+            assert_eq!(modes(dir.path()), private);
+            drop(connection);
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         }
     }
 }
