@@ -47,7 +47,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => state.prop_map(|to| Event::State { to }),
         3 => (1u32..4, 0u64..6)
             .prop_map(move |(attempt, fence)| Event::Claimed { attempt, fence, worker }),
-        2 => Just(Event::Requeued { reason: "lost".into() }),
+        2 => any::<bool>()
+            .prop_map(|planned| Event::Requeued { reason: "lost".into(), planned }),
         1 => Just(Event::EffectBegan { step }),
         1 => Just(Event::AnswersKept { blob: Digest::of("answers") }),
         1 => Just(Event::Submitted(Box::new(submission(OnLost::Fail)))),
@@ -100,7 +101,7 @@ proptest! {
                         prop_assert!(before.state.may_become(record.state));
                     }
                     prop_assert!(record.fence >= before.fence);
-                    prop_assert!(record.attempt <= attempts_max.max(3));
+                    prop_assert!(record.attempts_counted() <= attempts_max.max(3));
                     journal.push(entry);
                 }
                 Err(_) => prop_assert_eq!(&before, &record),
@@ -137,7 +138,7 @@ fn counters_are_the_entries_of_the_attempt() {
     });
     add(Event::Claimed { attempt: 1, fence: 1, worker });
     assert_eq!(add(miss.clone()).cache.get(CacheKind::FinalArtifact, CacheStatus::Miss), 1);
-    add(Event::Requeued { reason: "worker lost".into() });
+    add(Event::Requeued { reason: "worker lost".into(), planned: false });
     add(Event::Claimed { attempt: 2, fence: 2, worker });
     assert_eq!(add(miss).cache.get(CacheKind::FinalArtifact, CacheStatus::Miss), 1);
     let done = add(Event::State { to: State::Succeeded });
@@ -151,7 +152,10 @@ fn a_worker_that_was_given_up_cannot_write_before_the_next_one_begins() {
     let failed = Event::State { to: State::Failed };
     for (event, admitted) in [
         (Event::Claimed { attempt: 1, fence: 7, worker }, Ok(())),
-        (Event::Requeued { reason: "worker lost".into() }, Err(Refusal::GivenUp(7))),
+        (
+            Event::Requeued { reason: "worker lost".into(), planned: false },
+            Err(Refusal::GivenUp(7)),
+        ),
     ] {
         let (number, time) =
             (record.next_number, Timestamp::from_nanos(record.updated_at.nanos() + 1));
@@ -177,6 +181,30 @@ fn an_old_worker_cannot_write_and_an_effect_is_not_repeated() {
     assert_eq!(record.admit(&running, Some(6)), Err(Refusal::Fenced { held: 7, got: 6 }));
     assert_eq!(record.admit(&running, Some(7)), Ok(()));
     add(&mut record, Event::EffectBegan { step: StepId(1) }).unwrap();
-    let requeued = Event::Requeued { reason: "lost".into() };
+    let requeued = Event::Requeued { reason: "lost".into(), planned: false };
     assert_eq!(add(&mut record, requeued), Err(Refusal::NoMoreAttempts));
+}
+
+#[test]
+fn an_attempt_that_was_given_up_by_plan_counts_for_nothing() {
+    let (mut record, _) = begin(OnLost::Requeue { attempts_max: 2 });
+    let worker = WorkerId::from_parts(1, [4; 10]);
+    let mut attempt = 0;
+    let mut ended = |record: &mut Record, planned| {
+        attempt += 1;
+        let claimed = Event::Claimed { attempt, fence: attempt.into(), worker };
+        for event in [claimed, Event::Requeued { reason: "it ended".into(), planned }] {
+            let time = Timestamp::from_nanos(record.updated_at.nanos() + 1);
+            record.apply(&Entry { number: record.next_number, time, event })?;
+        }
+        Ok(())
+    };
+    for (planned, counted) in [(true, 0), (false, 1), (true, 1), (true, 1)] {
+        assert_eq!(ended(&mut record, planned), Ok(()));
+        assert_eq!(record.attempts_counted(), counted);
+    }
+    assert_eq!(ended(&mut record, false), Err(Refusal::NoMoreAttempts));
+    // As journals had it before there was a difference.
+    let old: Event = serde_json::from_str(r#"{"event":"requeued","reason":"x"}"#).unwrap();
+    assert_eq!(old, Event::Requeued { reason: "x".into(), planned: false });
 }

@@ -31,6 +31,9 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// The current attempt, 0 before the first.
     pub attempt: u32,
+    /// Attempts that were given up by plan, which the submission's bound does not count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts_spared: u32,
     /// Fencing number of the current attempt, 0 before the first.
     pub fence: u64,
     /// Who has it, or had it last.
@@ -77,6 +80,11 @@ pub struct StepCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CacheCounters {
     counts: [[u32; 4]; 3],
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 impl CacheCounters {
@@ -184,6 +192,7 @@ impl Record {
             finished_at: None,
             updated_at: entry.time,
             attempt: 0,
+            attempts_spared: 0,
             fence: 0,
             worker: None,
             name: submission.name.clone(),
@@ -292,7 +301,12 @@ impl Record {
             Event::Requeued { .. } if !self.state.is_active() => {
                 Err(Refusal::Transition { from: self.state, to: State::Queued })
             }
-            Event::Requeued { .. } if !self.may_run_again() => Err(Refusal::NoMoreAttempts),
+            Event::Requeued { planned: true, .. } if !self.may_be_handed_over() => {
+                Err(Refusal::NoMoreAttempts)
+            }
+            Event::Requeued { planned: false, .. } if !self.may_run_again() => {
+                Err(Refusal::NoMoreAttempts)
+            }
             _ => Ok(()),
         }
     }
@@ -300,9 +314,23 @@ impl Record {
     /// Says whether the build may run again by itself when its worker is lost.
     pub fn may_run_again(&self) -> bool {
         match self.submission.on_lost {
-            OnLost::Requeue { attempts_max } => !self.effect_began && self.attempt < attempts_max,
+            OnLost::Requeue { attempts_max } => {
+                !self.effect_began && self.attempts_counted() < attempts_max
+            }
             OnLost::Fail => false,
         }
+    }
+
+    /// Says whether the build may run again by itself when its worker ends as planned, however many
+    /// attempts there were.
+    pub fn may_be_handed_over(&self) -> bool {
+        matches!(self.submission.on_lost, OnLost::Requeue { .. }) && !self.effect_began
+    }
+
+    /// Returns how many attempts there were, the current one included, but for those that were given
+    /// up by plan.
+    pub const fn attempts_counted(&self) -> u32 {
+        self.attempt.saturating_sub(self.attempts_spared)
     }
 
     /// Returns the time from the start of the last attempt to the end, once it has ended.
@@ -316,7 +344,7 @@ impl Record {
                 (self.attempt, self.fence, self.worker) = (*attempt, *fence, Some(*worker));
                 self.move_to(State::Preparing, entry.time);
             }
-            Event::Requeued { .. } => self.requeue(entry.time),
+            Event::Requeued { planned, .. } => self.requeue(entry.time, *planned),
             Event::State { to } => self.move_to(*to, entry.time),
             Event::Executor { ran, .. } => self.executor = Some(ran.clone()),
             Event::Steps { names } => self.steps.total = names.len() as u32,
@@ -358,8 +386,9 @@ impl Record {
         }
     }
 
-    fn requeue(&mut self, at: Timestamp) {
+    fn requeue(&mut self, at: Timestamp, planned: bool) {
         self.state = State::Queued;
+        self.attempts_spared += u32::from(planned);
         self.queued_at = at;
         self.started_at = None;
         self.failure = None;

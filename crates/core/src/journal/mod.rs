@@ -51,6 +51,10 @@ pub enum Event {
     Requeued {
         /// Why, for people.
         reason: String,
+        /// A server that ends as planned gave the attempt up: it uses up none of those that the
+        /// submission allows. Absent in journals from before there was a difference.
+        #[serde(default, skip_serializing_if = "is_false")]
+        planned: bool,
     },
     /// The build moved on.
     State {
@@ -202,6 +206,11 @@ impl Event {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 /// What was asked for; frozen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
@@ -271,7 +280,7 @@ pub enum Mode {
 pub enum OnLost {
     /// It runs again, in at most this many attempts; never once an effect has begun.
     Requeue {
-        /// Attempts in all.
+        /// Attempts in all, but for those that a server gave up because it ended as planned.
         attempts_max: u32,
     },
     /// It fails as interrupted.

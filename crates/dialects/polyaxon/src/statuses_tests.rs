@@ -89,7 +89,7 @@ fn a_build_answered_from_a_cache_looks_like_one_that_ran() {
 
 #[test]
 fn a_second_attempt_does_not_show() {
-    let again = || Event::Requeued { reason: "lost".into() };
+    let again = || Event::Requeued { reason: "lost".into(), planned: false };
     let projection = managed(vec![
         claimed(1),
         to(State::Running),

@@ -55,7 +55,7 @@ fn last_words(row: &Record, result: &Result<Finished, Stopped>, giving_up: bool)
     };
     match stopped {
         _ if cancelled => vec![state(State::Cancelled)],
-        _ if giving_up => interrupted(row, "the server was shut down"),
+        _ if giving_up => handed_over(row),
         Stopped::Away(what) => interrupted(row, &format!("{what} did not answer")),
         Stopped::Failed(failure) => {
             vec![Event::Failed(Box::new(failure.clone())), state(State::Failed)]
@@ -67,10 +67,19 @@ fn was_pushed(finished: &Finished) -> bool {
     finished.artifacts.iter().any(|artifact| artifact.kind == push::KIND)
 }
 
+/// What is written when the server ends while a build runs: that uses up no attempt.
+fn handed_over(row: &Record) -> Vec<Event> {
+    const WHY: &str = "the server was shut down";
+    if row.may_be_handed_over() {
+        return vec![Event::Requeued { reason: WHY.into(), planned: true }];
+    }
+    interrupted(row, WHY)
+}
+
 /// What is written when a build was stopped by no fault of its own.
 fn interrupted(row: &Record, why: &str) -> Vec<Event> {
     if row.may_run_again() {
-        return vec![Event::Requeued { reason: why.into() }];
+        return vec![Event::Requeued { reason: why.into(), planned: false }];
     }
     let text = format!("{why} during the build");
     let failure = Failure::new(FailureKind::Interrupted, text).hint("start the build again");

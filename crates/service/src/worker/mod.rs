@@ -238,7 +238,13 @@ fn announce(record: &Record, writer: &JournalWriter, ran: &str, why: Option<Stri
     if record.attempt > 1
         && let OnLost::Requeue { attempts_max } = record.submission.on_lost
     {
-        let text = format!("attempt {} of {attempts_max}", record.attempt);
+        let counted = record.attempts_counted();
+        let text = match record.attempts_spared {
+            0 => format!("attempt {counted} of {attempts_max}"),
+            spared => format!(
+                "attempt {counted} of {attempts_max}, beside {spared} that ended with the server"
+            ),
+        };
         writer.event(Event::Log(LogLine::service(Level::Warn, text)));
     }
 }

@@ -511,7 +511,7 @@ impl Drive {
     /// Gives the run back when this process ends; its builds go on.
     async fn hand_over(self) {
         let reason = "the server was shut down".to_owned();
-        let events = [Stamped::new(now(), Event::Requeued { reason })];
+        let events = [Stamped::new(now(), Event::Requeued { reason, planned: true })];
         let (run, fence) = (self.record.submission.build, self.record.fence);
         if let Err(error) = self.service.store().finish(run, fence, events, &[]).await {
             // Its lease ends by itself.

@@ -32,7 +32,7 @@ async fn reports_bring_what_is_for_them_and_nothing_else(world: World) {
     let note = |dialect: &str| Event::Note { dialect: dialect.into(), value: json!({"a": 1}) };
     let theirs = Digest::of("of another tenant");
     for refused in [
-        Event::Requeued { reason: "x".into() },
+        Event::Requeued { reason: "x".into(), planned: false },
         Event::Executor { requested: None, ran: "native".into(), reason: None },
         Event::Steps { names: vec!["x".into()] },
         Event::Labels { changes: [("a".into(), None)].into() },

@@ -13,6 +13,7 @@ mod postgres;
 mod retention;
 #[path = "../../../store/objects/tests/it/s3.rs"]
 mod s3;
+mod stops;
 mod sweep;
 mod workflow;
 mod world;

@@ -202,7 +202,7 @@ async fn a_restart_goes_on_at_the_node_where_it_was(world: World) {
 }
 
 /// Opens the service again once the tasks of the earlier one are gone.
-async fn reopened(world: &World) -> Arc<Service> {
+pub(crate) async fn reopened(world: &World) -> Arc<Service> {
     for _ in 0..1000 {
         let lock = std::fs::File::open(world.data_dir().join("serve.lock")).unwrap();
         if lock.try_lock().is_ok() {

@@ -174,7 +174,7 @@ fn ending(loaded: &Loaded, late: bool) -> Vec<Event> {
         return failed(failure);
     }
     if loaded.record.may_run_again() {
-        return vec![Event::Requeued { reason: "the worker was lost".into() }];
+        return vec![Event::Requeued { reason: "the worker was lost".into(), planned: false }];
     }
     let failure = Failure::new(FailureKind::Interrupted, "the worker was lost during the build");
     failed(failure.hint("start the build again"))

@@ -119,7 +119,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => (1_u32..4, 1_u64..4).prop_map(|(attempt, fence)| Event::Claimed {
             attempt, fence, worker: worker(1)
         }),
-        1 => Just(Event::Requeued { reason: "lost".into() }),
+        1 => any::<bool>()
+            .prop_map(|planned| Event::Requeued { reason: "lost".into(), planned }),
         1 => Just(Event::EffectBegan { step: StepId(1) }),
         1 => "[a-c]".prop_map(|answers| Event::AnswersKept { blob: Digest::of(answers) }),
         1 => Just(Event::CancelRequested { by: "me\0".into(), reason: None }),
