@@ -77,7 +77,7 @@ impl Service {
                 return None;
             }
             self.wait_for_blob_store().await;
-            let claimed = self.store().claim_up_to(&claim, most, now());
+            let claimed = self.store().claim_up_to(&claim, most, now);
             match self.counters().timed("claim", claimed).await {
                 Ok(records) if records.is_empty() => {}
                 Ok(records) => return Some(records),

@@ -121,7 +121,8 @@ impl Service {
         while !self.workers().is_draining() {
             let slots = Arc::clone(&self.runs().slots);
             let Ok(permit) = slots.acquire_owned().await else { return };
-            match self.store().claim(&claim, now()).await {
+            let claimed = self.store().claim_up_to(&claim, 1, now).await;
+            match claimed.map(|mut records| records.pop()) {
                 Ok(Some(record)) => {
                     tokio::spawn(Arc::clone(&self).drive(record, permit));
                     continue;

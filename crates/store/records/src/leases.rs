@@ -76,7 +76,8 @@ impl Store {
         after(now, self.lease)
     }
 
-    /// Says that a worker is alive and still works on a build.
+    /// Says that a worker is alive and still works on a build. The clock is read when the database
+    /// has answered: the wait for it must not be a part of the lease.
     ///
     /// # Errors
     /// When the database fails; [`JournalWriter`](crate::JournalWriter) goes on until its lease
@@ -85,11 +86,14 @@ impl Store {
         &self,
         build: BuildId,
         fence: u64,
-        now: Timestamp,
+        clock: impl FnOnce() -> Timestamp + Send,
     ) -> Result<Held, Error> {
         let sql = "UPDATE leases SET expires_at = $3 WHERE fence = $2 AND build = \
                    (SELECT position FROM builds WHERE id = $1)";
-        if self.db.run(sql, args![build, fence, self.leased_until(now)]).await? == 0 {
+        let mut tx = self.db.write().await?;
+        let held = tx.run(sql, args![build, fence, self.leased_until(clock())]).await? > 0;
+        tx.commit().await?;
+        if !held {
             return Ok(Held::No);
         }
         let record = self.row(build).await?;

@@ -229,7 +229,9 @@ impl Store {
     }
 
     /// As [`Store::claim`], with so many builds at most: one transaction costs one wait for the
-    /// disk. Where other workers are alive it is one build, so that they get their share.
+    /// disk. Where other workers are alive it is one build, so that they get their share. The clock
+    /// is read when the transaction has begun: the wait for a database that is away must not be a
+    /// part of the leases.
     ///
     /// # Errors
     /// When the database fails.
@@ -237,10 +239,10 @@ impl Store {
         &self,
         claim: &Claim,
         most: usize,
-        now: Timestamp,
+        clock: impl Fn() -> Timestamp + Send + Sync,
     ) -> Result<Vec<Record>, Error> {
         for _ in 0..RACES_MAX {
-            match retried(|| self.claim_once(claim, most, now)).await? {
+            match retried(|| self.claim_once(claim, most, &clock)).await? {
                 Try::Took(builds) => {
                     let mut records = Vec::with_capacity(builds.len());
                     for build in builds {
@@ -255,7 +257,12 @@ impl Store {
         Ok(Vec::new())
     }
 
-    async fn claim_once(&self, claim: &Claim, most: usize, now: Timestamp) -> Result<Try, Error> {
+    async fn claim_once(
+        &self,
+        claim: &Claim,
+        most: usize,
+        clock: &(impl Fn() -> Timestamp + Send + Sync),
+    ) -> Result<Try, Error> {
         let mut tx = self.db.write().await?;
         let alone = see_worker(&mut tx, claim, now).await?;
         let most = if alone { most } else { most.min(1) };
@@ -276,6 +283,7 @@ impl Store {
         // of a worker that is lost with it.
         tx.commit_early().await?;
         taken.iter().for_each(|build| self.wakeups.wake(*build));
+        let now = clock();
         Ok(if taken.is_empty() { Try::Nothing } else { Try::Took(taken) })
     }
 

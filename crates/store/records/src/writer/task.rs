@@ -116,7 +116,7 @@ impl Task {
     /// Says that the worker is alive; says whether to go on.
     async fn beat(&mut self) -> bool {
         let sent = Instant::now();
-        let heartbeat = self.store.heartbeat(self.shared.build, self.fence, now());
+        let heartbeat = self.store.heartbeat(self.shared.build, self.fence, now);
         let Ok(held) = timeout_at(self.held_until, heartbeat).await else {
             return self.cut_off();
         };

@@ -1,5 +1,6 @@
 //! A worker that cannot reach the database stops before somebody else has its build.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ashlar_core::journal::{Record, Sink as _};
@@ -71,4 +72,27 @@ async fn a_worker_whose_words_are_lost_gives_its_build_up() {
     // A batch is under way when the lease ends.
     scene.writer.event(log("lost"));
     is_fenced(scene).await;
+}
+
+/// A lease from before a wait for the database would have ended when it is written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_begin_when_the_database_has_answered() {
+    let Scene { cut, direct, record, writer } = scene().await;
+    drop(writer);
+    let build = record.submission.build;
+    let far = Store::open(&cut.url).await.unwrap();
+    let read = AtomicUsize::new(0);
+    let clock = || {
+        read.fetch_add(1, Ordering::Relaxed);
+        now()
+    };
+    cut.set(Way::Closed);
+    far.claim_up_to(&claim(1), 1, clock).await.unwrap_err();
+    far.heartbeat(build, record.fence, clock).await.unwrap_err();
+    assert_eq!(read.load(Ordering::Relaxed), 0, "the clock was read before the wait");
+    cut.set(Way::Open);
+    direct.submit(&ashlar_records::Submit::new(submission()), now()).await.unwrap();
+    assert_eq!(far.claim_up_to(&claim(1), 1, clock).await.unwrap().len(), 1);
+    far.heartbeat(build, record.fence, clock).await.unwrap();
+    assert_eq!(read.load(Ordering::Relaxed), 2);
 }

@@ -128,7 +128,7 @@ async fn many_builds_are_claimed_at_once_in_the_same_order(db: Database) {
         ids.push(submit(&db.store, of(by, scope), n as i64).await.submission.build);
     }
     let take = async |most, nanos| {
-        let taken = db.store.claim_up_to(&claim(1), most, at(nanos)).await.unwrap();
+        let taken = db.store.claim_up_to(&claim(1), most, || at(nanos)).await.unwrap();
         taken.into_iter().map(|record| record.submission.build).collect::<Vec<_>>()
     };
     // Tenants take turns, and a scope's bound holds, within one claim too.
@@ -187,12 +187,12 @@ async fn lost_workers_are_replaced(db: Database) {
     let build = submit(&db.store, submission(), 0).await.submission.build;
     let first = db.store.claim(&claim(1), at(0)).await.unwrap().unwrap();
     assert!(db.store.expire(at(5 * SECOND)).await.unwrap().is_empty());
-    let held = db.store.heartbeat(build, first.fence, at(20 * SECOND)).await.unwrap();
+    let held = db.store.heartbeat(build, first.fence, || at(20 * SECOND)).await.unwrap();
     assert_eq!(held, Held::Yes { cancellation: None });
     assert!(db.store.expire(later(1)).await.unwrap().is_empty());
     assert_eq!(db.store.expire(later(2)).await.unwrap(), [build]);
     assert_eq!(check_fold(&db.store, build).await.state, State::Queued);
-    assert_eq!(db.store.heartbeat(build, first.fence, later(2)).await.unwrap(), Held::No);
+    assert_eq!(db.store.heartbeat(build, first.fence, || later(2)).await.unwrap(), Held::No);
 
     let second = db.store.claim(&claim(2), later(2)).await.unwrap().unwrap();
     assert_eq!((second.attempt, second.fence), (2, 2));
@@ -232,7 +232,7 @@ async fn wishes_to_cancel_arrive(db: Database) {
     let record = db.store.claim(&claim(1), at(0)).await.unwrap().unwrap();
     let wish = Event::CancelRequested { by: "ann".into(), reason: None };
     db.store.append(build, Writer::Service, [stamped(1, wish)]).await.unwrap();
-    let held = db.store.heartbeat(build, record.fence, at(2)).await.unwrap();
+    let held = db.store.heartbeat(build, record.fence, || at(2)).await.unwrap();
     assert!(matches!(held, Held::Yes { cancellation: Some(c) } if c.by == "ann"));
     // A worker that is lost while it should stop does not run the build again.
     assert_eq!(db.store.expire(later(1)).await.unwrap(), [build]);
