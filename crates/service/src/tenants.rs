@@ -141,6 +141,19 @@ impl Service {
         self.audit(actor, "scope.policy", scope, detail).await
     }
 
+    /// Returns what new builds of a scope mean for those that are there, and how many may be at work
+    /// at once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn scope_policy(
+        &self,
+        actor: &Actor,
+        scope: &str,
+    ) -> Result<(Policy, Option<u32>), Error> {
+        Ok(self.store().scope_policy(actor.tenant.id, scope).await?)
+    }
+
     /// Reads the audit log of the actor's tenant, newest first, before a cursor.
     ///
     /// # Errors

@@ -218,6 +218,25 @@ impl Store {
         self.db.run(sql, args![tenant, scope, policy.as_str(), bound]).await.map(drop)
     }
 
+    /// Returns what [`Store::set_scope_policy`] has set for a scope, or what goes for all others.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn scope_policy(
+        &self,
+        tenant: TenantId,
+        scope: &str,
+    ) -> Result<(Policy, Option<u32>), Error> {
+        let sql = "SELECT policy, active_max FROM scopes WHERE tenant = $1 AND name = $2";
+        let Some(row) = self.db.maybe(sql, args![tenant, scope]).await? else {
+            return Ok((Policy::default(), None));
+        };
+        let word = row.text(0)?;
+        let policy = Policy::parse(&word)
+            .ok_or_else(|| Error::damaged("a scope", format!("unknown policy '{word}'")))?;
+        Ok((policy, row.maybe_int(1)?.and_then(|bound| u32::try_from(bound).ok())))
+    }
+
     /// Gives a worker the next build, with its definition; none when nothing waits that it can
     /// take. The worker then has to be heard of ([`Store::heartbeat`]) and writes with the fencing
     /// number in the record.
@@ -225,7 +244,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn claim(&self, claim: &Claim, now: Timestamp) -> Result<Option<Record>, Error> {
-        Ok(self.claim_up_to(claim, 1, now).await?.pop())
+        Ok(self.claim_up_to(claim, 1, || now).await?.pop())
     }
 
     /// As [`Store::claim`], with so many builds at most: one transaction costs one wait for the
@@ -264,6 +283,7 @@ impl Store {
         clock: &(impl Fn() -> Timestamp + Send + Sync),
     ) -> Result<Try, Error> {
         let mut tx = self.db.write().await?;
+        let now = clock();
         let alone = see_worker(&mut tx, claim, now).await?;
         let most = if alone { most } else { most.min(1) };
         let (lease, mut taken) = (self.leased_until(now), Vec::new());
@@ -283,7 +303,6 @@ impl Store {
         // of a worker that is lost with it.
         tx.commit_early().await?;
         taken.iter().for_each(|build| self.wakeups.wake(*build));
-        let now = clock();
         Ok(if taken.is_empty() { Try::Nothing } else { Try::Took(taken) })
     }
 
