@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ashlar_blobs::BlobStore;
 use ashlar_buildkit::{BUILDKIT_KEY, Buildkit};
@@ -14,6 +15,7 @@ use ashlar_oci::pull::Marks;
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::buildkit::OnBuildkit;
 use crate::contexts::Contexts;
@@ -28,12 +30,15 @@ use crate::segments::Segments;
 use crate::token_file;
 use crate::worker::Workers;
 use crate::workflow::Runs;
-use crate::{Actor, Error, Executor, ServiceConfig};
+use crate::{Actor, Away, Error, Executor, ServiceConfig};
 
 /// The tenant that the admin belongs to.
 const TENANT_DEFAULT: &str = "default";
 /// The admin's name.
 const ADMIN: &str = "admin";
+/// How long whoever asks whether the service is ready waits for the database, and for the blob
+/// store. Those who ask give up soon themselves.
+const READY_MAX: Duration = Duration::from_secs(2);
 
 /// The build service of one process. Shared as an [`Arc`].
 pub struct Service {
@@ -208,16 +213,17 @@ impl Service {
         done.await.map_err(Error::internal)?
     }
 
-    /// Says whether the database and the blob store answer.
+    /// Says whether the database and the blob store answer, in [`READY_MAX`] at the latest.
     ///
     /// # Errors
-    /// When it does not.
+    /// When one does not.
     pub async fn check_ready(self: &Arc<Self>) -> Result<(), Error> {
         if self.workers.is_draining() {
             return Err(Error::Unavailable("the server is shutting down".into()));
         }
-        self.store.waiting().await?;
-        self.blocking(|service| Ok(service.blobs().check_remote()?)).await
+        within(READY_MAX, Away::Database, async { Ok(self.store.waiting().await?) }).await?;
+        let blobs = self.blocking(|service| Ok(service.blobs().check_remote()?));
+        within(READY_MAX, Away::BlobStore, blobs).await
     }
 
     /// Returns the link to a path of this server that is made with no request at hand; none when
@@ -225,6 +231,15 @@ impl Service {
     pub fn public_link(&self, path: &str) -> Option<String> {
         self.config.public_url.as_ref().map(|url| format!("{url}{path}"))
     }
+}
+
+/// Waits so long for something that may not answer.
+async fn within<T>(
+    time: Duration,
+    what: Away,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(time, answer).await.unwrap_or(Err(Error::Away(what)))
 }
 
 /// What lies in the data directory.

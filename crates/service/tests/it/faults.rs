@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::BuildId;
 use ashlar_core::state::State;
-use ashlar_service::{Service, SubmitRequest};
+use ashlar_service::{ErrorKind, Service, SubmitRequest};
 
 use crate::cut::{Cut, Way};
 use crate::on_both;
@@ -91,4 +91,21 @@ async fn a_wish_to_stop_that_comes_before_the_end_counts(world: World) {
     world.stage.release("late");
     let ended = world.ended(&service, build).await;
     assert_eq!((ended.state, ended.artifacts), (State::Cancelled, Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_soon_that_its_database_is_away() {
+    let mut world = World::postgres().await;
+    let cut = Cut::before(&world.database()).await;
+    let url = cut.url.clone();
+    let service = world.open_beside_with(|config| config.database = Some(url)).await;
+    service.check_ready().await.unwrap();
+    for way in [Way::Silent, Way::Closed] {
+        cut.set(way);
+        // Much less than whoever waits for a connection has to.
+        let asked = tokio::time::timeout(Duration::from_secs(15), service.check_ready()).await;
+        let error = asked.expect("it waits as long as anybody").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.retry_after().is_some());
+    }
 }
