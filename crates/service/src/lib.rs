@@ -71,6 +71,7 @@ mod rootfs;
 mod secrets;
 mod segments;
 mod service;
+mod sessions;
 mod share;
 mod show;
 mod start;
@@ -115,7 +116,8 @@ pub use retention::{Due, Expiry, RetentionRound};
 pub use retry::RetryRequest;
 pub use segments::log_segments;
 pub use service::Service;
-pub use submit::{Accepted, SubmitRequest};
+pub use sessions::SESSION_MAX;
+pub use submit::{ATTEMPTS_DEFAULT, Accepted, SubmitRequest};
 pub use upload::{BlobUpload, MissingBlobs};
 pub use workflow::{
     Begun, BoxFuture, NODES_MAX, Node, NodeBuild, NodeDriver, NodeState, NodeStatus, NodeWork,

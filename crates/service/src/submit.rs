@@ -27,7 +27,7 @@ const SECRET_ID_MAX: usize = 255;
 /// The largest and the smallest priority that a tenant may give.
 const PRIORITY_MAX: i32 = 1000;
 /// How often a build whose worker is lost runs, unless its submission says otherwise.
-const ATTEMPTS_DEFAULT: u32 = 3;
+pub const ATTEMPTS_DEFAULT: u32 = 3;
 
 /// What a client asks for. Make one with [`SubmitRequest::new`] and change what differs.
 #[derive(Debug, Clone)]

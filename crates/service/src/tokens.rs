@@ -6,6 +6,7 @@ use ashlar_records::{NewToken, Token, TokenText, now};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::sessions::is_session;
 use crate::{Actor, Error, Service};
 
 /// The longest name of a token, in bytes.
@@ -32,9 +33,17 @@ impl Service {
         if Digest::of(token) == self.admin_hash() {
             return Ok(Some(self.admin().clone()));
         }
-        let Some(token) = self.store().authenticate(token, now()).await? else {
+        if is_session(token) {
             return Ok(None);
-        };
+        }
+        match self.store().authenticate(token, now()).await? {
+            Some(token) => self.token_actor(&token).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Returns who acts with a token.
+    pub(crate) async fn token_actor(&self, token: &Token) -> Result<Option<Actor>, Error> {
         let tenant = self.store().tenant(token.tenant).await?;
         let principal = self.store().principal(token.principal).await?;
         let actor = |(tenant, principal)| Actor {

@@ -30,7 +30,7 @@ async fn paths_and_methods_that_are_none_are_problems() {
     }
     let page = send(world.admin.request(Method::GET, "/builds/%ff")).await;
     assert_eq!(page.status.as_u16(), 303, "who is not logged in hears nothing of it");
-    let cookie = format!("ashlar_token={}", crate::support::ADMIN);
+    let cookie = world.session(crate::support::ADMIN).await;
     for path in ["/builds/%ff", "/builds/%ff/log", "/?q=a&q=b"] {
         let request = world.client(None).request(Method::GET, path).header("cookie", &cookie);
         let page = send(request).await.is(400);

@@ -86,6 +86,15 @@ impl World {
         Self::with(|_| {}).await
     }
 
+    /// Logs a browser in; returns its cookie.
+    pub(crate) async fn session(&self, token: &str) -> String {
+        let login = self.client(None).request(Method::POST, "/login");
+        let login = login.header("content-type", "application/x-www-form-urlencoded");
+        let answer = send(login.body(format!("token={token}"))).await.is(303);
+        let cookie = answer.header("set-cookie");
+        cookie.split(';').next().unwrap().to_owned()
+    }
+
     pub(crate) async fn postgres() -> Self {
         let database = crate::postgres::fresh_database().await;
         Self::with(|config| config.database = Some(database)).await

@@ -58,13 +58,89 @@ async fn pages_need_a_login_show_builds_and_run_nothing() {
     let theirs = stranger.built(&json!({"name": "theirs", "image": "base"})).await;
     let new = json!({"principal": "me", "role": "reader"});
     let made = world.admin.post("/api/v1/tokens", &new).await.is(201).json();
-    let cookie = format!("ashlar_token={}", made["token"].as_str().unwrap());
+    let cookie = world.session(made["token"].as_str().unwrap()).await;
     let path = format!("/builds/{}", id(&theirs));
     send(nobody.request(Method::GET, &path).header("cookie", &cookie)).await.is(404);
     let log = format!("{path}/log");
     send(nobody.request(Method::GET, &log).header("cookie", &cookie)).await.is(404);
     let list = send(nobody.request(Method::GET, "/").header("cookie", &cookie)).await;
     assert!(!list.text().contains("theirs"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_no_token_and_ends_with_its_login() {
+    let world = World::new().await;
+    let nobody = world.client(None);
+    let page = |cookie: &str| send(nobody.request(Method::GET, "/").header("cookie", cookie));
+    let logout =
+        |cookie: &str| send(nobody.request(Method::POST, "/logout").header("cookie", cookie));
+    let new = json!({"principal": "ann", "role": "reader"});
+    let made = world.admin.post("/api/v1/tokens", &new).await.is(201).json();
+    let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    for token in [ADMIN, token] {
+        let (cookie, other) = (world.session(token).await, world.session(token).await);
+        assert!(!cookie.contains(token), "the cookie is the token");
+        let text = cookie.split_once('=').unwrap().1;
+        for stolen in [text, text.strip_prefix("session_").unwrap()] {
+            world.client(Some(stolen)).get("/api/v1/whoami").await.is(401);
+        }
+        // A token is no session.
+        page(&format!("ashlar_session={token}")).await.is(303);
+        page(&cookie).await.is(200);
+        logout(&cookie).await.is(303);
+        page(&cookie).await.is(303);
+        page(&other).await.is(200);
+    }
+    let session = world.session(token).await;
+    let token = world.admin.request(Method::DELETE, &format!("/api/v1/tokens/{id}"));
+    send(token).await.is(204);
+    page(&session).await.is(303);
+    let audit = world.admin.get("/api/v1/audit").await.is(200).text();
+    assert!(audit.contains("session.begin") && audit.contains("session.end"), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_sites_log_nobody_in_or_out() {
+    let world = World::new().await;
+    let nobody = world.client(None);
+    let cookie = world.session(ADMIN).await;
+    let evil = ("origin", "https://evil.example");
+    let own = ("origin", world.url.as_str());
+    for ((name, value), login, logout) in
+        [(evil, 403, 403), (("sec-fetch-site", "cross-site"), 403, 403), (own, 303, 303)]
+    {
+        let request = nobody.request(Method::POST, "/login").header(name, value);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let answer = send(request.body(format!("token={ADMIN}"))).await.is(login);
+        assert_eq!(answer.header("set-cookie").is_empty(), login == 403, "{value}");
+        let request = nobody.request(Method::POST, "/logout").header(name, value);
+        send(request.header("cookie", &cookie)).await.is(logout);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bookmarks_and_policies_that_were_set_are_seen() {
+    let world = World::new().await;
+    let build = world.admin.submit(&json!({"image": "base"})).await;
+    let path = format!("/api/v1/builds/{build}");
+    let shown = world.admin.get(&path).await.is(200).json();
+    assert_eq!(shown["bookmarked_by"], json!([]));
+    let change = world.admin.request(Method::PATCH, &path).json(&json!({"bookmarked": true}));
+    send(change).await.is(200);
+    let shown = world.admin.get(&path).await.is(200).json();
+    assert_eq!(shown["bookmarked_by"], json!([shown["principal"]]));
+    let audit = world.admin.get("/api/v1/audit").await.is(200).text();
+    assert!(audit.contains("build.bookmark"), "{audit}");
+
+    let path = "/api/v1/scopes/some%2Fapp/policy";
+    assert_eq!(world.admin.get(path).await.is(200).json(), json!({"policy": "allow"}));
+    let set = json!({"policy": "allow", "active_max": 3});
+    send(world.admin.request(Method::PUT, path).json(&set)).await.is(204);
+    assert_eq!(world.admin.get(path).await.is(200).json(), set);
+    let queue = world.admin.request(Method::PUT, path).json(&json!({"policy": "queue"}));
+    send(queue).await.is(204);
+    let bound = json!({"policy": "queue", "active_max": 1});
+    assert_eq!(world.admin.get(path).await.is(200).json(), bound);
 }
 
 #[tokio::test(flavor = "multi_thread")]

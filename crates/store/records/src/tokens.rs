@@ -176,6 +176,41 @@ impl Store {
         Ok(self.db.run(sql, args![id, tenant, now]).await? > 0)
     }
 
+    /// Returns a tenant's token by its id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token(&self, tenant: TenantId, id: Uuid) -> Result<Option<Token>, Error> {
+        let sql = format!("{COLUMNS} WHERE id = $1 AND tenant = $2");
+        let row = self.db.maybe(sqlx::AssertSqlSafe(sql), args![id, tenant]).await?;
+        row.map(|row| token(&row)).transpose()
+    }
+
+    /// Removes the token with a text, as if it had never been; says whether there was one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn remove_token(&self, text: &str) -> Result<bool, Error> {
+        let sql = "DELETE FROM tokens WHERE hash = $1";
+        Ok(self.db.run(sql, args![Digest::of(text)]).await? > 0)
+    }
+
+    /// Removes those of a principal's tokens whose name begins with a text and that have ended by
+    /// themselves.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_ended_tokens(
+        &self,
+        (tenant, principal): (TenantId, PrincipalId),
+        name: &str,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let sql = "DELETE FROM tokens WHERE tenant = $1 AND principal = $2 AND expires_at <= $3 \
+                   AND name LIKE $4";
+        self.db.run(sql, args![tenant, principal, now, format!("{name}%")]).await
+    }
+
     /// Lists a tenant's tokens in the order in which they were made, after an id.
     ///
     /// # Errors
