@@ -17,6 +17,13 @@ const ROWS_MAX: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) struct Row(Arc<RawValue>);
 
+impl Row {
+    /// Returns its length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.get().len()
+    }
+}
+
 impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)

@@ -176,17 +176,31 @@ struct Span {
     order: Order,
 }
 
+/// Whether a query reads the builds that it finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Builds {
+    Read,
+    Skipped,
+}
+
 impl Span {
-    /// Writes the query's text after `SELECT …`, with its values.
-    fn tables_and_conditions(&self) -> (String, Vec<Arg>) {
+    /// Writes the query's text after `SELECT …`, with its values. Builds themselves are looked at
+    /// where they are wanted, or their times.
+    fn tables_and_conditions(&self, wanted: Builds) -> (String, Vec<Arg>) {
         let mut values = args![self.low, self.high];
+        let builds = wanted == Builds::Read || self.created.is_some();
         let mut text = match self.facets.first() {
-            // The comma and no JOIN: the planners keep the order or know better by their counts.
             Some(facet) => {
                 values.extend(args![facet.0]);
-                "FROM facets f CROSS JOIN builds b WHERE f.facet = $3 AND f.position >= $1 \
-                 AND f.position <= $2 AND b.position = f.position"
-                    .to_owned()
+                // The planners keep the order or know better by their counts.
+                let (table, row) = match builds {
+                    true => (" CROSS JOIN builds b", " AND b.position = f.position"),
+                    false => ("", ""),
+                };
+                format!(
+                    "FROM facets f{table} WHERE f.facet = $3 AND f.position >= $1 \
+                     AND f.position <= $2{row}"
+                )
             }
             None => "FROM builds b WHERE b.position >= $1 AND b.position <= $2".to_owned(),
         };
@@ -211,7 +225,8 @@ impl Span {
     }
 
     async fn records(&self, tx: &mut Tx, limit: u64, skip: u64) -> Result<Vec<Row>, Error> {
-        let (text, mut values) = self.tables_and_conditions();
+        let builds = if skip > 0 { Builds::Skipped } else { Builds::Read };
+        let (text, mut values) = self.tables_and_conditions(builds);
         let way = match self.order {
             Order::NewestFirst => "DESC",
             Order::OldestFirst => "ASC",
@@ -219,14 +234,20 @@ impl Span {
         values.extend(args![limit, skip]);
         let (l, s) = (values.len() - 1, values.len());
         let position = self.position();
-        let sql = format!(
-            "SELECT b.position, b.record {text} ORDER BY {position} {way} LIMIT ${l} OFFSET ${s}"
-        );
+        let part = format!("{text} ORDER BY {position} {way} LIMIT ${l} OFFSET ${s}");
+        let sql = match builds {
+            Builds::Read => format!("SELECT b.position, b.record {part}"),
+            // Rows that are skipped are not read for it.
+            Builds::Skipped => format!(
+                "SELECT b.position, b.record FROM (SELECT {position} AS position {part}) w \
+                 CROSS JOIN builds b WHERE b.position = w.position ORDER BY b.position {way}"
+            ),
+        };
         tx.all(AssertSqlSafe(sql), values).await
     }
 
     async fn count(&self, tx: &mut Tx) -> Result<u64, Error> {
-        let (text, values) = self.tables_and_conditions();
+        let (text, values) = self.tables_and_conditions(Builds::Skipped);
         tx.one(AssertSqlSafe(format!("SELECT COUNT(*) {text}")), values).await?.count(0)
     }
 

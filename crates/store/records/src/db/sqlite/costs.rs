@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// From how long on a statement does not run on a thread that serves others too.
 const DEAR: Duration = Duration::from_millis(1);
 /// How often a statement that was dear has to be cheap before it counts as cheap again.
-const CHEAP_AGAIN: u32 = 64;
+const CHEAP_AGAIN: u32 = 8;
 
 /// Remembers statements that took long the last time.
 #[derive(Debug, Default)]
