@@ -267,7 +267,7 @@ impl Prepared {
             Step::Workdir { path } => Some(path.as_str()),
             _ => None,
         });
-        let last = paths.clone().last();
+        let last = paths.clone().next_back();
         let at = paths.fold("/".to_owned(), |at, path| joined(&at, path));
         Some(if last == Some(said) { at } else { joined("/", said) })
     }
