@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use ashlar_core::BuildId;
 use ashlar_core::journal::{LogLine, Stream as Origin};
-use ashlar_service::{LogLineAt, Service};
+use ashlar_service::{Actor, LogLineAt, Service};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -24,6 +25,12 @@ use crate::{Problem, params};
 
 /// Lines of one JSON answer when the client does not say.
 const LIMIT_DEFAULT: usize = 1000;
+/// Lines of one JSON answer at most.
+const LIMIT_MAX: usize = 10_000;
+/// Entries that are read at once for a JSON answer, at least and at most.
+const ENTRIES_AT_ONCE: (usize, usize) = (100, 1000);
+/// Entries that one JSON answer looks through about: a step may have few lines in a long log.
+const ENTRIES_LOOKED_AT_MAX: u64 = 50_000;
 /// Lines that are sent in one piece at most.
 const LINES_AT_ONCE: usize = 256;
 
@@ -55,7 +62,7 @@ enum Format {
 #[derive(Serialize)]
 struct Lines {
     lines: Vec<Line>,
-    /// Where to go on; absent when nothing more can come.
+    /// Where to go on; absent when the build has ended and there is no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<u64>,
 }
@@ -113,21 +120,19 @@ pub(crate) async fn logs(
         (None, None) => asked.from.unwrap_or(0),
     };
     let format = asked.format.unwrap_or_else(|| accepted(&headers));
-    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
     if let Some(text) = &asked.search {
         if format != Format::Json {
             let why = "goes with the format 'json' alone, since it may end before the log does";
             return Err(Problem::invalid("search", why));
         }
+        let limit = asked.limit.unwrap_or(LIMIT_DEFAULT);
         let found = service.search_log(&actor, build, text, from, limit).await?;
         let lines = found.lines.into_iter().filter(|l| asked.wants(&l.line));
         let lines = lines.map(Line::from).collect();
         return Ok(Json(Lines { lines, next: found.next }).into_response());
     }
     if format == Format::Json {
-        let (lines, next) = service.log(&actor, build, from, limit).await?;
-        let lines = lines.into_iter().filter(|l| asked.wants(&l.line)).map(Line::from).collect();
-        return Ok(Json(Lines { lines, next: Some(next) }).into_response());
+        return Ok(Json(page(service, &actor, build, from, &asked).await?).into_response());
     }
     let row = service.row(&actor, build).await?;
     // Without `follow` a stream ends with what there is now.
@@ -138,11 +143,44 @@ pub(crate) async fn logs(
     let follower = service.follow(&actor, build, from).await?;
     // Numbers have no gaps, so their count says where to stop, without a wait for one more.
     let count = usize::try_from(end - from).unwrap_or(usize::MAX);
+    let limit = asked.limit.unwrap_or(usize::MAX);
     let lines = entries(follower, service.clone())
         .take(count)
         .filter_map(|e| future::ready(LogLineAt::of(e)))
-        .filter(move |l| future::ready(asked.wants(&l.line)));
+        .filter(move |l| future::ready(asked.wants(&l.line)))
+        .take(limit);
     Ok(streamed(format, shared.service, lines))
+}
+
+/// Reads lines until there are as many as wanted, or no more now.
+async fn page(
+    service: &Service,
+    actor: &Actor,
+    build: BuildId,
+    from: u64,
+    asked: &Asked,
+) -> Result<Lines, Problem> {
+    let limit = asked.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    // Looked at before the log: once a build has ended, no line is written any more.
+    let row = service.row(actor, build).await?;
+    let (mut lines, mut next) = (Vec::new(), from);
+    let end = row.next_number.min(from.saturating_add(ENTRIES_LOOKED_AT_MAX));
+    while lines.len() < limit && next < end {
+        let count = (limit - lines.len()).clamp(ENTRIES_AT_ONCE.0, ENTRIES_AT_ONCE.1);
+        let (read, after) = service.log(actor, build, next, count).await?;
+        if after == next {
+            break;
+        }
+        next = after;
+        let wanted = read.into_iter().filter(|l| asked.wants(&l.line)).map(Line::from);
+        lines.extend(wanted);
+        if lines.len() > limit {
+            lines.truncate(limit);
+            next = lines.last().map_or(from, |l| l.number + 1);
+        }
+    }
+    let is_all = row.state.is_terminal() && next >= row.next_number;
+    Ok(Lines { lines, next: (!is_all).then_some(next) })
 }
 
 impl Asked {

@@ -87,9 +87,8 @@ async fn a_log_is_served_as_text_html_raw_and_json() {
     }
     let all = log("").await.json();
     assert_eq!(all["lines"].as_array().unwrap().len(), 2);
-    let next = all["next"].as_u64().unwrap();
-    let rest = log(&format!("from={next}")).await.json();
-    assert_eq!(rest, json!({"lines": [], "next": next}));
+    assert_eq!(all.get("next"), None);
+    assert_eq!(log("from=1000").await.json(), json!({"lines": []}));
     let since = all["lines"][1]["time"].as_str().unwrap();
     let later = log(&format!("since={since}")).await.json();
     assert_eq!(later["lines"][0], all["lines"][1]);
@@ -97,6 +96,44 @@ async fn a_log_is_served_as_text_html_raw_and_json() {
     send(client.request(Method::GET, &format!("/api/v1/builds/{build}/logs?format=pdf")))
         .await
         .is(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_counts_lines_and_an_ended_log_has_an_end() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = client.dockerfile("FROM base\nRUN seq 1 25\nRUN echo other\n").await;
+    client.wait(&build).await;
+    let log = async |query: &str| {
+        client.get(&format!("/api/v1/builds/{build}/logs?{query}")).await.is(200)
+    };
+    let texts = |page: &Value| -> Vec<String> {
+        let lines = page["lines"].as_array().unwrap().iter();
+        lines.map(|l| l["text"].as_str().unwrap().to_owned()).collect()
+    };
+    let (mut seen, mut from) = (Vec::new(), Some(0));
+    while let Some(next) = from {
+        let page = log(&format!("limit=6&from={next}")).await.json();
+        assert!(texts(&page).len() == 6 || page.get("next").is_none(), "{page}");
+        seen.extend(texts(&page));
+        from = page["next"].as_u64();
+        assert!(from.is_none_or(|n| n > next), "{page}");
+    }
+    let want: Vec<String> = (1..=25).map(|i| i.to_string()).chain(["other".into()]).collect();
+    assert_eq!(seen, want);
+
+    let all = log("").await.json();
+    let step = &all["lines"][25]["step"];
+    let page = log(&format!("limit=1&step={step}")).await.json();
+    assert_eq!(texts(&page), ["other"]);
+    assert_eq!(log("limit=0").await.json(), json!({"lines": [], "next": 0}));
+
+    for form in ["text", "html", "raw"] {
+        let head = log(&format!("limit=2&format={form}")).await.text();
+        assert_eq!(head, "1\n2\n", "{form}");
+    }
+    let path = format!("/api/v1/builds/{build}/logs?format=sse&limit=3");
+    assert_eq!(frames(client, &path, None, 99).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +146,8 @@ async fn a_log_without_follow_ends_while_the_build_runs() {
     while client.get(&path).await.is(200).text() != "begun\n" {
         assert!(std::time::Instant::now() < until);
     }
+    let page = client.get(&format!("/api/v1/builds/{build}/logs?from=900")).await.json();
+    assert_eq!(page, json!({"lines": [], "next": 900}));
     client.post(&format!("/api/v1/builds/{build}/cancel"), &json!({})).await.is(202);
     let ended = client.wait(&build).await;
     assert_eq!(
