@@ -28,6 +28,8 @@ use names::Target;
 const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 /// What who comes without a token hears.
 const NO_TOKEN: &str = "authentication required";
+/// Tags of one answer at most; `Link` leads to the rest. One more is read than is answered.
+const TAGS_MAX: u32 = 500;
 /// Seconds after which a client asks for its token again.
 const TOKEN_SECONDS: u64 = 3600;
 
@@ -96,7 +98,10 @@ pub(crate) async fn read(
         match target {
             Target::Manifest { name, reference } => {
                 let packaged = manifest(&shared, &actor, name, reference).await?;
-                Ok(manifest_response(packaged, with_body))
+                Ok(match has_it(&headers, &packaged.digest) {
+                    true => not_modified(&packaged.digest),
+                    false => manifest_response(packaged, with_body),
+                })
             }
             Target::Blob { digest } => {
                 let digest: Digest = digest.parse().map_err(|_| Refusal::no_blob())?;
@@ -105,12 +110,15 @@ pub(crate) async fn read(
                     .open_blob(&actor, digest)
                     .await
                     .map_err(|e| Refusal::of(e, Refusal::no_blob))?;
+                if has_it(&headers, &digest) {
+                    return Ok(not_modified(&digest));
+                }
                 let kind = "application/octet-stream";
                 let mut response = files::answer(file, size, kind, &headers, with_body)?;
                 put_digest(&mut response, &digest);
                 Ok(response)
             }
-            Target::Tags { name } => tags(&shared, &actor, name, &page).await,
+            Target::Tags { name } => tags(&shared, &actor, name, &page, &origin).await,
         }
     };
     match answer.await {
@@ -174,9 +182,30 @@ fn manifest_response(packaged: Packaged, with_body: bool) -> Response {
 fn put_digest(response: &mut Response, digest: &Digest) {
     if let Ok(value) = HeaderValue::from_str(&digest.to_string()) {
         let headers = response.headers_mut();
-        headers.insert(HeaderName::from_static("docker-content-digest"), value.clone());
-        headers.insert(header::ETAG, value);
+        headers.insert(HeaderName::from_static("docker-content-digest"), value);
     }
+    if let Ok(tag) = HeaderValue::from_str(&entity_tag(digest)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+}
+
+/// Returns a digest as RFC 9110 (8.8.3) writes what tells one content from another.
+fn entity_tag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+/// Says whether the client has the content already (RFC 9110, 13.1.2).
+fn has_it(headers: &HeaderMap, digest: &Digest) -> bool {
+    let wanted = entity_tag(digest);
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == wanted)
+}
+
+fn not_modified(digest: &Digest) -> Response {
+    let mut response = StatusCode::NOT_MODIFIED.into_response();
+    put_digest(&mut response, digest);
+    response
 }
 
 async fn tags(
@@ -184,23 +213,26 @@ async fn tags(
     actor: &Actor,
     name: &str,
     page: &Page,
+    origin: &Origin,
 ) -> Result<Response, Refusal> {
     let prefix = format!("{name}:");
     let after = if page.last.is_empty() { String::new() } else { format!("{prefix}{}", page.last) };
-    let limit = page.n.unwrap_or(1000);
-    let found = shared.service.tags(actor, &prefix, &after, limit).await?;
+    let limit = page.n.unwrap_or(TAGS_MAX).min(TAGS_MAX);
+    // One more says whether there is another page.
+    let mut found = shared.service.tags(actor, &prefix, &after, limit + 1).await?;
     if found.is_empty() && page.last.is_empty() {
         return Err(Refusal::no_name());
     }
+    let is_last = found.len() <= limit as usize;
+    found.truncate(limit as usize);
     let tags: Vec<&str> = found.iter().filter_map(|(t, _)| t.strip_prefix(&prefix)).collect();
     let full = format!("{}/{name}", actor.tenant.name);
     let mut response = Json(json!({ "name": full, "tags": tags })).into_response();
-    if let (Some(last), true) = (tags.last(), page.n.is_some_and(|n| n as usize == tags.len())) {
-        let link = format!("</v2/{full}/tags/list?n={limit}&last={last}>; rel=\"next\"");
-        if let Ok(link) = HeaderValue::from_str(&link) {
+    if let (Some(last), false) = (tags.last(), is_last) {
+        let next = origin.path(&format!("/v2/{full}/tags/list?n={limit}&last={last}"));
+        if let Ok(link) = HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")) {
             response.headers_mut().insert(header::LINK, link);
         }
     }
-    *response.status_mut() = StatusCode::OK;
     Ok(response)
 }

@@ -67,6 +67,50 @@ async fn skopeo_takes_built_images_with_the_right_token_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_is_not_sent_again() {
+    let world = World::new().await;
+    let client = &world.admin;
+    client.built(&json!({"dockerfile": "FROM base\nLABEL a=b\n", "tags": ["app:1"]})).await;
+    let manifest = "/v2/default/app/manifests/1";
+    let whole = client.get(manifest).await.is(200);
+    let tag = whole.header("etag").to_owned();
+    assert_eq!(tag, format!("\"{}\"", whole.header("docker-content-digest")));
+    let config = whole.json()["config"]["digest"].as_str().unwrap().to_owned();
+    let blob = format!("/v2/default/app/blobs/{config}");
+    for (path, tag) in [(manifest, tag), (&blob, format!("\"{config}\""))] {
+        for (known, status) in [
+            (tag.clone(), 304),
+            (format!("\"other\", W/{tag}"), 304),
+            ("*".into(), 304),
+            ("\"other\"".into(), 200),
+        ] {
+            let request = client.request(Method::GET, path).header("if-none-match", &known);
+            let answer = send(request).await.is(status);
+            assert_eq!(answer.header("etag"), tag, "{known}");
+            assert_eq!(answer.body.is_empty(), status == 304, "{known}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_come_page_by_page_and_the_last_page_has_no_link() {
+    let world = World::new().await;
+    let tags = ["app:a", "app:b", "app:c", "app:d"];
+    world.admin.built(&json!({"dockerfile": "FROM base\n", "tags": tags})).await;
+    let page = async |path: &str| {
+        let answer = world.admin.get(path).await.is(200);
+        (answer.json()["tags"].clone(), answer.header("link").to_owned())
+    };
+    let list = "/v2/default/app/tags/list";
+    let next = format!("<{list}?n=2&last=b>; rel=\"next\"");
+    assert_eq!(page(&format!("{list}?n=2")).await, (json!(["a", "b"]), next));
+    let rest = (json!(["c", "d"]), String::new());
+    assert_eq!(page(&format!("{list}?n=2&last=b")).await, rest);
+    assert_eq!(page(&format!("{list}?n=0")).await, (json!([]), String::new()));
+    assert_eq!(page(list).await, (json!(["a", "b", "c", "d"]), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_read_only_and_says_where_tokens_are() {
     let world = World::new().await;
     let nobody = world.client(None);
