@@ -1,19 +1,24 @@
 //! The OpenAPI 3.1 document: made from the table of routes and the schemas beside this file.
 
 use ashlar_core::state::State;
+use ashlar_http::Origin;
 use axum::Json;
 use serde_json::{Map, Value, json};
 
+use crate::auth::TENANT_HEADER;
 use crate::routes::{ROUTES, Route};
 
 /// The schemas of bodies.
 const SCHEMAS: &str = include_str!("schemas.json");
 
-pub(crate) async fn show() -> Json<Value> {
-    Json(document())
+/// Shows the document with the server where the client found it.
+pub(crate) async fn show(origin: Origin) -> Json<Value> {
+    let mut document = document();
+    document["servers"] = json!([{ "url": origin.to_string() }]);
+    Json(document)
 }
 
-/// Returns the whole document.
+/// Returns the whole document, of a server wherever it is.
 pub fn document() -> Value {
     // The file is part of the program, and a test reads it.
     let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
@@ -34,6 +39,7 @@ pub fn document() -> Value {
         "security": [{ "token": [] }],
         "paths": paths,
         "components": {
+            "parameters": header_parameters(),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
             "schemas": schemas,
         },
@@ -47,6 +53,9 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters(route),
         "responses": responses(route),
     });
+    if !route.about.is_empty() {
+        operation["description"] = json!(route.about);
+    }
     if let Some(body) = route.body {
         operation["requestBody"] = request_body(body);
     }
@@ -73,7 +82,47 @@ fn parameters(route: &Route) -> Vec<Value> {
         .query
         .iter()
         .map(|(name, kind)| json!({ "name": name, "in": "query", "schema": query_schema(kind) }));
-    in_path.chain(in_query).collect()
+    let tenant = route.role.is_some().then_some(TENANT_HEADER);
+    let in_header = route.headers.iter().copied().chain(tenant);
+    let in_header =
+        in_header.map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
+    in_path.chain(in_query).chain(in_header).collect()
+}
+
+/// Headers that routes read: name, what it is for, and its schema.
+fn header_parameters() -> Value {
+    let text = || json!({ "type": "string" });
+    let headers = [
+        (
+            "Idempotency-Key",
+            "A text of the client's choice. A request with a key that was used before makes no second \
+             build: it is answered with 200 and the build that the first one made.",
+            json!({ "type": "string", "maxLength": 255 }),
+        ),
+        (
+            "Last-Event-ID",
+            "The last number that was seen of a stream that broke off; it goes on after that one.",
+            json!({ "type": "integer", "minimum": 0 }),
+        ),
+        (
+            "Content-Range",
+            "`bytes FIRST-LAST/SIZE`: which part of the blob the body is, e.g. \
+             `bytes 0-1048575/5000000`, SIZE being that of the whole blob.",
+            text(),
+        ),
+        ("Range", "`bytes=FIRST-LAST`: the part that is wanted, answered with 206.", text()),
+        (
+            TENANT_HEADER,
+            "The name of the tenant to act for, where a token may act for several: an admin's may \
+             for all. Without it the token's own.",
+            text(),
+        ),
+    ];
+    let parameter = |(name, about, schema): (&str, &str, Value)| {
+        let value = json!({ "name": name, "in": "header", "description": about, "schema": schema });
+        (name.to_owned(), value)
+    };
+    headers.into_iter().map(parameter).collect::<Map<_, _>>().into()
 }
 
 fn path_schema(name: &str) -> Value {

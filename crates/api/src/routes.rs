@@ -11,12 +11,16 @@ pub struct Route {
     pub path: &'static str,
     /// What it does, one sentence.
     pub summary: &'static str,
+    /// What a client has to know beyond that, in CommonMark; empty when nothing.
+    pub about: &'static str,
     /// The least role; none for routes that need no token.
     pub role: Option<Role>,
     /// The status of success.
     pub status: u16,
     /// Names and types of the query's parameters.
     pub query: &'static [(&'static str, &'static str)],
+    /// Headers that it reads; the tenant's goes without saying wherever a token is needed.
+    pub headers: &'static [&'static str],
     /// The body that is taken: a schema of the document.
     pub body: Option<&'static str>,
     /// The body that is answered: a schema of the document.
@@ -34,11 +38,20 @@ const fn route(
     status: u16,
     summary: &'static str,
 ) -> Route {
-    let (query, also, or) = (&[], &[], &[]);
-    Route { method, path, summary, role, status, query, body: None, answer: None, also, or }
+    let (query, headers, also, or) = (&[], &[], &[], &[]);
+    let (about, body, answer) = ("", None, None);
+    Route { method, path, summary, about, role, status, query, headers, body, answer, also, or }
 }
 
 impl Route {
+    const fn about(self, about: &'static str) -> Self {
+        Self { about, ..self }
+    }
+
+    const fn headers(self, headers: &'static [&'static str]) -> Self {
+        Self { headers, ..self }
+    }
+
     const fn query(self, query: &'static [(&'static str, &'static str)]) -> Self {
         Self { query, ..self }
     }
@@ -60,6 +73,51 @@ impl Route {
     }
 }
 
+/// How a build is asked for.
+const SUBMIT: &str = "\
+Exactly one of `dockerfile` (its text), `dockerfile_path` (in `context`), `steps` and `image` says \
+what is to be done. Files are uploaded first: `POST /api/v1/blobs/missing`, \
+`PUT /api/v1/blobs/{digest}` for what is missing, `POST /api/v1/contexts` for the list of them, \
+whose answer is `context`; or all at once as a form with the fields `request` (this JSON) and \
+`context` (a tar archive).";
+
+/// How a blob that is too large for one request is uploaded.
+const UPLOAD: &str = "\
+Without `Content-Range` the body is the whole blob. In parts: send each with \
+`Content-Range: bytes FIRST-LAST/SIZE`, in order. 202 means that bytes are still missing: go on \
+with the next part. 201 comes with the last byte, once the digest was found right. After a break \
+`GET /api/v1/uploads/{digest}` says at which byte to go on (`offset`); a part that begins anywhere \
+else is refused with 409. 204 means that the blob was there before, and the body was not needed.";
+
+/// How a log is read.
+const LOG: &str = "\
+As JSON: at most `limit` lines (1000 when absent, 10000 at most) from entry number `from` or time \
+`since` on, and `next`, the `from` to go on with. Go on until an answer has no `next`: then the \
+build has ended and there is no more. While it runs, `next` stays and the lines may be none; fewer \
+lines than `limit` do not mean the end. `search` finds lines with a text, in any case, and goes with \
+JSON alone. `format` (or `Accept`) gives the log as plain text, HTML, the raw bytes or server-sent \
+events, whole unless there is a `limit`; with `follow` it goes on until the build has ended. A \
+stream of events that broke goes on after `Last-Event-ID`.";
+
+/// How a journal is read.
+const EVENTS: &str = "\
+At most `limit` entries (1000 when absent, 10000 at most) from number `from` or time `since` on, and \
+`next`, the `from` to go on with. With `follow` or `Accept: text/event-stream` a stream of \
+server-sent events until the build has ended; one that broke goes on after `Last-Event-ID`.";
+
+/// How a run is asked for.
+const RUN: &str = "\
+Nodes are builds that need each other, in an order in which what a node needs comes before it. \
+`${args.NAME}` in any text of a node stands for the run's argument of that name; one that the run \
+does not have is refused. Anything else in `${}` is left to shells and Dockerfiles.";
+
+/// What a list is asked for.
+const LIST: &str = "\
+`q` has all filters in one text, as the command line and the web pages take it: \
+`state:failed label:team=web created:>=2026-01-31T00:00:00Z some words`. The others are single \
+filters: `label` is `NAME=VALUE`, `created` is `>=TIME`, `<TIME` or `TIME..TIME` (RFC 3339). Go on with \
+`next` as `cursor`, or by `page`, from 1.";
+
 const READ: Option<Role> = Some(Role::Reader);
 const WRITE: Option<Role> = Some(Role::Developer);
 const MANAGE: Option<Role> = Some(Role::Owner);
@@ -68,6 +126,7 @@ const ADMIN: Option<Role> = Some(Role::Admin);
 /// All routes.
 pub const ROUTES: &[Route] = &[
     route("get", "/api/v1/builds", READ, 200, "Lists builds.")
+        .about(LIST)
         .query(&[
             ("q", "string"),
             ("state", "state"),
@@ -87,6 +146,8 @@ pub const ROUTES: &[Route] = &[
         ])
         .answers("BuildList"),
     route("post", "/api/v1/builds", WRITE, 201, "Submits a build.")
+        .about(SUBMIT)
+        .headers(&["Idempotency-Key"])
         .takes("Submission")
         .answers("Build")
         .or(&[(200, "An earlier request with the same key made the build.")]),
@@ -97,10 +158,14 @@ pub const ROUTES: &[Route] = &[
         .answers("Build"),
     route("delete", "/api/v1/builds/{build}", WRITE, 204, "Forgets a build that has ended."),
     route("get", "/api/v1/builds/{build}/events", READ, 200, "Reads or follows the journal.")
+        .about(EVENTS)
+        .headers(&["Last-Event-ID"])
         .query(&[("from", "count"), ("since", "time"), ("limit", "count"), ("follow", "boolean")])
         .answers("Entries")
         .also(&["text/event-stream"]),
     route("get", "/api/v1/builds/{build}/logs", READ, 200, "Reads, searches or follows the log.")
+        .about(LOG)
+        .headers(&["Last-Event-ID"])
         .query(&[
             ("from", "count"),
             ("since", "time"),
@@ -137,6 +202,7 @@ pub const ROUTES: &[Route] = &[
         ("level", "integer"),
         ("annotations", "string"),
     ])
+    .headers(&["Range"])
     .also(&["application/octet-stream", "application/x-tar"])
     .or(&[(206, "A part of it.")]),
     route(
@@ -147,6 +213,7 @@ pub const ROUTES: &[Route] = &[
         "Downloads the image as a bootable root file system.",
     )
     .query(&[("size_mib", "integer")])
+    .headers(&["Range"])
     .also(&["application/octet-stream"])
     .or(&[(206, "A part of it.")]),
     route("delete", "/api/v1/builds/{build}/artifacts/{name}", WRITE, 200, "Removes an artifact.")
@@ -157,11 +224,14 @@ pub const ROUTES: &[Route] = &[
         .takes("Digests")
         .answers("Missing"),
     route("get", "/api/v1/blobs/{digest}", READ, 200, "Downloads a blob.")
+        .headers(&["Range"])
         .also(&["application/octet-stream"])
         .or(&[(206, "A part of it.")]),
-    route("put", "/api/v1/blobs/{digest}", WRITE, 201, "Uploads a blob, or the rest of one.")
+    route("put", "/api/v1/blobs/{digest}", WRITE, 201, "Uploads a blob, or a part of one.")
+        .about(UPLOAD)
+        .headers(&["Content-Range"])
         .takes("Bytes")
-        .or(&[(202, "The blob is not whole yet."), (204, "The blob is there already.")]),
+        .or(&[(202, "Kept; bytes are still missing."), (204, "The blob is there already.")]),
     route("get", "/api/v1/uploads/{digest}", WRITE, 200, "Says where an upload goes on.")
         .answers("Progress"),
     route("post", "/api/v1/contexts", WRITE, 201, "Keeps a context: a list of files, or a tar.")
@@ -207,6 +277,7 @@ pub const ROUTES: &[Route] = &[
     route("put", "/api/v1/retention", MANAGE, 204, "Sets how long the tenant's builds are kept.")
         .takes("Retention"),
     route("post", "/api/v1/workflows", WRITE, 201, "Submits a run of builds.")
+        .about(RUN)
         .takes("Workflow")
         .answers("Build"),
     route("get", "/api/v1/builds/{build}/nodes", READ, 200, "Shows where a run's nodes are.")

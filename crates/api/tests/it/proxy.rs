@@ -54,12 +54,28 @@ async fn links_and_cookies_follow_a_trusted_proxy_and_nobody_else() {
     let page = ask(&world, STRANGER, Method::GET, "/login", "").await.is(200).text();
     assert!(page.contains("action=\"/login\"") && !page.contains("/ashlar"), "{page}");
 
+    let document = ask(&world, PROXY, Method::GET, "/api/openapi.json", "").await.is(200).json();
+    assert_eq!(document["servers"], json!([{ "url": "https://builds.example.com/ashlar" }]));
+    let document = ask(&world, STRANGER, Method::GET, "/api/openapi.json", "").await.is(200).json();
+    assert_eq!(document["servers"], json!([{ "url": world.url }]));
+
     let realm = ask(&world, PROXY, Method::GET, "/v2/", "").await.is(401);
     let realm = realm.header("www-authenticate");
     assert!(realm.contains("\"https://builds.example.com/ashlar/v2/token\""), "{realm}");
     let realm = ask(&world, STRANGER, Method::GET, "/v2/", "").await.is(401);
     let realm = realm.header("www-authenticate");
     assert!(realm.contains(&format!("\"{}/v2/token\"", world.url)), "{realm}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registrys_next_page_is_behind_the_proxy_too() {
+    let world = World::new().await;
+    world.admin.built(&json!({"dockerfile": "FROM base\n", "tags": ["app:a", "app:b"]})).await;
+    let path = "/v2/default/app/tags/list?n=1";
+    let list = |from| ask(&world, from, Method::GET, path, "{}");
+    let next = "/v2/default/app/tags/list?n=1&last=a>; rel=\"next\"";
+    assert_eq!(list(PROXY).await.is(200).header("link"), format!("</ashlar{next}"));
+    assert_eq!(list(STRANGER).await.is(200).header("link"), format!("<{next}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
