@@ -43,6 +43,9 @@ pub(crate) struct Settings {
     /// Folder below which git remotes may be plain paths
     #[arg(long, global = true, env = "ASHLAR_GIT_FILE_ROOT", value_name = "DIR")]
     pub(crate) git_file_root: Option<PathBuf>,
+    /// Whether --data-dir was typed: whoever does that means this machine.
+    #[arg(skip)]
+    pub(crate) is_dir_typed: bool,
 }
 
 impl Settings {

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory as _, Parser as _};
+use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::Cli;
 
 /// The flag that names the file.
 pub(crate) const CONFIG: &str = "config";
+/// The id of the flag that names the data directory.
+const DATA_DIR: &str = "data_dir";
 /// The largest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -27,7 +29,7 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli> {
     // What is wrong on the command line itself is told below.
     let lenient = Cli::command().ignore_errors(true).try_get_matches_from(&arguments);
     let Some((name, file, matches)) = lenient.as_ref().ok().and_then(named_file) else {
-        return Ok(Cli::parse_from(arguments));
+        return typed(arguments).or_else(|error| error.exit());
     };
     let mut root = Cli::command();
     root.build();
@@ -37,13 +39,28 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli> {
         .with_context(|| format!("--config {}", file.display()))?;
     let source = format!("settings of {}", file.display());
     arguments.extend(more);
-    Cli::try_parse_from(arguments).or_else(|error| {
+    typed(arguments).or_else(|error| {
         // Whoever reads the message has to know where the value may have come from.
         if error.use_stderr() {
             crate::output::note(format!("in the command line or the {source}:"));
         }
         error.exit()
     })
+}
+
+/// Reads the command line, and notes what nothing but it can say.
+fn typed(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut root = Cli::command();
+    let matches = root.try_get_matches_from_mut(arguments)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut root))?;
+    // A global flag may stand behind any command.
+    let mut level = Some(&matches);
+    while let Some(matches) = level {
+        cli.settings.is_dir_typed |=
+            matches.value_source(DATA_DIR) == Some(ValueSource::CommandLine);
+        level = matches.subcommand().map(|(_, matches)| matches);
+    }
+    Ok(cli)
 }
 
 fn named_file(matches: &ArgMatches) -> Option<(&str, PathBuf, &ArgMatches)> {

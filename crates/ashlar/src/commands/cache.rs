@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::build::LOCAL;
-use super::usage;
+use super::{only_here, usage};
 use crate::cli::cache::CacheCommand;
 use crate::output::{self, Table, bytes, note};
 use crate::settings::Settings;
@@ -32,6 +32,7 @@ const FRESH: Fresh = Fresh { mode: 0o755, uid: 0, gid: 0 };
 
 /// Runs `ashlar cache`.
 pub(super) fn run(settings: &Settings, command: CacheCommand) -> Result<ExitCode> {
+    only_here(settings, "cache is only for cache mounts")?;
     let engine = settings.engine(PullPolicy::Default)?;
     match command {
         CacheCommand::List(args) => list(&engine, args.json)?,

@@ -12,6 +12,7 @@ use ashlar_records::{At, FORGET_AT_ONCE, Filter, Order, Page};
 use serde::Serialize;
 use serde_json::json;
 
+use super::only_here;
 use crate::cli::disk::{DuArgs, GcArgs};
 use crate::output::{self, Table, bytes, line, note};
 use crate::settings::Settings;
@@ -73,6 +74,7 @@ fn holder(holder: &Holder) -> String {
 
 /// Runs `ashlar du`.
 pub(super) fn du(settings: &Settings, args: &DuArgs) -> Result<ExitCode> {
+    only_here(settings, "du is only for the data directory")?;
     let usage = settings.engine(PullPolicy::Default)?.usage()?;
     if args.json.json {
         usage.items.iter().try_for_each(|i| output::json(&ItemView::of(i)))?;
@@ -126,6 +128,7 @@ fn summary(usage: &Usage) -> Table {
 
 /// Runs `ashlar gc`.
 pub(super) fn gc(settings: &Settings, args: &GcArgs) -> Result<ExitCode> {
+    only_here(settings, "gc is only for the data directory")?;
     let policy =
         GcPolicy { used_bytes_max: args.max_used, free_bytes_min: args.min_free, keep: args.keep };
     let (usage, plan) = settings.engine(PullPolicy::Default)?.collect(&policy, args.dry_run)?;

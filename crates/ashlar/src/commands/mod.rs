@@ -20,6 +20,7 @@ use anyhow::Result;
 
 use crate::cli::{Cli, Command};
 use crate::output::note;
+use crate::settings::Settings;
 
 /// Exit code of a command that failed.
 pub(crate) const FAILED: u8 = 1;
@@ -34,6 +35,37 @@ pub(crate) struct Usage(pub(crate) String);
 /// Fails with [`Usage`].
 pub(crate) fn usage<T>(text: impl Into<String>) -> Result<T> {
     Err(Usage(text.into()).into())
+}
+
+/// The variable that names a server.
+const SERVER_VARIABLE: &str = "ASHLAR_SERVER";
+
+/// Refuses what looks at this machine's data directory alone where a server is set: somebody who
+/// means the server's would take what is shown for its.
+///
+/// # Errors
+/// Says what it is for, and the two ways out.
+fn only_here(settings: &Settings, what: &str) -> Result<()> {
+    let server = std::env::var_os(SERVER_VARIABLE).filter(|s| !s.is_empty());
+    match server {
+        Some(server) if !settings.is_dir_typed => usage(format!(
+            "{what} of this machine, but {SERVER_VARIABLE} is {}; unset {SERVER_VARIABLE} or pass \
+             --data-dir",
+            server.display()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what this machine's sandbox and the owners of files need root for.
+///
+/// # Errors
+/// Says how to get on.
+fn needs_root(what: &str, instead: &str) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    usage(format!("{what} on this machine needs root: run `sudo ashlar ...`{instead}"))
 }
 
 /// Does what was typed.

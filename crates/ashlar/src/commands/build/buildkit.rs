@@ -93,6 +93,11 @@ impl Chosen {
         Self { daemons: Vec::new(), requested: Backend::Native, reason: None }
     }
 
+    /// Says whether the executor of this program runs the build.
+    pub(super) const fn is_native(&self) -> bool {
+        self.daemons.is_empty()
+    }
+
     /// Returns the word for what was asked for.
     pub(super) const fn requested(&self) -> &'static str {
         self.requested.word()
@@ -119,7 +124,7 @@ impl Chosen {
         request: BuildRequest,
         cancel: &Cancel,
     ) -> Result<Built, Failure> {
-        if self.daemons.is_empty() {
+        if self.is_native() {
             return engine.build(request, cancel);
         }
         let daemons = Buildkit::new(self.daemons.clone()).map_err(|e| {

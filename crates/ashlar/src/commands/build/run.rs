@@ -23,7 +23,7 @@ use super::context::Inputs;
 use super::recorder::{Hub, Recorder};
 use super::report::{self, Subject};
 use super::{Definition, outputs};
-use crate::commands::{FAILED, usage};
+use crate::commands::{FAILED, needs_root, usage};
 use crate::progress::{self, Display, Ended, Made, ProgressKind};
 use crate::settings::Settings;
 use crate::signals;
@@ -59,6 +59,9 @@ pub(crate) struct Job {
 /// # Errors
 /// When it cannot begin; a build that fails has its own exit code.
 pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
+    if job.executor.is_native() {
+        needs_root("building", ", or build at a server with --server URL")?;
+    }
     let began = Instant::now();
     let cancel = signals::cancel_on_signals()?;
     let secrets = read_secrets(&job.definition.secrets)?;

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::usage;
+use super::{needs_root, only_here, usage};
 use crate::cli::builds::{BuildsCommand, DebugArgs, WhyArgs};
 use crate::settings::Settings;
 
@@ -29,7 +29,7 @@ pub(super) fn run(settings: &Settings, command: BuildsCommand) -> Result<ExitCod
         BuildsCommand::Timeline(args) => timeline::run(settings, &args),
         BuildsCommand::Cancel(args) => act::cancel(settings, &args),
         BuildsCommand::Retry(args) => act::retry(settings, &args),
-        BuildsCommand::Debug(args) => debug::run(settings, &args),
+        BuildsCommand::Debug(args) => debug(settings, &args),
         BuildsCommand::Pin(args) => act::pin(settings, &args, true),
         BuildsCommand::Unpin(args) => act::pin(settings, &args, false),
     }
@@ -42,5 +42,7 @@ pub(super) fn why(settings: &Settings, args: &WhyArgs) -> Result<ExitCode> {
 
 /// Runs `ashlar debug`.
 pub(super) fn debug(settings: &Settings, args: &DebugArgs) -> Result<ExitCode> {
+    only_here(settings, "debug is only for builds")?;
+    needs_root("debug", "")?;
     debug::run(settings, args)
 }
