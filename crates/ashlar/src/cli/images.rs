@@ -106,6 +106,7 @@ pub(crate) struct ExportArgs {
 
 /// Arguments of `images run`.
 #[derive(Debug, Args)]
+#[command(override_usage = "ashlar images run [OPTIONS] IMAGE [ARG]...")]
 pub(crate) struct RunArgs {
     /// Variable, NAME=VALUE (repeatable)
     #[arg(short = 'e', long = "env", value_name = "NAME=VALUE", value_parser = values::key_value)]
@@ -134,11 +135,27 @@ pub(crate) struct RunArgs {
     /// Time, e.g. 30s
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<std::time::Duration>,
-    /// Name, id or first digits of an id
-    pub(crate) image: String,
-    /// Arguments in place of the image's command
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) args: Vec<String>,
+    /// Name, id or first digits of an id, then arguments in place of the image's command: all that
+    /// stands behind the image is the program's
+    // One list: what looks like a flag of ours behind the image would be taken for one else.
+    #[arg(
+        value_name = "IMAGE [ARG]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    image_and_args: Vec<String>,
+}
+
+impl RunArgs {
+    /// Returns the image, and what its program gets. One `--` between them belongs to neither.
+    pub(crate) fn image_and_args(&self) -> (&str, &[String]) {
+        let (image, args) = match self.image_and_args.as_slice() {
+            [image, args @ ..] => (image.as_str(), args),
+            [] => ("", [].as_slice()),
+        };
+        (image, args.strip_prefix(&["--".to_owned()]).unwrap_or(args))
+    }
 }
 
 /// Arguments of `images rm`.

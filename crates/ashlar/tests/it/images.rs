@@ -31,6 +31,11 @@ fn running_passes_arguments_variables_input_and_the_exit_code() {
     let world = World::new();
     let said = world.run(&["images", "run", "-e", "A=7", "base", "sh", "-c", "echo $A; exit 5"]);
     assert_eq!((said.code, said.out.as_str()), (Some(5), "7\n"));
+    let behind = ["images", "run", "base", "printf", "%s;", "-e", "X=1", "--version", "--"];
+    assert_eq!(world.run(&behind).ok().out, "-e;X=1;--version;--;");
+    assert_eq!(world.run(&["images", "run", "base", "--", "echo", "-n"]).ok().out, "");
+    let entrypoint = ["images", "run", "--entrypoint", "echo", "base", "--version"];
+    assert_eq!(world.run(&entrypoint).ok().out, "--version\n");
     let said = world.run(&["images", "run", "-w", "/etc", "base", "pwd"]).ok();
     assert_eq!(said.out, "/etc\n");
     let limited = world.run(&["images", "run", "--timeout", "200ms", "base", "sleep", "9"]);

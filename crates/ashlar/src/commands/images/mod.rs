@@ -13,13 +13,14 @@ use ashlar_native::Engine;
 use ashlar_oci::{LocalImage, PullPolicy, Reference};
 use serde::Serialize;
 
-use super::usage;
+use super::{needs_root, only_here, usage};
 use crate::cli::images::ImagesCommand;
 use crate::output::{self, note};
 use crate::settings::Settings;
 
 /// Runs `ashlar images`.
 pub(super) fn run(settings: &Settings, command: ImagesCommand) -> Result<ExitCode> {
+    only_here(settings, "images is only for images")?;
     let engine = |settings: &Settings| settings.engine(PullPolicy::Default);
     match command {
         ImagesCommand::List(args) => list::list(&engine(settings)?, args.json),
@@ -27,7 +28,7 @@ pub(super) fn run(settings: &Settings, command: ImagesCommand) -> Result<ExitCod
         ImagesCommand::Push(args) => transfer::push(settings, &args),
         ImagesCommand::Import(args) => transfer::import(&engine(settings)?, &args),
         ImagesCommand::Export(args) => transfer::export(&engine(settings)?, &args),
-        ImagesCommand::Run(args) => run::run(&engine(settings)?, &args),
+        ImagesCommand::Run(args) => run::run(settings, &args),
         ImagesCommand::Rm(args) => list::remove(&engine(settings)?, &args),
         ImagesCommand::Tag { image, name } => {
             engine(settings)?.images().store().tag(&image, &reference(&name)?)?;
