@@ -278,6 +278,17 @@ impl OutputSpec {
     }
 }
 
+/// Reads a database: the address of a PostgreSQL, or the path of an SQLite file.
+pub(crate) fn database(text: &str) -> Parsed<String> {
+    match text.split_once("://") {
+        None | Some(("postgres" | "postgresql", _)) => Ok(text.to_owned()),
+        Some((scheme, _)) => Err(format!(
+            "there are no {scheme}:// databases; write postgres://USER@HOST/NAME, or leave it out for \
+             SQLite in the data directory"
+        )),
+    }
+}
+
 /// The forms, for messages.
 const TYPES: &str = "oci, docker, local, tar, registry or image";
 
@@ -317,6 +328,10 @@ fn output_type(text: &str) -> Parsed<OutputType> {
         "tar" => OutputType::Tar,
         "registry" => OutputType::Registry,
         "image" => OutputType::Image,
+        "cacheonly" => {
+            let why = "steps are kept in the cache without it; leave --output out";
+            return Err(format!("type=cacheonly: {why}"));
+        }
         _ => return Err(format!("there is no type '{text}'; use {TYPES}")),
     })
 }

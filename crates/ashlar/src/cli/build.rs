@@ -72,6 +72,12 @@ pub(crate) struct BuildArgs {
     /// Ask registries for newer base images, also where a local image has the name
     #[arg(long, env = "ASHLAR_PULL")]
     pub(crate) pull: bool,
+    /// A flag of docker build that has nothing to do here; it is refused with what to do instead
+    #[arg(long, value_name = "CACHE", hide = true)]
+    pub(crate) cache_from: Vec<String>,
+    /// As `cache_from`
+    #[arg(long, value_name = "CACHE", hide = true)]
+    pub(crate) cache_to: Vec<String>,
     #[command(flatten)]
     pub(crate) result: ResultArgs,
     #[command(flatten)]

@@ -9,6 +9,7 @@ use ashlar_service::Retention;
 use clap::Args;
 
 use super::worker::NodeArgs;
+use crate::values;
 
 /// Arguments of `ashlar serve`.
 #[derive(Debug, Clone, Args)]
@@ -20,7 +21,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ASHLAR_EXPOSE", value_name = "DIALECT=ADDR", value_delimiter = ',')]
     pub(crate) expose: Vec<Expose>,
     /// PostgreSQL for records and queue [default: a SQLite file in the data directory]
-    #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true,
+          value_parser = values::database)]
     pub(crate) database: Option<String>,
     /// Address of this server for links that are made with no request at hand, such as those in
     /// commit statuses; links in answers lead to where the request came from [default: the address

@@ -60,7 +60,8 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct WorkerArgs {
     /// PostgreSQL of the servers
-    #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = "ASHLAR_DATABASE", value_name = "URL", hide_env_values = true,
+          value_parser = values::database)]
     pub(crate) database: Option<String>,
     /// Address for /healthz, /readyz and /metrics; none when absent
     #[arg(long, env = "ASHLAR_LISTEN", value_name = "ADDR")]

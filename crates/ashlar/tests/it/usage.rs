@@ -1,12 +1,18 @@
 //! What is typed wrongly, and what is generated.
 
-use crate::world::World;
+use std::os::unix::process::CommandExt as _;
+
+use crate::server::command;
+use crate::world::{Said, World};
+
+/// The user and group of nobody.
+const NOBODY: u32 = 65_534;
 
 #[test]
 fn bad_usage_has_code_2_and_names_the_flag_and_the_way_out() {
     let world = World::empty();
     world.file("Dockerfile", "FROM scratch\n");
-    let table: [(&[&str], &str); 24] = [
+    let table: [(&[&str], &str); 30] = [
         (&["build"], "<CONTEXT>"),
         (&["build", "nowhere"], "'nowhere' does not exist"),
         (&["build", "context/Dockerfile"], "-f FILE"),
@@ -31,12 +37,72 @@ fn bad_usage_has_code_2_and_names_the_flag_and_the_way_out() {
         (&["build", "context", "--backend", "buildkit"], "--backend"),
         (&["build", "context", "--server", "http://x"], "--server"),
         (&["builds", "list", "--cursor", "zzz"], "--cursor"),
+        (&["build", "context", "--cache-from", "type=gha"], "--cache-from: leave it out"),
+        (&["build", "context", "--cache-to", "type=inline"], "--cache-to: leave it out"),
+        (&["build", "context", "-o", "type=cacheonly"], "leave --output out"),
+        (&["build", "https://host/x.tar.gz"], "curl -fsSL https://host/x.tar.gz | ashlar build -"),
+        (&["serve", "--database", "mysql://h/d"], "no mysql:// databases; write postgres://"),
+        (&["images", "run", "--no-such-flag", "image"], "no flag '--no-such-flag'"),
     ];
     for (args, says) in table {
         let said = world.run(args);
         assert_eq!(said.code, Some(2), "{args:?}: {said:?}");
         assert!(said.err.contains(says), "{args:?}: {}", said.err);
     }
+}
+
+#[test]
+fn what_is_only_for_this_machine_is_refused_while_a_server_is_set() {
+    let world = World::empty();
+    for args in [
+        &["builds", "debug"][..],
+        &["debug", "latest"],
+        &["images", "list"],
+        &["images", "run", "app", "--data-dir", "x"],
+        &["cache", "list"],
+        &["du"],
+        &["gc", "--dry-run"],
+    ] {
+        let said = Said::of(command(&world, "http://127.0.0.1:9", "t", args).output().unwrap());
+        assert_eq!(said.code, Some(2), "{args:?}: {said:?}");
+        let way_out = "ASHLAR_SERVER is http://127.0.0.1:9; unset ASHLAR_SERVER or pass --data-dir";
+        assert!(said.err.contains(way_out), "{args:?}: {said:?}");
+    }
+    for args in [&["du", "--data-dir", "mine"][..], &["--data-dir", "mine", "images", "list"]] {
+        Said::of(command(&world, "http://127.0.0.1:9", "t", args).output().unwrap()).ok();
+    }
+    Said::of(command(&world, "", "", &["du"]).output().unwrap()).ok();
+}
+
+#[test]
+fn who_is_not_root_hears_so_before_anything_is_fetched() {
+    let world = World::empty();
+    // Asking its registry would fail in other words.
+    world.file("Dockerfile", "FROM 127.0.0.1:9/none\nRUN true\n");
+    let data = world.path("data-of-nobody");
+    std::fs::create_dir(&data).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode;
+    for dir in [data.as_path(), world.path(".").as_path()] {
+        std::fs::set_permissions(dir, open(0o777)).unwrap();
+    }
+    let as_nobody = |args: &[&str]| {
+        // The program may lie where only root gets to; its open file does not.
+        let program = std::fs::File::open(env!("CARGO_BIN_EXE_ashlar")).unwrap();
+        let mut command = std::process::Command::new("/proc/self/fd/0");
+        command.env_clear().env("ASHLAR_DATA_DIR", &data).current_dir(world.path("."));
+        command.args(args).stdin(program).uid(NOBODY).gid(NOBODY);
+        Said::of(command.output().unwrap())
+    };
+    for (args, says) in [
+        (&["build", "context"][..], "`sudo ashlar ...`, or build at a server with --server URL"),
+        (&["images", "run", "none"], "images run on this machine needs root"),
+        (&["debug"], "debug on this machine needs root"),
+    ] {
+        let said = as_nobody(args);
+        assert_eq!(said.code, Some(2), "{args:?}: {said:?}");
+        assert!(said.err.contains(says), "{args:?}: {said:?}");
+    }
+    as_nobody(&["images", "list"]).ok();
 }
 
 #[test]

@@ -66,6 +66,13 @@ pub(super) fn find(settings: &Settings, args: &BuildArgs) -> Result<Found> {
         let found = Found::new(source, PathBuf::new());
         return Ok(Found { git: Some(git), ..found });
     }
+    if args.context.starts_with("http://") || args.context.starts_with("https://") {
+        return usage(format!(
+            "'{0}' is no git address (which ends in .git, or has #REF), and archives are not fetched: \
+             curl -fsSL {0} | ashlar build -",
+            args.context
+        ));
+    }
     if args.context.contains("://") {
         return usage(format!(
             "'{}' is no context: give a directory, a git address (ending in .git, or with #REF), or -",

@@ -28,6 +28,7 @@ pub(crate) use run::{Job, LOCAL, build, exit_code, read_secrets};
 
 /// Runs `ashlar build`.
 pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
+    refuse_caches(&args)?;
     if let Some(client) = remote::connect(settings, &args.server)? {
         return remote::build(settings, &client, &args);
     }
@@ -46,6 +47,22 @@ pub(super) fn run(settings: &Settings, args: BuildArgs) -> Result<ExitCode> {
         executor,
     };
     build(settings, job)
+}
+
+/// Refuses flags that name caches, which other builders have to be told of.
+///
+/// # Errors
+/// Says what to do instead.
+fn refuse_caches(args: &BuildArgs) -> Result<()> {
+    let flag = match (args.cache_from.as_slice(), args.cache_to.as_slice()) {
+        ([], []) => return Ok(()),
+        ([], _) => "--cache-to",
+        _ => "--cache-from",
+    };
+    usage(format!(
+        "{flag}: leave it out: all steps are kept in the data directory and found there again, with \
+         nothing to name; to share a cache between machines, build at a server (--server URL)"
+    ))
 }
 
 /// Refuses two writers of standard output.
