@@ -4,7 +4,7 @@ use ashlar_core::Timestamp;
 use ashlar_core::identity::Role;
 use serde::{Deserialize, Serialize};
 
-pub use ashlar_core::identity::Tenant;
+pub use ashlar_core::identity::{Principal, Tenant};
 
 use crate::{Client, Error};
 
@@ -70,6 +70,11 @@ struct Tokens {
 }
 
 #[derive(Deserialize)]
+struct Principals {
+    principals: Vec<Principal>,
+}
+
+#[derive(Deserialize)]
 struct Tenants {
     tenants: Vec<Tenant>,
 }
@@ -99,6 +104,17 @@ impl Client {
         self.all(|after| {
             let page: Tokens = self.get("the tokens", &["tokens"], &query(after))?;
             Ok(page.tokens.into_iter().map(|t| (t.id.clone(), t)).collect())
+        })
+    }
+
+    /// Lists the tenant's principals: who its tokens act as.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub fn principals(&self) -> Result<Vec<Principal>, Error> {
+        self.all(|after| {
+            let page: Principals = self.get("the principals", &["principals"], &query(after))?;
+            Ok(page.principals.into_iter().map(|p| (p.name.clone(), p)).collect())
         })
     }
 

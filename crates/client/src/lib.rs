@@ -24,7 +24,7 @@ pub use client::{Client, Settings, Stop};
 pub use download::{ArchiveForm, ArchiveWish};
 pub use error::{Error, Problem};
 pub use follow::{End, Followed};
-pub use identity::{NewToken, Tenant, Token, Whoami};
+pub use identity::{NewToken, Principal, Tenant, Token, Whoami};
 pub use model::{Artifact, Build, Due, Expiry, Listing, Page};
 pub use submission::{
     ContextEntry, ContextEntryKind, NamedContext, RegistryAccess, RegistryOutput, SecretValue,

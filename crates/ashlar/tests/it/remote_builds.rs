@@ -132,6 +132,7 @@ fn tokens_and_tenants_are_kept_apart() {
     assert!(revoked.code == Some(1) && revoked.err.contains("ASHLAR_TOKEN"), "{revoked:?}");
     let table = server.run(&world, &["token", "list", "--tenant", "other"]).ok().out;
     assert!(table.contains("revoked "), "{table}");
+    assert!(table.lines().any(|l| l.contains(" ci ") && l.contains(" developer ")), "{table}");
 }
 
 #[test]

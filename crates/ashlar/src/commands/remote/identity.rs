@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use ashlar_client::NewToken;
+use ashlar_client::{NewToken, Principal, Token};
 use ashlar_core::Timestamp;
 
 use super::{needed, told};
@@ -19,11 +19,12 @@ pub(in crate::commands) fn token(settings: &Settings, command: TokenCommand) -> 
     match command {
         TokenCommand::Create(args) => create(settings, &args)?,
         TokenCommand::List(args) => {
-            let tokens = needed(settings, &args.server)?.tokens().map_err(told)?;
+            let client = needed(settings, &args.server)?;
+            let tokens = client.tokens().map_err(told)?;
             if args.json.json {
                 tokens.iter().try_for_each(json)?;
             } else {
-                token_table(&tokens).print()?;
+                token_table(&tokens, &client.principals().map_err(told)?).print()?;
             }
         }
         TokenCommand::Revoke(args) => {
@@ -78,8 +79,8 @@ fn after(time: Duration) -> Timestamp {
     Timestamp::from_nanos(ashlar_records::now().nanos().saturating_add(nanos))
 }
 
-fn token_table(tokens: &[ashlar_client::Token]) -> Table {
-    let mut table = Table::new(["TOKEN", "ROLE", "NAME", "CREATED", "STATE"]);
+fn token_table(tokens: &[Token], principals: &[Principal]) -> Table {
+    let mut table = Table::new(["TOKEN", "PRINCIPAL", "ROLE", "NAME", "CREATED", "STATE"]);
     let now = ashlar_records::now();
     for token in tokens {
         let state = match (token.revoked_at, token.expires_at) {
@@ -89,7 +90,9 @@ fn token_table(tokens: &[ashlar_client::Token]) -> Table {
             (None, None) => "good".to_owned(),
         };
         let (role, name) = (token.role.as_str().to_owned(), token.name.clone());
-        table.row([token.id.clone(), role, name, ago(token.created_at), state]);
+        let whose = principals.iter().find(|p| p.id.to_string() == token.principal);
+        let whose = whose.map_or(&token.principal, |p| &p.name).clone();
+        table.row([token.id.clone(), whose, role, name, ago(token.created_at), state]);
     }
     table
 }
