@@ -139,8 +139,11 @@ fn flags_reach_the_server() {
     let args = ["-o", "type=image,name=other:2", "--buildkit", "/none", "-t", "one:1"];
     let said = server.build(&world, "FROM base\nRUN echo named\n", &args).ok();
     assert!(said.err.contains("--buildkit names daemons for builds on this machine"), "{said:?}");
+    let named = |tag: &str| format!("{}/default/{tag}", server.url.trim_start_matches("http://"));
+    let pulls: Vec<&str> = said.err.lines().filter_map(|l| l.strip_prefix("pull   ")).collect();
+    assert_eq!(pulls, [named("one:1"), named("other:2")]);
     let tagged = |tag: &str| {
-        let from = format!("{}/default/{tag}", server.url.trim_start_matches("http://"));
+        let from = named(tag);
         let mut skopeo = Command::new("skopeo");
         skopeo.args(["inspect", "--tls-verify=false", "--creds", &format!("admin:{TOKEN}")]);
         let done = skopeo.arg(format!("docker://{from}")).output();

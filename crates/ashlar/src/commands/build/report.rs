@@ -30,6 +30,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) progress: ProgressKind,
     /// The server that built it.
     pub(crate) server: Option<&'a str>,
+    /// Names under which that server's registry has the image.
+    pub(crate) pulls: &'a [String],
 }
 
 /// Writes `--iidfile` and `--metadata-file`.
@@ -75,7 +77,7 @@ pub(crate) fn show(subject: &Subject<'_>, end: &Ended<'_>) {
                 let _ = crate::output::line(id);
             }
         }
-        (State::Succeeded, _) => note(success(end, subject.server)),
+        (State::Succeeded, _) => note(success(end, subject)),
         (State::Cancelled, _) => note(format!(
             "cancelled after {}; finished steps are kept\nhint: run the same command again to go on",
             span(end.took)
@@ -89,7 +91,7 @@ pub(crate) fn show(subject: &Subject<'_>, end: &Ended<'_>) {
     }
 }
 
-fn success(end: &Ended<'_>, server: Option<&str>) -> String {
+fn success(end: &Ended<'_>, subject: &Subject<'_>) -> String {
     let made = end.made;
     let mut text = String::new();
     let cached = if made.from_cache { ", all from cache" } else { "" };
@@ -100,7 +102,8 @@ fn success(end: &Ended<'_>, server: Option<&str>) -> String {
     made.names.iter().for_each(|n| text += &format!("\nname   {n}"));
     made.outputs.iter().for_each(|o| text += &format!("\noutput {o}"));
     let short = short(end.build);
-    if let Some(server) = server {
+    subject.pulls.iter().for_each(|n| text += &format!("\npull   {n}"));
+    if let Some(server) = subject.server {
         let _ = write!(
             text,
             "\nbuild  {}\nnext   ashlar builds show {short} --server {server}",

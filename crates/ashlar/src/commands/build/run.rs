@@ -104,7 +104,7 @@ pub(crate) fn build(settings: &Settings, job: Job) -> Result<ExitCode> {
         report::write_files(files, &end, record.steps)?;
     }
     let (definition, progress) = (Some(&job.definition), job.progress);
-    report::show(&Subject { definition, progress, server: None }, &end);
+    report::show(&Subject { definition, progress, server: None, pulls: &[] }, &end);
     Ok(exit_code(state))
 }
 

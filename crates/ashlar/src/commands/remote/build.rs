@@ -90,9 +90,25 @@ pub(in crate::commands) fn run(
         definition: Some(&definition),
         progress: args.show.kind(),
         server: Some(client.server()),
+        pulls: &pull_names(client, &definition, &ended),
     };
     report::show(&subject, &ended);
     Ok(build::exit_code(ended.state))
+}
+
+/// Returns the names under which the server's registry has the image: tags lie below the tenant.
+/// None where a proxy's path is in the way, since registries lie at the root of a host.
+fn pull_names(client: &Client, definition: &Definition, ended: &Ended<'_>) -> Vec<String> {
+    let host = client.server().split_once("://").map(|(_, host)| host);
+    let host = host.filter(|host| ended.state == State::Succeeded && !host.contains('/'));
+    // The build is done: a hint that cannot be had is no failure.
+    let (Some(host), Ok(tags), Ok(who)) = (host, submission::tags(definition), client.whoami())
+    else {
+        return Vec::new();
+    };
+    let by_id = || vec![format!("builds:{}", ended.build)];
+    let names = if tags.is_empty() { by_id() } else { tags };
+    names.iter().map(|name| format!("{host}/{}/{name}", who.tenant)).collect()
 }
 
 /// Words an error that came before the build had an end.

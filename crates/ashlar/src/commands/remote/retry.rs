@@ -65,8 +65,8 @@ pub(in crate::commands) fn retry(
     let ended = seen.ended(&id, began);
     display.end(&ended);
     display.stop(ticking);
-    let subject =
-        Subject { definition: None, progress: args.progress, server: Some(client.server()) };
+    let (progress, server) = (args.progress, Some(client.server()));
+    let subject = Subject { definition: None, progress, server, pulls: &[] };
     report::show(&subject, &ended);
     Ok(build::exit_code(ended.state))
 }

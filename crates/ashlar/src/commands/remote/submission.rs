@@ -173,7 +173,7 @@ pub(super) fn submission(definition: &Definition, args: &BuildArgs) -> Result<Su
 
 /// Returns the names that lead to the build at the server: the image's own, and those of outputs
 /// that keep it there.
-fn tags(definition: &Definition) -> Result<Vec<String>> {
+pub(super) fn tags(definition: &Definition) -> Result<Vec<String>> {
     let mut tags: Vec<String> = definition.names.iter().map(tag).collect();
     for output in definition.outputs.iter().filter(|o| o.kind == OutputType::Image) {
         for name in &output.names {
