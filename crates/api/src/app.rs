@@ -6,7 +6,7 @@ use ashlar_http::TrustedProxies;
 use ashlar_service::{Error, Service};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{any, delete, get, post, put};
+use axum::routing::{any, delete, get, post};
 
 use crate::around::Around;
 use crate::builds::Written;
@@ -136,7 +136,7 @@ fn native() -> Router<Shared> {
         .route("/tokens/{token}", delete(tokens::revoke))
         .route("/principals", get(tenants::principals))
         .route("/tenants", get(tenants::list).post(tenants::add))
-        .route("/scopes/{scope}/policy", put(tenants::policy))
+        .route("/scopes/{scope}/policy", get(tenants::scope_policy).put(tenants::policy))
         .route("/scopes/{scope}/retention", get(retention::of_scope).put(retention::set_scope))
         .route("/retention", get(retention::list).put(retention::set))
         .route("/workflows", post(workflows::submit))

@@ -93,6 +93,22 @@ pub(crate) async fn policy(
     Ok(StatusCode::NO_CONTENT)
 }
 
+#[derive(Serialize)]
+pub(crate) struct PolicyView {
+    policy: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active_max: Option<u32>,
+}
+
+pub(crate) async fn scope_policy(
+    State(shared): State<Shared>,
+    Caller(actor): Caller,
+    Path(scope): Path<String>,
+) -> Result<Json<PolicyView>, Problem> {
+    let (policy, active_max) = shared.service.scope_policy(&actor, &scope).await?;
+    Ok(Json(PolicyView { policy: policy.as_str(), active_max }))
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuditPage {

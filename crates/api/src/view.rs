@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::failure::Failure;
-use ashlar_core::journal::{CacheCounters, Record};
+use ashlar_core::journal::{CacheCounters, OnLost, Record};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -33,6 +33,8 @@ pub(crate) struct BuildView {
     pub(crate) principal: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) priority: i32,
+    /// What happens when its worker is lost.
+    pub(crate) on_lost: OnLost,
     pub(crate) attempt: u32,
     pub(crate) created_at: String,
     pub(crate) queued_at: String,
@@ -51,6 +53,8 @@ pub(crate) struct BuildView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cancellation: Option<Cancellation>,
     pub(crate) pinned: bool,
+    /// Ids of the principals who marked it.
+    pub(crate) bookmarked_by: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) expiry: Option<ExpiryView>,
     pub(crate) definition_digest: String,
@@ -117,6 +121,7 @@ impl BuildView {
             principal: s.principal.to_string(),
             labels: record.labels.clone(),
             priority: s.priority,
+            on_lost: s.on_lost,
             attempt: record.attempt,
             created_at: record.created_at.rfc3339(),
             queued_at: record.queued_at.rfc3339(),
@@ -140,6 +145,7 @@ impl BuildView {
                 reason: c.reason.clone(),
             }),
             pinned: record.pinned,
+            bookmarked_by: record.bookmarks.iter().map(ToString::to_string).collect(),
             expiry: None,
             definition_digest: s.definition_digest.to_string(),
             next: record.next_number,

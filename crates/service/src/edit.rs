@@ -69,7 +69,7 @@ impl Service {
     ) -> Result<Record, Error> {
         self.row(actor, build).await?;
         let event = Event::Bookmarked { by: actor.principal.id, bookmarked };
-        Ok(self.store().append(build, Writer::Service, [Stamped::new(now(), event)]).await?)
+        self.change(actor, build, "build.bookmark", event).await
     }
 
     /// Writes a dialect's own note into a build's journal.

@@ -8,7 +8,8 @@ use ashlar_http::Origin;
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
 use ashlar_service::frontends::dockerfile::{self, NamedContext, NoCache, Source};
 use ashlar_service::{
-    Actor, BuildOutput, Definition, Limits, Recipe, RegistryCredential, StartCommand, SubmitRequest,
+    ATTEMPTS_DEFAULT, Actor, BuildOutput, Definition, Limits, OnLost, Recipe, RegistryCredential,
+    StartCommand, SubmitRequest,
 };
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -25,6 +26,44 @@ use crate::{Problem, contexts, strict};
 
 /// The name of the main context.
 const MAIN: &str = "context";
+
+/// The most attempts that one may ask for.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// What happens when the build's worker is lost.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LostAsk {
+    r#do: LostWord,
+    attempts_max: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LostWord {
+    Requeue,
+    Fail,
+}
+
+impl LostAsk {
+    fn checked(&self) -> Result<OnLost, Problem> {
+        match (self.r#do, self.attempts_max) {
+            (LostWord::Fail, None) => Ok(OnLost::Fail),
+            (LostWord::Fail, Some(_)) => {
+                let why = "a build that fails when its worker is lost has one attempt";
+                Err(Problem::invalid("on_lost.attempts_max", why))
+            }
+            (LostWord::Requeue, None) => Ok(OnLost::Requeue { attempts_max: ATTEMPTS_DEFAULT }),
+            (LostWord::Requeue, Some(most)) if (1..=ATTEMPTS_MAX).contains(&most) => {
+                Ok(OnLost::Requeue { attempts_max: most })
+            }
+            (LostWord::Requeue, Some(_)) => {
+                let why = format!("must lie between 1 and {ATTEMPTS_MAX}");
+                Err(Problem::invalid("on_lost.attempts_max", why))
+            }
+        }
+    }
+}
 
 /// What is asked for. Exactly one of `dockerfile`, `dockerfile_path`, `steps` and `image` says what
 /// is to be done; `steps` need a `base` or `base_build`.
@@ -93,6 +132,7 @@ pub(crate) struct Ask {
     backend: Option<String>,
     #[serde(default)]
     priority: i32,
+    on_lost: Option<LostAsk>,
     idempotency_key: Option<String>,
 }
 
@@ -207,6 +247,9 @@ impl Ask {
         request.labels = self.labels;
         request.backend = self.backend;
         request.priority = self.priority;
+        if let Some(on_lost) = self.on_lost {
+            request.on_lost = on_lost.checked()?;
+        }
         request.idempotency_key = self.idempotency_key;
         request.secrets = secret::values(self.secrets)?;
         request.credentials = self.credentials.into_iter().collect();

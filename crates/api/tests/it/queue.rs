@@ -84,3 +84,29 @@ async fn a_data_directory_has_one_server() {
     let second = ashlar_service::Service::open(config(world.data.path())).await;
     assert!(second.unwrap_err().internal_text().contains("another server uses"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_worker_means_is_part_of_the_submission() {
+    let world = World::with(|config| config.drain = Duration::ZERO).await;
+    let ask = |on_lost| json!({"dockerfile": "FROM base\nRUN sleep 600\n", "on_lost": on_lost});
+    for bad in [
+        json!({"do": "requeue", "attempts_max": 0}),
+        json!({"do": "fail", "attempts_max": 2}),
+        json!({"do": "nothing"}),
+    ] {
+        world.admin.post("/api/v1/builds", &ask(bad)).await.is(400);
+    }
+    let usual = world.admin.submit(&json!({"image": "base"})).await;
+    let usual = world.admin.get(&format!("/api/v1/builds/{usual}")).await.json();
+    assert_eq!(usual["on_lost"], json!({"do": "requeue", "attempts_max": 3}));
+    let fail = world.admin.submit(&ask(json!({"do": "fail"}))).await;
+    let once = world.admin.submit(&ask(json!({"do": "requeue", "attempts_max": 1}))).await;
+    for build in [&fail, &once] {
+        world.admin.wait_for(build, |b| b["state"] == "running").await;
+    }
+    world.service.drain().await;
+    let failed = world.admin.get(&format!("/api/v1/builds/{fail}")).await.json();
+    assert_eq!(failed["failure"]["kind"], "interrupted", "{failed:#}");
+    let waiting = world.admin.get(&format!("/api/v1/builds/{once}")).await.json();
+    assert_eq!(waiting["state"], "queued", "the worker was not lost: {waiting:#}");
+}
