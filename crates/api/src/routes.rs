@@ -258,6 +258,8 @@ pub const ROUTES: &[Route] = &[
     route("post", "/api/v1/tenants", ADMIN, 201, "Makes a tenant.")
         .takes("NewTenant")
         .answers("Tenant"),
+    route("get", "/api/v1/scopes/{scope}/policy", READ, 200, "Shows how builds of a scope queue.")
+        .answers("NewPolicy"),
     route("put", "/api/v1/scopes/{scope}/policy", WRITE, 204, "Sets how builds of a scope queue.")
         .takes("NewPolicy"),
     route("get", "/api/v1/scopes/{scope}/retention", READ, 200, "Shows how long builds are kept.")
