@@ -93,7 +93,7 @@ impl<W: Write + Send> View for Plain<W> {
         match event {
             Event::Steps { names } => self.names.clone_from(names),
             Event::StepStarted { step } => self.begin(*step),
-            Event::Requeued { reason } => {
+            Event::Requeued { reason, .. } => {
                 // Another attempt begins with the first step.
                 self.started.clear();
                 self.say(&format!("begins again: {}", clean(reason)));
