@@ -58,6 +58,7 @@ mod marks;
 mod metrics;
 mod needed;
 mod observer;
+mod own_tags;
 mod partial;
 mod places;
 mod promote;

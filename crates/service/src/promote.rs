@@ -106,8 +106,17 @@ impl Service {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn resolve_tag(&self, actor: &Actor, tag: &str) -> Result<BuildId, Error> {
-        let found = self.store().resolve(&namespace(actor.tenant.id), tag).await?;
-        found.map(BuildId::from_uuid).ok_or_else(|| Error::not_found("tag", tag))
+        let found = self.tagged(actor.tenant.id, tag).await?;
+        found.ok_or_else(|| Error::not_found("tag", tag))
+    }
+
+    /// Returns the build that a tenant's tag leads to.
+    pub(crate) async fn tagged(
+        &self,
+        tenant: TenantId,
+        tag: &str,
+    ) -> Result<Option<BuildId>, Error> {
+        Ok(self.store().resolve(&namespace(tenant), tag).await?.map(BuildId::from_uuid))
     }
 
     /// Returns the tags that lead to a build.

@@ -10,6 +10,7 @@ use ashlar_frontend_declarative::{Base, Declarative, Definition as Steps, Runtim
 use ashlar_frontend_dockerfile::DockerfileFrontend;
 use ashlar_oci::Reference;
 
+use crate::own_tags::Renaming;
 use crate::start::add_start;
 use crate::{Definition, Error, Recipe, StartCommand};
 
@@ -38,6 +39,7 @@ pub(crate) struct Guarded {
     frozen: Answers,
     seen: Mutex<Option<Answers>>,
     images: Option<Box<dyn Adopt>>,
+    own: Option<Renaming>,
 }
 
 /// Makes images of builds known here that other machines have built.
@@ -78,12 +80,17 @@ impl Guarded {
             _ => None,
         };
         let seen = Mutex::new(None);
-        Ok(Self { inner, tenant, granted, runtime, start, frozen, seen, images: None })
+        Ok(Self { inner, tenant, granted, runtime, start, frozen, seen, images: None, own: None })
     }
 
     /// Lets images of other machines be found.
     pub(crate) fn with_images(self, images: Option<Box<dyn Adopt>>) -> Self {
         Self { images, ..self }
+    }
+
+    /// Lets the tenant's own tags be names of base images.
+    pub(crate) fn with_own(self, own: Option<Renaming>) -> Self {
+        Self { own, ..self }
     }
 
     /// Returns all answers that led to the plan, once there is one.
@@ -115,6 +122,31 @@ impl Guarded {
                 images.adopt(owner, build).map_err(|text| Box::new(Diagnostic::new(text)))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Lowers what is inside; names of the tenant's own images are asked for as what they lead to.
+    fn ask(&self, known: &mut Answers) -> Result<Lowered, Box<Diagnostic>> {
+        let Some(own) = &self.own else { return self.inner.lower(known) };
+        loop {
+            own.answer(known);
+            let questions = match self.inner.lower(known)? {
+                Lowered::Questions(questions) => questions,
+                plan => return Ok(plan),
+            };
+            let mut asked = Vec::with_capacity(questions.len());
+            for question in questions {
+                let other =
+                    own.rename(&question).map_err(|text| Box::new(Diagnostic::new(text)))?;
+                let question = other.unwrap_or(question);
+                // Two names of one image are one question, which may have been asked before.
+                if known.get(&question).is_none() && !asked.contains(&question) {
+                    asked.push(question);
+                }
+            }
+            if !asked.is_empty() {
+                return Ok(Lowered::Questions(asked));
+            }
         }
     }
 
@@ -154,7 +186,7 @@ impl Frontend for Guarded {
         for (question, answer) in answers.iter() {
             known.put(question.clone(), answer.clone());
         }
-        match self.inner.lower(&known)? {
+        match self.ask(&mut known)? {
             Lowered::Questions(questions) => {
                 for question in &questions {
                     if let Question::Image { reference, .. } = question {

@@ -1,8 +1,8 @@
 //! One build on its thread: its contexts, its frozen answers, its frontend, its executor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ashlar_blobs::BlobError;
 use ashlar_core::TenantId;
@@ -14,13 +14,17 @@ use ashlar_layers::Stop;
 use ashlar_native::{BuildRequest, RegistryLogin, while_waiting};
 use ashlar_records::JournalWriter;
 use ashlar_sandbox::Cancel;
+use tokio::runtime::Handle;
 
 use super::stopped::Stopped;
 use crate::contexts::Held;
+use crate::own_tags::{Renaming, TenantTags};
 use crate::push::Pusher;
 use crate::recipe::{Adopt, Guarded, decode_answers, encode_answers};
 use crate::share::Images;
-use crate::{Definition, Error, Executor, Finished, Recipe, Service, Work, credentials, hidden};
+use crate::{
+    Away, Definition, Error, Executor, Finished, Recipe, Service, Work, credentials, hidden,
+};
 
 /// The largest blob of answers, in bytes.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
@@ -47,19 +51,20 @@ impl Job {
         let tenant = self.record.submission.tenant;
         let frozen = self.frozen()?;
         let images = Images::of(&self.service);
-        let away = images.as_ref().map(Images::away);
+        let away = images.as_ref().map(Images::away).unwrap_or_default();
+        let own = (!self.definition.pull).then(|| self.own_tags(&away));
         let images = images.map(|i| Box::new(i) as Box<dyn Adopt>);
         if let (Some(images), Recipe::OnBuild { base, owner, .. }) =
             (&images, &self.definition.recipe)
         {
             images.adopt(owner.unwrap_or(tenant), *base).map_err(|text| {
-                let away = away.as_ref().and_then(|away| away.get().copied());
+                let away = away.get().copied();
                 let failed = || Failure::new(FailureKind::Source, text).into();
                 away.map_or_else(failed, Stopped::Away)
             })?;
         }
         let frontend = Guarded::new(&self.definition, tenant, frozen)?;
-        let frontend = Arc::new(frontend.with_images(images));
+        let frontend = Arc::new(frontend.with_images(images).with_own(own));
         let sink = Arc::new(AnswersSink {
             job_sink: self.writer.clone(),
             frontend: Arc::clone(&frontend),
@@ -76,11 +81,17 @@ impl Job {
         let work = Work { definition: &self.definition, request };
         let finished = self.executor.build(work, &self.cancel).map_err(|failure| {
             // A frontend has no word for it but that there is no such image.
-            let away = away.and_then(|away| away.get().copied());
+            let away = away.get().copied();
             away.map_or_else(|| failure.into(), Stopped::Away)
         })?;
         Stopped::check(stop)?;
         self.deliver(finished, &logins, stop)
+    }
+
+    fn own_tags(&self, away: &Arc<OnceLock<Away>>) -> Renaming {
+        let (service, tenant) = (Arc::clone(&self.service), self.record.submission.tenant);
+        let (runtime, away) = (Handle::current(), Arc::clone(away));
+        Renaming::new(tenant, Box::new(TenantTags { service, tenant, runtime, away }))
     }
 
     /// Stores what was made where all machines find it, and pushes it.
