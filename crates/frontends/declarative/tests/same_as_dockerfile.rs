@@ -71,7 +71,7 @@ fn lenient(mut plan: Plan) -> Plan {
                 }
             }
         }
-        graph.add(op, node.inputs.clone(), node.meta.clone()).unwrap();
+        graph.add(op, node.inputs.clone(), node.meta.clone()).expect("its inputs are there");
     }
     plan.graph = graph;
     plan
