@@ -199,25 +199,32 @@ async fn finalize_the_image_cannot_be_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interrupted_the_server_stops_until_no_attempt_is_left() {
+async fn interrupted_workers_are_lost_until_no_attempt_is_left() {
     let mut world = World::new().await.restarted().await;
     let path = "/v1/templates/builds";
     let build = world.post(path, steps("app", &["echo began; sleep 100"])).await.is(202);
     let id = build["build_id"].as_str().unwrap().to_owned();
-    for attempt in 1..=3 {
-        let began = || async {
+    let mut begun = 0;
+    for _ in 1..=3 {
+        let began = async || {
             let entries = world.status(&id).await["entries"].as_array().unwrap().clone();
-            entries.iter().filter(|e| e["message"] == "began").count() == attempt
+            entries.iter().filter(|e| e["message"] == "began").count()
         };
-        while !began().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let before = begun;
+        let waited = tokio::time::timeout(Duration::from_secs(60), async {
+            while begun <= before {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                begun = began().await;
+            }
+        });
+        waited.await.expect("the next attempt begins");
         assert_eq!(world.status(&id).await["build"]["status"], "building");
-        world = world.restarted().await;
+        world = world.killed().await;
     }
     let entries = world.ended(&id).await["entries"].as_array().unwrap().clone();
     let detail = failed(&world, &entries, "interrupted", "internal_error").await;
     assert_eq!(detail["retryable"], true);
+    // The server may have begun again before it ended, which uses up no attempt.
     let retries = entries.iter().filter(|e| e["kind"] == "retry").count();
-    assert_eq!(retries, 2, "{entries:#?}");
+    assert!(retries >= 2, "{entries:#?}");
 }

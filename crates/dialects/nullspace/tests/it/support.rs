@@ -84,6 +84,12 @@ impl World {
         Self::with(with_base().await, |config| config.slots = 1).await
     }
 
+    /// Ends the server as if it had been killed while it had a build, and starts another one.
+    pub(crate) async fn killed(self) -> Self {
+        self.lose_worker().await;
+        self.restarted().await
+    }
+
     /// Stops the server at once and starts one on what it left: a copy of the directory, whose lock
     /// the stopped server's last tasks may hold a while longer.
     pub(crate) async fn restarted(self) -> Self {
@@ -96,6 +102,19 @@ impl World {
             .unwrap();
         assert!(copied.success());
         Self::with(data, |config| config.drain = Duration::ZERO).await
+    }
+
+    /// Says that the worker of this server is lost, which has a build.
+    async fn lose_worker(&self) {
+        let dir = self.data.path().to_owned();
+        let worker = fs::read_to_string(dir.join("worker-id")).unwrap();
+        let file = tokio::task::spawn_blocking(move || ashlar_records::records_file(&dir));
+        let file = file.await.unwrap().unwrap();
+        let store = ashlar_records::Store::open(file.to_str().unwrap()).await.unwrap();
+        let lost = store.lose_worker(worker.trim().parse().unwrap()).await.unwrap();
+        assert_eq!(lost, 1, "one build runs");
+        // The server's own upkeep may have been faster.
+        store.expire(ashlar_records::now()).await.unwrap();
     }
 
     /// Looks for a text in all files of the data directory, and says where it is.
