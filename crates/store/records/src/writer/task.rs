@@ -19,6 +19,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Why a writer gives up that cannot reach the database.
 const CUT_OFF: &str = "the database has not answered for as long as a worker is believed to live; \
                        another one may have the build by now";
+/// Why nothing is written any more once the last of an attempt is.
+const ENDED: &str = "the attempt has ended";
 
 /// Writes batches in order, and says that the worker is alive.
 pub(super) struct Task {
@@ -82,9 +84,12 @@ impl Task {
                     p.written += batch.count;
                     p.cancelled |= record.cancellation.is_some();
                     p.record = Some(Arc::new(record));
+                    if ended {
+                        p.error = Some(ENDED.into());
+                    }
                 });
                 if ended {
-                    self.shared.give_up("the attempt has ended");
+                    self.shared.give_up(ENDED);
                 }
                 !ended
             }
