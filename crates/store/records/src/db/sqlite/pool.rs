@@ -6,7 +6,8 @@ use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::Wal;
@@ -15,12 +16,14 @@ use tokio::sync::{Mutex as Queue, OwnedMutexGuard, OwnedSemaphorePermit, Semapho
 use tokio::time::timeout;
 
 use super::checkpoint::Log;
-use super::{BUSY_MAX, DatabaseError};
+use super::{BUSY_MAX, DatabaseError, is_busy};
 
 /// Readers beside the one writer.
 const READERS: u32 = 4;
 /// How long a task waits for a free connection.
 const LEASE_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a process waits before it tries again to switch a file that another one switches.
+const SWITCH_PAUSE: Duration = Duration::from_millis(5);
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 200;
 
@@ -46,7 +49,7 @@ impl Opener {
     pub(super) fn writer(&self) -> Result<Connection, rusqlite::Error> {
         make_private(&self.path);
         let mut connection = connect(&self.path, OpenFlags::SQLITE_OPEN_CREATE, BUSY_MAX)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        switch_to_log(&connection)?;
         connection.busy_timeout(Duration::ZERO)?;
         if let Some(log) = self.log.clone() {
             connection.wal_hook(Some(move |_: &mut Wal, pages| {
@@ -77,6 +80,18 @@ fn make_private(path: &Path) {
         file.push(suffix);
         if fs::metadata(&file).is_ok_and(|about| about.mode() & 0o077 != 0) {
             let _narrowed = fs::set_permissions(&file, Permissions::from_mode(0o600));
+        }
+    }
+}
+
+/// Gives a database its write-ahead log. SQLite does not wait where two processes switch a new file
+/// at the same time, since each could wait for the other; so the wait is here.
+fn switch_to_log(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let until = Instant::now() + BUSY_MAX;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && Instant::now() < until => thread::sleep(SWITCH_PAUSE),
+            other => return other,
         }
     }
 }
