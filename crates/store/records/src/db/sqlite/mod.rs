@@ -128,8 +128,9 @@ impl SqliteTx {
 
     /// Ends the transaction. What it wrote is on the disk then, where that is wanted.
     pub(crate) async fn commit(self) -> Result<(), DatabaseError> {
-        let (shared, wrote) = self.end().await?;
-        match shared.flusher.as_ref().filter(|_| wrote) {
+        let reads = self.touched.is_none();
+        let shared = self.end().await?;
+        match shared.flusher.as_ref().filter(|_| !reads) {
             Some(flusher) => Ok(flusher.wait().await?),
             None => Ok(()),
         }
@@ -141,18 +142,21 @@ impl SqliteTx {
         self.end().await.map(drop)
     }
 
-    /// Commits, lets the next one write, and says whether there was anything to commit.
-    async fn end(mut self) -> Result<(Arc<Shared>, bool), DatabaseError> {
+    /// Commits and lets the next one write.
+    async fn end(mut self) -> Result<Arc<Shared>, DatabaseError> {
         let how: How<u64> = value::execute;
         self.step(SqlStr::from_static("COMMIT"), Vec::new(), how).await?;
         let now = self.lease.as_ref().map(|lease| lease.total_changes());
         let wrote = self.touched.is_some_and(|before| now != Some(before));
         let shared = self.shared.clone();
+        if let Some(flusher) = shared.flusher.as_ref().filter(|_| wrote) {
+            flusher.committed();
+        }
         drop(self);
         if wrote && shared.opener.log().is_some_and(Log::is_due) {
             tokio::spawn(checkpoint::run(shared.clone()));
         }
-        Ok((shared, wrote))
+        Ok(shared)
     }
 
     async fn step<T: Send + 'static>(
