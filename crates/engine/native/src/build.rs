@@ -37,8 +37,9 @@ impl Engine {
     /// caller looks at the token.
     pub fn build(&self, request: BuildRequest, cancel: &Cancel) -> Result<Built, Failure> {
         let stop = Arc::new(AtomicBool::new(cancel.is_cancelled()));
-        let stopped = || stop.store(true, Ordering::Relaxed);
-        while_waiting(cancel, stopped, || self.build_watched(request, cancel, &stop))?
+        let flag = Arc::clone(&stop);
+        let stopped = move || flag.store(true, Ordering::Relaxed);
+        while_waiting(cancel, stopped, || self.build_watched(request, cancel, &stop))
     }
 
     fn build_watched(
@@ -114,8 +115,8 @@ fn run(engine: &Arc<Shared>, job: &Arc<BuildJob>, cancel: &Cancel) -> Result<Tre
     let (graph, target) = (&job.plan.graph, job.plan.target);
     let ticket = engine.scheduler.start(graph, target, group, job.clone())?;
     let key = ticket.key;
-    let scheduler = &engine.scheduler;
-    let outcome = while_waiting(cancel, || scheduler.cancel(key), || ticket.wait())??;
+    let scheduler = Arc::clone(&engine.scheduler);
+    let outcome = while_waiting(cancel, move || scheduler.cancel(key), || ticket.wait())?;
     match outcome {
         Outcome::Succeeded { output } => output.as_tree().cloned().ok_or_else(|| {
             Failure::new(FailureKind::Definition, "the definition's result is its own context")

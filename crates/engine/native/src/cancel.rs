@@ -1,64 +1,22 @@
-//! Waiting for one thing while watching for the wish to stop.
+//! Waiting for one thing while a wish to stop may come.
 
-use ashlar_core::failure::Failure;
 use ashlar_sandbox::Cancel;
-use rustix::event::{PollFd, PollFlags, poll};
-use std::os::fd::AsFd as _;
 
-use crate::error::internal;
-
-/// Runs `wait`; when `cancel` is called meanwhile, runs `stop` once, on a thread of its own. A panic
-/// of `wait` passes on.
-///
-/// # Errors
-/// When the system has no descriptors left.
+/// Runs `wait`; when `cancel` is called meanwhile, runs `stop` once, on the thread that calls it.
 pub fn while_waiting<T>(
     cancel: &Cancel,
-    stop: impl FnOnce() + Send,
+    stop: impl FnOnce() + Send + 'static,
     wait: impl FnOnce() -> T,
-) -> Result<T, Failure> {
-    let done = Cancel::new().map_err(internal)?;
-    let result = std::thread::scope(|scope| {
-        let ended = &done;
-        scope.spawn(move || {
-            if wait_for_either(cancel, ended) {
-                stop();
-            }
-        });
-        // Whichever way `wait` ends: the scope waits for the thread, even while it unwinds.
-        let _ends_the_thread = EndOf(ended);
-        wait()
-    });
-    Ok(result)
-}
-
-/// Calls a token when it is dropped.
-struct EndOf<'a>(&'a Cancel);
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-/// Waits until one of two tokens is cancelled; says whether it was the first.
-fn wait_for_either(first: &Cancel, second: &Cancel) -> bool {
-    loop {
-        if first.is_cancelled() || second.is_cancelled() {
-            return first.is_cancelled();
-        }
-        let mut fds = [
-            PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(second.as_fd(), PollFlags::IN),
-        ];
-        // An interrupted wait is simply begun again.
-        let _ = poll(&mut fds, None);
-    }
+) -> T {
+    let _until_it_returns = cancel.on_cancel(stop);
+    wait()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::panic::catch_unwind;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
 
@@ -79,17 +37,17 @@ mod tests {
                 stopped.recv_timeout(NEVER)
             },
         );
-        assert_eq!(waited.unwrap().unwrap(), "stopped");
+        assert_eq!(waited.unwrap(), "stopped");
     }
 
     #[test]
-    fn a_panic_ends_the_watch_and_passes_on() {
-        let (send, ended) = mpsc::channel();
-        std::thread::spawn(move || {
-            let wait = || -> () { panic!("of a test") };
-            let unwound = catch_unwind(|| while_waiting(&Cancel::new().unwrap(), || {}, wait));
-            send.send(unwound.is_err())
-        });
-        assert!(ended.recv_timeout(NEVER).expect("the watch does not end"));
+    fn nothing_is_stopped_after_a_panic() {
+        let (cancel, stopped) = (Cancel::new().unwrap(), Arc::new(AtomicBool::new(false)));
+        let stop = Arc::clone(&stopped);
+        let wait = || -> () { panic!("of a test") };
+        let stop = move || stop.store(true, Ordering::Relaxed);
+        let unwound = catch_unwind(AssertUnwindSafe(|| while_waiting(&cancel, stop, wait)));
+        cancel.cancel();
+        assert!(unwound.is_err() && !stopped.load(Ordering::Relaxed));
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn run(
         limits: request.limits.clone(),
         network: request.network,
         entitlements: BTreeSet::new(),
+        asked: request.asked,
         epoch: request.epoch,
         sink: request.sink.clone(),
     };

@@ -206,6 +206,6 @@ impl Shared {
     pub(crate) fn view(&self, request: &BuildRequest) -> Images {
         let logins = request.credentials.iter();
         let credentials = logins.map(|(host, login)| (host.clone(), login.credential())).collect();
-        self.images.for_tenant(&request.tenant, credentials)
+        self.images.for_tenant(&request.tenant, credentials).since(request.asked)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ashlar_core::failure::{Failure, FailureKind};
@@ -54,15 +55,16 @@ pub(crate) fn fetch(engine: &Shared, op: &Op, cancel: &Cancel) -> Result<Output,
     let validators = earlier
         .as_ref()
         .map(|f| Validators { etag: f.etag.clone(), last_modified: f.last_modified.clone() });
-    let stopped = AtomicBool::new(cancel.is_cancelled());
+    let stopped = Arc::new(AtomicBool::new(cancel.is_cancelled()));
     let transfer = Transfer::quiet().with_cancel(&stopped);
     let blobs = engine.images.blobs();
     let registry = engine.images.registry();
-    let stop = || stopped.store(true, Ordering::Relaxed);
+    let flag = Arc::clone(&stopped);
+    let stop = move || flag.store(true, Ordering::Relaxed);
     let got = while_waiting(cancel, stop, || {
         let (earlier, expected) = (validators.as_ref(), checksum.as_ref());
         registry.download(url, earlier, expected, blobs, FILE_BYTES_MAX, &transfer)
-    })?
+    })
     .map_err(|e| Failure { hint: e.hint().map(str::to_owned), ..source(e) })?;
     match (got, earlier) {
         (Downloaded::Unchanged, Some(found)) => held(engine, found.layer),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ashlar_core::Digest;
 use ashlar_core::frontend::Frontend;
@@ -43,6 +43,8 @@ pub struct BuildRequest {
     /// Whether registries are asked for newer base images, also where a local image has the name or
     /// they cannot be reached; otherwise the engine's own way holds.
     pub pull: bool,
+    /// When it was asked for: what a tag of a base image led to at some time since then counts.
+    pub asked: Instant,
     /// Sockets of ssh agents by id.
     pub ssh: BTreeMap<String, PathBuf>,
     /// What steps may use up.

@@ -28,7 +28,7 @@ mod spec;
 pub use api::{
     CreatedMountpoint, Exit, Io, LimitHit, News, Sandbox, Session, Stdin, Stream, Terminal,
 };
-pub use cancel::Cancel;
+pub use cancel::{Cancel, OnCancel};
 pub use error::SandboxError;
 pub use mounts::{CA_BUNDLE_PATH, leftovers::remove_leftovers};
 pub use native::{NativeConfig, NativeSandbox};

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use ashlar_blobs::BlobError;
-use ashlar_core::TenantId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::frontend::Answers;
 use ashlar_core::graph::Network;
 use ashlar_core::journal::{ArtifactRecord, Event, LogText, Record, Sink};
+use ashlar_core::{TenantId, Timestamp};
 use ashlar_layers::Stop;
 use ashlar_native::{BuildRequest, RegistryLogin, while_waiting};
 use ashlar_records::JournalWriter;
@@ -43,7 +44,8 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn run(self) -> Result<Finished, Stopped> {
         let stop = Stop::default();
-        while_waiting(&self.cancel, || stop.stop(), || self.run_unless(&stop))?
+        let end = stop.clone();
+        while_waiting(&self.cancel, move || end.stop(), || self.run_unless(&stop))
     }
 
     fn run_unless(&self, stop: &Stop) -> Result<Finished, Stopped> {
@@ -179,6 +181,7 @@ impl Job {
             hidden: BTreeMap::new(),
             credentials: BTreeMap::new(),
             pull: self.definition.pull,
+            asked: began(self.record.created_at),
             ssh: BTreeMap::new(),
             limits: self.definition.limits.within(&config.limits),
             network,
@@ -187,6 +190,15 @@ impl Job {
             sink,
         }
     }
+}
+
+/// Returns when something was, by the clock that only goes on. What another server says was later
+/// than now is now.
+fn began(then: Timestamp) -> Instant {
+    let nanos = ashlar_records::now().nanos().saturating_sub(then.nanos());
+    let age = Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
+    let now = Instant::now();
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// Passes events on to the journal, and once the plan is known notes what its questions came to.

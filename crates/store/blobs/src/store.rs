@@ -171,7 +171,7 @@ impl BlobStore {
         };
         if verify::is_suspect(&file.metadata().at("look at", &path)?) {
             self.verify(digest)?;
-            self.flush(digest)?;
+            self.flush_all(std::slice::from_ref(digest))?;
         }
         Ok(file)
     }
@@ -320,10 +320,12 @@ impl BlobStore {
     /// # Errors
     /// When a flush fails.
     pub fn flush_all(&self, digests: &[Digest]) -> Result<()> {
-        let mut shards = BTreeSet::new();
+        let (mut flushed, mut shards) = (Vec::new(), BTreeSet::new());
         for digest in digests {
-            self.flush(digest)?;
-            shards.extend(self.path(digest).parent().map(Path::to_owned));
+            let path = self.path(digest);
+            let Some(file) = flush(&path)? else { continue };
+            shards.extend(path.parent().map(Path::to_owned));
+            flushed.push((file, path));
         }
         for dir in shards {
             match File::open(&dir).and_then(|d| d.sync_all()) {
@@ -332,21 +334,11 @@ impl BlobStore {
                 result => result.at("flush", &dir)?,
             }
         }
-        Ok(())
-    }
-
-    /// Flushes one blob and marks it as durable; one that was removed meanwhile is fine.
-    fn flush(&self, digest: &Digest) -> Result<()> {
-        let path = self.path(digest);
-        let file = match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            result => result.at("open", &path)?,
-        };
-        if file.metadata().at("look at", &path)?.permissions().mode() & 0o777 == MODE_DURABLE {
-            return Ok(());
+        // Not before its name lasts too: what has the mark is never flushed again.
+        for (file, path) in flushed {
+            file.set_permissions(Permissions::from_mode(MODE_DURABLE)).at("mark", &path)?;
         }
-        file.sync_data().at("flush", &path)?;
-        file.set_permissions(Permissions::from_mode(MODE_DURABLE)).at("mark", &path)
+        Ok(())
     }
 
     /// Returns name, size and age of a blob, without looking into it.
@@ -377,6 +369,19 @@ impl BlobStore {
     pub(crate) fn unsynced(&self) -> std::sync::MutexGuard<'_, BTreeSet<Digest>> {
         self.inner.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Flushes one blob's content and returns it, unless it is durable already or was removed meanwhile.
+fn flush(path: &Path) -> Result<Option<File>> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => result.at("open", path)?,
+    };
+    if file.metadata().at("look at", path)?.permissions().mode() & 0o777 == MODE_DURABLE {
+        return Ok(None);
+    }
+    file.sync_data().at("flush", path)?;
+    Ok(Some(file))
 }
 
 /// Bytes moved at once; the standard library's 8 KiB cost as many system calls as there are.

@@ -228,6 +228,7 @@ impl Work<'_> {
                 said => said,
             },
             entitlements: definition.allow.iter().map(|e| e.name().to_owned()).collect(),
+            asked: std::time::Instant::now(),
             epoch: definition.request.source_date_epoch,
             sink: self.hub.clone(),
         };

@@ -89,6 +89,7 @@ fn request(dir: &Path, heard: Arc<Heard>) -> BuildRequest {
         limits: BuildLimits::default(),
         network: Network::Isolated,
         entitlements: BTreeSet::new(),
+        asked: std::time::Instant::now(),
         epoch: None,
         sink: heard,
     }

@@ -176,7 +176,9 @@ impl Engine {
     ) -> Result<Option<Composed>, Failure> {
         let stop = Stop::default();
         let way = Way { sink, stop: &stop };
-        while_waiting(cancel, || stop.stop(), || self.export_unless(built, image, output, way))?
+        let end = stop.clone();
+        let export = || self.export_unless(built, image, output, way);
+        while_waiting(cancel, move || end.stop(), export)
     }
 
     fn export_unless(

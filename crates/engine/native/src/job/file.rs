@@ -64,7 +64,8 @@ impl BuildJob {
         let stop = Stop::default();
         let options = Options { reuse, stop: stop.clone() };
         let apply = || ops::apply(actions, &target, &inputs, &mut known, &options);
-        let done = while_waiting(cancel, || stop.stop(), apply)?.map_err(|e| file_failure(&e))?;
+        let done =
+            while_waiting(cancel, move || stop.stop(), apply).map_err(|e| file_failure(&e))?;
         self.warn_of_unknown(job, &done.unknown_owners);
         drop((target, mounted));
         self.commit(&job.inputs, draft, &known)

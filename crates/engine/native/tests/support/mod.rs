@@ -115,6 +115,7 @@ impl World {
             limits: BuildLimits::default(),
             network: Network::None,
             entitlements: BTreeSet::new(),
+            asked: std::time::Instant::now(),
             epoch: None,
             sink: Arc::new(Collect::default()),
         }

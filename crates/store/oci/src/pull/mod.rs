@@ -17,6 +17,7 @@ mod resolve;
 mod tags;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ashlar_blobs::{BlobInfo, BlobStore};
 use ashlar_core::{Digest, Platform};
@@ -63,6 +64,9 @@ pub struct Images {
     marks: Option<Arc<dyn Marks>>,
     /// What tags lead to, being asked right now.
     questions: Arc<Joined<Reference, Digest>>,
+    /// What registries said since then is new enough, a few seconds long; only what they say from
+    /// now on when absent.
+    since: Option<Instant>,
 }
 
 type Result<T, E = PullError> = std::result::Result<T, E>;
@@ -71,7 +75,14 @@ impl Images {
     /// Joins the parts.
     pub fn new(blobs: BlobStore, store: ImageStore, registry: Registry) -> Self {
         let (marks, questions) = (None, Arc::default());
-        Self { blobs, store, registry, viewer: None, marks, questions }
+        Self { blobs, store, registry, viewer: None, marks, questions, since: None }
+    }
+
+    /// Returns the same images for whoever wants to know what tags lead to at some time since then:
+    /// a question that was asked a few seconds ago need not be asked again when that was after it.
+    #[must_use]
+    pub fn since(self, since: Instant) -> Self {
+        Self { since: Some(since), ..self }
     }
 
     /// Returns the blob store.
@@ -232,7 +243,10 @@ impl Images {
         let ask = || self.ask_registry_alone(reference, transfer);
         match self.is_private(reference.repository()) {
             true => ask(),
-            false => self.questions.ask(reference, || transfer.is_cancelled(), ask),
+            false => {
+                let since = self.since.unwrap_or_else(Instant::now);
+                self.questions.ask(reference, since, || transfer.is_cancelled(), ask)
+            }
         }
     }
 
