@@ -1,5 +1,7 @@
 //! Lists of builds.
 
+use std::sync::Arc;
+
 use ashlar_core::BuildId;
 use ashlar_core::identity::Role;
 use ashlar_records::{Filter, Listed, Page};
@@ -12,7 +14,12 @@ impl Service {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the page's size is out of bounds.
-    pub async fn list(&self, actor: &Actor, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+    pub async fn list(
+        &self,
+        actor: &Actor,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Arc<Listed>, Error> {
         let mut filter = filter.clone();
         if actor.role != Role::Admin {
             filter.tenant = Some(actor.tenant.id);
@@ -29,7 +36,7 @@ impl Service {
         actor: &Actor,
         parent: BuildId,
         page: &Page,
-    ) -> Result<Listed, Error> {
+    ) -> Result<Arc<Listed>, Error> {
         let filter = Filter { parent: Some(parent), ..Filter::default() };
         self.list(actor, &filter, page).await
     }

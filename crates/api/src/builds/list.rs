@@ -5,22 +5,10 @@ use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
 
 use crate::app::Shared;
 use crate::auth::Caller;
-use crate::builds::written::Row;
 use crate::{Problem, params};
-
-/// A page of builds.
-#[derive(Serialize)]
-pub(crate) struct Listing {
-    builds: Vec<Row>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total: Option<u64>,
-}
 
 pub(crate) async fn list(
     State(shared): State<Shared>,
@@ -39,20 +27,8 @@ pub(crate) async fn list(
         filter.tenant = None;
     }
     let listed = shared.service.list(&actor, &filter, &page).await?;
-    let builds = shared.written.rows(&listed.records).map_err(Error::internal)?;
-    let next = listed.next.map(|c| c.to_string());
-    Ok(Listing { builds, next, total: listed.total }.answer()?)
-}
-
-impl Listing {
-    /// Writes the page. A body that grew as it is written would be copied again and again.
-    fn answer(&self) -> Result<Response, Error> {
-        const AROUND: usize = 256;
-        let length: usize = self.builds.iter().map(|row| row.len() + 1).sum();
-        let mut body = Vec::with_capacity(length + AROUND);
-        serde_json::to_writer(&mut body, self).map_err(Error::internal)?;
-        Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
-    }
+    let page = shared.written.page(&listed).map_err(Error::internal)?;
+    Ok(([(CONTENT_TYPE, "application/json")], page).into_response())
 }
 
 #[derive(Default)]

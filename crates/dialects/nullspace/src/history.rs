@@ -171,7 +171,7 @@ impl App {
         };
         let page = Page { at, ..Page::newest(query.limit) };
         let listed = self.service.list(actor, &query.filter(found, state), &page).await?;
-        let mut records = listed.records;
+        let mut records = listed.records.clone();
         if status == Some("waiting") {
             // One that waits again is being built for clients.
             records.retain(|r| r.attempt == 0);
@@ -189,7 +189,8 @@ impl App {
         for state in [State::Queued, State::Preparing, State::Running, State::Exporting] {
             let filter = query.filter(found, Some(state));
             let listed = self.service.list(actor, &filter, &Page::newest(AT_WORK_MAX)).await?;
-            all.extend(listed.records.into_iter().filter(|r| views::status_of(r) == "building"));
+            let building = |r: &&Arc<Record>| views::status_of(r) == "building";
+            all.extend(listed.records.iter().filter(building).cloned());
         }
         let key = |r: &Record| (r.created_at, r.submission.build.uuid());
         all.sort_by_key(|r| std::cmp::Reverse(key(r)));

@@ -67,7 +67,7 @@ async fn look(
     at: At,
     size: u32,
     order: Order,
-) -> Result<Listed, Refusal> {
+) -> Result<Arc<Listed>, Refusal> {
     let page = Page { size, at, order };
     Ok(context.service.list(&context.actor, filter, &page).await?)
 }
@@ -85,9 +85,10 @@ async fn by_place(
     let (number, before) = ((offset / limit).saturating_add(1), offset % limit);
     let first = look(context, filter, At::Number(number as u64), size, order).await?;
     let count = usize::try_from(first.total.unwrap_or(0)).unwrap_or(usize::MAX);
-    let mut records = first.records;
+    let mut records = first.records.clone();
     if let Some(next) = first.next.filter(|_| before > 0) {
-        records.extend(look(context, filter, At::After(next), size, order).await?.records);
+        let more = look(context, filter, At::After(next), size, order).await?;
+        records.extend_from_slice(&more.records);
     }
     let records = records.into_iter().skip(before).take(limit).collect();
     Ok(context.asked.part(joined(context, records, shown).await?, count, PAGE_DEFAULT))
@@ -104,7 +105,7 @@ async fn all(context: &Context, filter: &Filter) -> Result<Vec<FoundBuild>, Refu
                  most. Narrow the query with `created_at`, or sort by `created_at`."
             )));
         }
-        found.extend(joined(context, listed.records, Shown::Yes).await?);
+        found.extend(joined(context, listed.records.clone(), Shown::Yes).await?);
         match listed.next {
             Some(next) => at = At::After(next),
             None => return Ok(found),
@@ -216,7 +217,7 @@ pub(crate) async fn stop_all(context: &Context, project: &FoundProject) -> Resul
         let mut at = At::Start;
         loop {
             let listed = look(context, &filter, at, PIECE, Order::NewestFirst).await?;
-            for record in listed.records {
+            for record in &listed.records {
                 let id: BuildId = record.submission.build;
                 context.service.cancel(&context.actor, id, Some(DELETED)).await?;
             }
@@ -235,7 +236,7 @@ pub(crate) async fn invalidate_all(context: &Context, project: &FoundProject) ->
     let (filter, mut at) = (of_project(context, project), At::Start);
     loop {
         let listed = look(context, &filter, at, PIECE, Order::NewestFirst).await?;
-        for found in joined(context, listed.records, Shown::Yes).await? {
+        for found in joined(context, listed.records.clone(), Shown::Yes).await? {
             if found.build.valid {
                 builds::edit(context, found, |b| b.valid = false).await?;
             }

@@ -124,7 +124,7 @@ impl LocalHistory {
     ///
     /// # Errors
     /// When the page's size is out of bounds or the database fails.
-    pub fn list(&self, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+    pub fn list(&self, filter: &Filter, page: &Page) -> Result<Arc<Listed>, Error> {
         let (store, filter, page) = (self.store.clone(), filter.clone(), *page);
         self.run(async move {
             store.expire(now()).await?;

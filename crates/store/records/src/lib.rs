@@ -26,6 +26,7 @@ mod leases;
 mod list;
 mod needs;
 mod objects;
+mod pages;
 mod place;
 mod pressure;
 mod promote;

@@ -21,7 +21,7 @@ pub const PAGE_SIZE_MAX: u32 = 1000;
 const CLOCK_SKEW_MAX_NANOS: i64 = 600 * 1_000_000_000;
 
 /// Which builds to list; all that is set must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Filter {
     /// Whose.
     pub tenant: Option<TenantId>,
@@ -52,7 +52,7 @@ pub struct Filter {
 }
 
 /// Which part of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Page {
     /// How many records, 1 to [`PAGE_SIZE_MAX`].
     pub size: u32,
@@ -70,7 +70,7 @@ impl Page {
 }
 
 /// Where a page begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum At {
     /// At the beginning of the list.
     Start,
@@ -81,7 +81,7 @@ pub enum At {
 }
 
 /// The order of a list: that in which builds were accepted, one way or the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Order {
     /// Newest first.
     #[default]
@@ -91,7 +91,7 @@ pub enum Order {
 }
 
 /// A place in any list; stays valid whatever is added or removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor(i64);
 
 impl fmt::Display for Cursor {
@@ -277,19 +277,41 @@ impl Span {
 }
 
 impl Store {
-    /// Lists builds.
+    /// Lists builds. The same page is the same in memory, as long as none of its tenant's builds
+    /// has changed.
     ///
     /// # Errors
     /// When the page's size is out of bounds or the database fails.
-    pub async fn list(&self, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+    pub async fn list(&self, filter: &Filter, page: &Page) -> Result<Arc<Listed>, Error> {
         if page.size == 0 || page.size > PAGE_SIZE_MAX {
             return Err(Error::PageSize { max: PAGE_SIZE_MAX });
         }
         if filter.lacks_tenant() {
-            return Ok(Listed { records: Vec::new(), next: None, total: Some(0) });
+            return Ok(Arc::new(Listed { records: Vec::new(), next: None, total: Some(0) }));
+        }
+        let tenant = filter.tenant.filter(|_| self.db.is_sqlite());
+        let Some(tenant) = tenant else {
+            let mut tx = self.db.snapshot().await?;
+            let listed = self.read_list(&mut tx, filter, page).await?;
+            tx.commit().await?;
+            return Ok(Arc::new(listed));
+        };
+        let asked = (filter.clone(), *page);
+        let version = version_of(self.db.maybe(VERSION, args![tenant]).await?)?;
+        if let Some(known) = self.pages.get(&asked, version) {
+            return Ok(known);
         }
         let mut tx = self.db.snapshot().await?;
-        let mut span = span(&mut tx, filter, page.order).await?;
+        // Of the moment that the list is of, which may be a later one.
+        let version = version_of(tx.maybe(VERSION, args![tenant]).await?)?;
+        let listed = Arc::new(self.read_list(&mut tx, filter, page).await?);
+        tx.commit().await?;
+        self.pages.put(asked, version, &listed);
+        Ok(listed)
+    }
+
+    async fn read_list(&self, tx: &mut Tx, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+        let mut span = span(tx, filter, page.order).await?;
         let size = u64::from(page.size);
         let (skip, total) = match page.at {
             At::Start => (0, None),
@@ -303,15 +325,14 @@ impl Store {
             At::Number(number) => {
                 let skip = number.saturating_sub(1).saturating_mul(size);
                 if span.facets.len() <= 1 && span.created.is_none() {
-                    let (left, total) = span.skip_blocks(&mut tx, skip).await?;
+                    let (left, total) = span.skip_blocks(tx, skip).await?;
                     (left, Some(total))
                 } else {
-                    (skip, Some(span.count(&mut tx).await?))
+                    (skip, Some(span.count(tx).await?))
                 }
             }
         };
-        let rows = span.records(&mut tx, size + 1, skip).await?;
-        tx.commit().await?;
+        let rows = span.records(tx, size + 1, skip).await?;
         self.listed(&rows, page.size as usize, total)
     }
 
@@ -323,6 +344,14 @@ impl Store {
         let records = shown.iter().map(record).collect::<Result<_, _>>()?;
         Ok(Listed { records, next, total })
     }
+}
+
+/// Asks how often a tenant's builds have changed.
+const VERSION: &str = "SELECT version FROM list_versions WHERE tenant = $1";
+
+/// Reads that number: none before the first build.
+fn version_of(row: Option<Row>) -> Result<i64, Error> {
+    row.map_or(Ok(0), |row| row.int(0))
 }
 
 async fn span(tx: &mut Tx, filter: &Filter, order: Order) -> Result<Span, Error> {

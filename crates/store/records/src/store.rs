@@ -10,6 +10,7 @@ use crate::blocks::Blocks;
 use crate::db::{Db, Options};
 use crate::follow::Wakeups;
 use crate::leases::LEASE;
+use crate::pages::Pages;
 use crate::pressure::Pressure;
 use crate::readers::Readers;
 use crate::recent::Recent;
@@ -22,6 +23,7 @@ pub struct Store {
     pub(crate) wakeups: Arc<Wakeups>,
     pub(crate) blocks: Arc<Blocks>,
     pub(crate) recent: Arc<Recent<Record>>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) readers: Arc<Readers>,
     pub(crate) pressure: Arc<Pressure>,
     pub(crate) segments: Option<Arc<dyn SegmentBlobs>>,
@@ -46,8 +48,8 @@ impl Store {
         let db = Db::open(place, options).await?;
         let (wakeups, blocks) = (Arc::new(Wakeups::new()), Arc::default());
         let (recent, readers, pressure) = (Arc::default(), Arc::default(), Arc::default());
-        let (segments, lease) = (None, LEASE);
-        Ok(Self { db, wakeups, blocks, recent, readers, pressure, segments, lease })
+        let (pages, segments, lease) = (Arc::default(), None, LEASE);
+        Ok(Self { db, wakeups, blocks, recent, pages, readers, pressure, segments, lease })
     }
 
     /// Says where the logs of ended builds go; without a place they stay in the database.

@@ -54,6 +54,10 @@ impl Db {
         })
     }
 
+    pub(crate) const fn is_sqlite(&self) -> bool {
+        matches!(self, Self::Sqlite(_))
+    }
+
     /// Waits for all transactions and closes all connections.
     pub(crate) async fn close(&self) {
         match self {

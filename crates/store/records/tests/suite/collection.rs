@@ -181,7 +181,7 @@ async fn images_are_held_by_their_records(db: Database) {
     assert!(held().await.is_empty());
 }
 
-/// What takes a database back to the schema before this one.
+/// What takes a database back to the schema before that of collections.
 const BACK: [&str; 8] = [
     "DROP INDEX grants_by_digest",
     "DROP INDEX grants_contexts",
@@ -196,19 +196,24 @@ const BACK: [&str; 8] = [
 async fn take_back(place: &str) {
     if place.starts_with("postgres") {
         let mut connection = PgConnection::connect(place).await.unwrap();
-        let version =
-            "DELETE FROM ashlar_schema WHERE version = (SELECT MAX(version) FROM ashlar_schema)";
+        let version = "DELETE FROM ashlar_schema WHERE version > 8";
         for sql in BACK.into_iter().chain([version]) {
             sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         }
         return;
     }
     let connection = rusqlite::Connection::open(place).unwrap();
-    for sql in BACK {
+    // What came later, in SQLite alone.
+    let later = [
+        "DROP TRIGGER builds_added",
+        "DROP TRIGGER builds_changed",
+        "DROP TRIGGER builds_removed",
+        "DROP TABLE list_versions",
+    ];
+    for sql in later.into_iter().chain(BACK) {
         connection.execute_batch(sql).unwrap();
     }
-    let known: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    connection.pragma_update(None, "user_version", known - 1).unwrap();
+    connection.pragma_update(None, "user_version", 8).unwrap();
 }
 
 async fn an_older_database_learns_what_is_needed(db: Database) {

@@ -1,11 +1,12 @@
 //! Lists against a plain filter over all records.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ashlar_core::BuildId;
 use ashlar_core::journal::{BuildKind, Event, Mode, Record, Submission};
 use ashlar_core::state::State;
-use ashlar_records::{At, Cursor, Error, Filter, Order, Page, Writer};
+use ashlar_records::{At, Cursor, Error, Filter, Order, Page, Store, Writer};
 
 use crate::common::{Database, SECOND, at, build_id, stamped, state, submission, submit, tenant};
 
@@ -13,6 +14,7 @@ crate::on_both! {
     lists_show_what_the_filter_lets_through;
     cursors_go_through_everything_once;
     page_sizes_are_bounded;
+    a_page_that_is_asked_for_again_is_what_there_is;
     ids_are_found_by_their_beginning;
 }
 
@@ -157,7 +159,7 @@ async fn lists_show_what_the_filter_lets_through(db: Database) {
 /// walking the whole list.
 pub(crate) async fn check_facets(db: &Database) {
     let page = Page { size: 1000, at: At::Start, order: Order::NewestFirst };
-    let all = db.store.list(&Filter::default(), &page).await.unwrap().records;
+    let all = db.store.list(&Filter::default(), &page).await.unwrap().records.clone();
     let first = Page { size: 1, at: At::Number(1), order: Order::NewestFirst };
     for state in State::ALL {
         for tenant in [None, Some(tenant(0)), Some(tenant(1)), Some(tenant(2))] {
@@ -199,6 +201,49 @@ async fn cursors_go_through_everything_once(db: Database) {
         }
     }
     assert!("-1".parse::<Cursor>().is_err() && "zz".parse::<Cursor>().is_err());
+}
+
+/// What is remembered of lists is never older than what a newly opened store says.
+async fn a_page_that_is_asked_for_again_is_what_there_is(db: Database) {
+    let other = Store::open(&db.place).await.unwrap();
+    let mine = Filter { tenant: Some(tenant(1)), ..Filter::default() };
+    let failed = Filter { state: Some(State::Failed), ..mine.clone() };
+    let newest = Page::newest(2);
+    let numbered = Page { at: At::Number(1), ..newest };
+    let look = async |store: &Store| {
+        let mut found = Vec::new();
+        for (filter, page) in [(&mine, &newest), (&mine, &numbered), (&failed, &newest)] {
+            found.push(store.list(filter, page).await.unwrap());
+        }
+        found
+    };
+    let check = async |what: &str| {
+        let fresh = Store::open(&db.place).await.unwrap();
+        let there = look(&fresh).await;
+        assert_eq!((look(&db.store).await, look(&other).await), (there.clone(), there), "{what}");
+        fresh.close().await;
+    };
+    check("nothing").await;
+    let of = |n| Submission { tenant: tenant(n), mode: Mode::External, ..submission() };
+    let mut builds = Vec::new();
+    for store in [&db.store, &other, &db.store] {
+        builds.push(submit(store, of(1), 1).await.submission.build);
+        check("a build more").await;
+    }
+    let name = || Event::Labels { changes: [("team".to_owned(), Some("blue".into()))].into() };
+    for (store, event) in [(&other, name()), (&db.store, state(State::Failed))] {
+        store.append(builds[2], Writer::Service, [stamped(2, event)]).await.unwrap();
+        check("an event").await;
+    }
+    let known = look(&db.store).await;
+    submit(&other, of(2), 3).await;
+    let again = look(&db.store).await;
+    assert_eq!(again, known);
+    let same = again.iter().zip(&known).all(|(a, b)| Arc::ptr_eq(a, b));
+    assert_eq!(same, !db.place.starts_with("postgres"), "others' builds read nothing anew");
+    assert_eq!(other.forget(&[builds[2]]).await.unwrap(), [builds[2]]);
+    check("a build less").await;
+    other.close().await;
 }
 
 async fn page_sizes_are_bounded(db: Database) {

@@ -1,0 +1,1 @@
+-- SQLite counts here how often a tenant's builds have changed; see its file of this number.
