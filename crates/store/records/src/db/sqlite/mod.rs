@@ -78,14 +78,14 @@ impl Sqlite {
         let lease = self.shared.writer.lease(&self.shared.opener).await?;
         let touched = Some(lease.total_changes());
         let mut tx = self.tx(lease, touched);
-        tx.batch("BEGIN IMMEDIATE").await?;
+        tx.begin("BEGIN IMMEDIATE").await?;
         Ok(tx)
     }
 
     /// Begins a transaction that reads, all of it at one point in time.
     pub(crate) async fn snapshot(&self) -> Result<SqliteTx, DatabaseError> {
         let mut tx = self.reader().await?;
-        tx.batch("BEGIN").await?;
+        tx.begin("BEGIN").await?;
         Ok(tx)
     }
 
@@ -118,6 +118,10 @@ impl SqliteTx {
     /// Runs a statement and returns how many rows it touched.
     pub(crate) async fn run(&mut self, sql: SqlStr, args: Vec<Arg>) -> Result<u64, DatabaseError> {
         self.step(sql, args, value::execute).await
+    }
+
+    async fn begin(&mut self, how: &'static str) -> Result<(), DatabaseError> {
+        self.run(SqlStr::from_static(how), Vec::new()).await.map(drop)
     }
 
     /// Runs statements that have no values.
