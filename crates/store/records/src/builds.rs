@@ -3,8 +3,9 @@
 use ashlar_core::journal::{Entry, Event, Mode, Record, Submission};
 use ashlar_core::{BuildId, Timestamp, WorkerId};
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
-use crate::db::{Row, Tx, args};
+use crate::db::{Arg, Row, Tx, args, pieces, placeholders};
 use crate::read::EntryReader;
 use crate::{Error, Store, facets, journal, segments};
 
@@ -149,18 +150,49 @@ pub(crate) async fn update(tx: &mut Tx, loaded: &Loaded, before: &Record) -> Res
     Ok(())
 }
 
+/// Reads a record and its definition.
+const WHOLE: &str = "SELECT b.record, d.body FROM builds b \
+                     JOIN definitions d ON d.build = b.position WHERE b.id = $1";
+
+/// Returns a build with its definition.
+pub(crate) async fn whole(tx: &mut Tx, build: BuildId) -> Result<Option<Record>, Error> {
+    let row = tx.maybe(WHOLE, args![build]).await?;
+    row.map(|row| defined(&row, build)).transpose()
+}
+
+fn defined(row: &Row, build: BuildId) -> Result<Record, Error> {
+    let mut record = record(row, 0, build)?;
+    record.submission.definition = row.json(1, "a definition")?;
+    Ok(record)
+}
+
 impl Store {
     /// Returns a build with its definition.
     ///
     /// # Errors
     /// When the database fails or the record is damaged.
     pub async fn get(&self, build: BuildId) -> Result<Option<Record>, Error> {
-        let sql = "SELECT b.record, d.body FROM builds b \
-                   JOIN definitions d ON d.build = b.position WHERE b.id = $1";
-        let Some(row) = self.db.maybe(sql, args![build]).await? else { return Ok(None) };
-        let mut record = record(&row, 0, build)?;
-        record.submission.definition = row.json(1, "a definition")?;
-        Ok(Some(record))
+        let row = self.db.maybe(WHOLE, args![build]).await?;
+        row.map(|row| defined(&row, build)).transpose()
+    }
+
+    /// Returns those of these builds that are there, without their definitions, in any order.
+    ///
+    /// # Errors
+    /// When the database fails or a record is damaged.
+    pub async fn rows(&self, builds: &[BuildId]) -> Result<Vec<Record>, Error> {
+        let mut found = Vec::new();
+        for piece in pieces(builds) {
+            let sql = format!(
+                "SELECT id, record FROM builds WHERE id IN (VALUES {})",
+                placeholders(1, piece.len(), 1)
+            );
+            let values = piece.iter().map(|b| Arg::from(*b)).collect();
+            for row in self.db.all(AssertSqlSafe(sql), values).await? {
+                found.push(record(&row, 1, row.build(0)?)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Returns a build without its definition.

@@ -99,9 +99,7 @@ impl Store {
     async fn submit_once(&self, submit: &Submit, now: Timestamp) -> Result<Submitted, Error> {
         let s = &submit.submission;
         let mut tx = self.db.write().await?;
-        if let Some(build) = repeated(&mut tx, submit, now).await? {
-            drop(tx);
-            let record = self.get(build).await?.ok_or(Error::NoSuchBuild(build))?;
+        if let Some(record) = repeated(&mut tx, submit, now).await? {
             return Ok(Submitted {
                 record,
                 repeated: true,
@@ -157,8 +155,9 @@ fn whole(record: Record, submission: &Submission) -> Record {
     Record { submission: submission.clone(), ..record }
 }
 
-/// Returns the build that an earlier request with the same key made; remembers the key otherwise.
-async fn repeated(tx: &mut Tx, submit: &Submit, now: Timestamp) -> Result<Option<BuildId>, Error> {
+/// Returns the build that an earlier request with the same key made, with its definition; remembers
+/// the key for the new build when there is none, or none any more.
+async fn repeated(tx: &mut Tx, submit: &Submit, now: Timestamp) -> Result<Option<Record>, Error> {
     let Some(Idempotency { key, request }) = &submit.idempotency else { return Ok(None) };
     if key.len() > KEY_BYTES_MAX {
         let max = KEY_BYTES_MAX as u64;
@@ -170,12 +169,21 @@ async fn repeated(tx: &mut Tx, submit: &Submit, now: Timestamp) -> Result<Option
     if tx.run(sql, args![tenant, key, *request, build, now]).await? == 1 {
         return Ok(None);
     }
-    let sql = "SELECT build, request FROM idempotency WHERE tenant = $1 AND key = $2";
+    // An update that changes nothing locks the row: of two repetitions of what was deleted, one finds
+    // the other's build.
+    let sql = "UPDATE idempotency SET build = build WHERE tenant = $1 AND key = $2 \
+               RETURNING build, request";
     let row = tx.one(sql, args![tenant, key]).await?;
     if row.bytes(1)? != request.as_bytes() {
         return Err(Error::KeyReused(key.clone()));
     }
-    row.build(0).map(Some)
+    let record = builds::whole(tx, row.build(0)?).await?;
+    if record.is_none() {
+        let sql =
+            "UPDATE idempotency SET build = $3, created_at = $4 WHERE tenant = $1 AND key = $2";
+        tx.run(sql, args![tenant, key, build, now]).await?;
+    }
+    Ok(record)
 }
 
 async fn apply_policy(

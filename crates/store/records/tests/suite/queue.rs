@@ -29,6 +29,7 @@ crate::on_both! {
     racing_claims_never_share_a_build;
     racing_replacements_all_succeed;
     submissions_may_be_repeated;
+    a_key_whose_build_is_gone_makes_one_new_build;
 }
 
 fn of(n: u8, scope: &str) -> Submission {
@@ -327,4 +328,35 @@ async fn submissions_may_be_repeated(db: Database) {
     assert!(!db.store.submit(&taken, at(5)).await.unwrap().repeated);
     assert_eq!(db.store.forget_keys(at(1)).await.unwrap(), 1);
     assert!(!db.store.submit(&with_key("z"), at(6)).await.unwrap().repeated);
+}
+
+async fn a_key_whose_build_is_gone_makes_one_new_build(db: Database) {
+    let ask = |request: &str| Submit {
+        idempotency: Some(Idempotency { key: "k1".into(), request: Digest::of(request) }),
+        ..Submit::new(submission())
+    };
+    let first = db.store.submit(&ask("a"), at(0)).await.unwrap().record.submission.build;
+    let writer = Writer::Service;
+    db.store.append(first, writer, [stamped(1, state(State::Cancelled))]).await.unwrap();
+    assert_eq!(db.store.forget(&[first]).await.unwrap(), [first]);
+    let error = db.store.submit(&ask("b"), at(2)).await.unwrap_err();
+    assert!(matches!(error, Error::KeyReused(_)), "{error}");
+    let tasks: Vec<_> = (0..8)
+        .map(|n| {
+            let (store, ask) = (db.store.clone(), ask("a"));
+            tokio::spawn(async move { store.submit(&ask, at(10 + n)).await.unwrap() })
+        })
+        .collect();
+    let mut submitted = Vec::new();
+    for task in tasks {
+        submitted.push(task.await.unwrap());
+    }
+    assert_eq!(submitted.iter().filter(|s| !s.repeated).count(), 1);
+    let second = submitted[0].record.submission.build;
+    assert!(submitted.iter().all(|s| s.record.submission.build == second && second != first));
+    let rows = db.store.rows(&[first, second]).await.unwrap();
+    assert_eq!(rows.iter().map(|r| r.submission.build).collect::<Vec<_>>(), [second]);
+    // It is remembered from then on, not from the first time on.
+    assert_eq!(db.store.forget_keys(at(10)).await.unwrap(), 0);
+    assert_eq!(db.store.forget_keys(at(20)).await.unwrap(), 1);
 }
