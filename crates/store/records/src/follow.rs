@@ -15,12 +15,14 @@ use tokio::sync::broadcast;
 
 use crate::db::Db;
 use crate::read::EntryReader;
-use crate::{Error, Store};
+use crate::{Error, Most, Store};
 
 /// How often a follower looks by itself.
 pub const POLL: Duration = Duration::from_millis(250);
 /// How often a follower looks although it would be woken: a bound on what a lost wake-up costs.
 const SAFETY: Duration = Duration::from_secs(5);
+/// Bytes of entries that a follower gets at once about: it holds them until they were sent.
+const PIECE_BYTES: usize = 1024 * 1024;
 /// Wake-ups that a slow follower may be behind before it just looks again.
 const BACKLOG: usize = 1024;
 /// PostgreSQL's channel for wake-ups.
@@ -67,7 +69,7 @@ impl Store {
 
     /// Follows a build's journal from an entry's number on.
     pub fn follow(&self, build: BuildId, from: u64) -> Follower {
-        let reader = EntryReader::new(self.clone(), build, from);
+        let reader = EntryReader::new(self.clone(), build, from).without_removed();
         let (wakeups, store) = (self.wakeups(), self.clone());
         Follower { wakeups, store, build, reader, found: Vec::new() }
     }
@@ -91,19 +93,20 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Returns the next entries, at least one and at most `limit`; waits for them. Nothing is
-    /// returned only when the build has ended and all its entries were. Resume after a break with
+    /// Returns the next entries, at least one and at most `limit`, fewer when they are long; waits
+    /// for them. Nothing is returned only when the build has ended and all its entries were. Resume after a break with
     /// the number after the last entry seen. Safe to cancel.
     ///
     /// # Errors
     /// When there is no such build (any more) or the database fails.
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Entry>, Error> {
+        let most = Most { entries: limit, bytes: PIECE_BYTES };
         loop {
-            self.reader.read(limit, &mut self.found).await?;
+            self.reader.read_within(most, &mut self.found).await?;
             if self.found.is_empty() {
                 // The state first: an entry written in between is then found, not missed.
                 let ended = self.store.ended(self.build).await?;
-                self.reader.read(limit, &mut self.found).await?;
+                self.reader.read_within(most, &mut self.found).await?;
                 if self.found.is_empty() && ended.is_none() {
                     self.wait().await;
                     continue;

@@ -8,14 +8,15 @@ use ashlar_core::{BuildId, TenantId, Timestamp};
 
 use crate::codec::{self, Place, Plain, Pointer};
 use crate::db::{Row, args};
-use crate::{Error, Store};
+use crate::most::entry_bytes;
+use crate::{Error, Most, Store};
 
 /// Rows that one query reads.
 const ROWS_AT_ONCE: u32 = 256;
 /// Rows of a scope that one query reads, with their bodies.
 const SCOPE_ROWS_AT_ONCE: u32 = 16;
 /// Larger bodies are read one by one, and only when nobody else read them lately.
-const BODY_BYTES_SMALL: u32 = 4096;
+pub(crate) const BODY_BYTES_SMALL: u32 = 4096;
 /// Entries that are taken apart on the readers' own threads, and not at once.
 const ENTRIES_FEW: u64 = 64;
 
@@ -59,7 +60,7 @@ impl RawRow {
     }
 
     /// As [`RawRow::of`], of a row whose body is left out when it is large, with its length behind.
-    fn with_length(row: &Row) -> Result<Self, Error> {
+    pub(crate) fn with_length(row: &Row) -> Result<Self, Error> {
         Ok(Self { length: row.count(4)?, ..Self::of(row)? })
     }
 
@@ -130,6 +131,14 @@ impl RowReader {
         }
     }
 
+    /// Says whether the next row's log lines were removed, as far as was read of it.
+    async fn is_removed(&mut self) -> Result<bool, Error> {
+        if self.rows.is_empty() {
+            self.fetch().await?;
+        }
+        Ok(self.rows.front().is_some_and(|row| codec::is_removed(&row.body)))
+    }
+
     /// Goes on to the row after.
     pub(crate) fn advance(&mut self) {
         self.rows.pop_front();
@@ -177,34 +186,63 @@ pub(crate) struct EntryReader {
     open: Option<(Place, Arc<Plain>)>,
     /// Number of the next entry.
     next: u64,
+    /// Whether log lines that were removed are entries still, empty ones.
+    whole: bool,
 }
 
 impl EntryReader {
+    /// Reads all entries, for their numbers and times: of removed log lines too.
     pub(crate) const fn new(store: Store, build: BuildId, from: u64) -> Self {
-        Self { rows: RowReader::new(store, build, from), open: None, next: from }
+        Self { rows: RowReader::new(store, build, from), open: None, next: from, whole: true }
+    }
+
+    /// Leaves out log lines that were removed: whoever reads what was said has nothing from them.
+    pub(crate) fn without_removed(self) -> Self {
+        Self { whole: false, ..self }
     }
 
     /// Appends the next entries until there are `limit`, or no more (yet). When it is cancelled,
     /// what it appended counts as read.
     pub(crate) async fn read(&mut self, limit: usize, found: &mut Vec<Entry>) -> Result<(), Error> {
-        while found.len() < limit {
+        self.read_within(Most::entries(limit), found).await
+    }
+
+    /// As [`EntryReader::read`], within bounds.
+    pub(crate) async fn read_within(
+        &mut self,
+        most: Most,
+        found: &mut Vec<Entry>,
+    ) -> Result<(), Error> {
+        let mut left = Most { entries: most.entries.saturating_sub(found.len()), ..most };
+        while !left.is_reached() {
             let Some((place, plain)) = &self.open else {
-                let Some(opened) = self.rows.open().await? else { break };
-                self.rows.advance();
-                self.open = Some(opened);
+                if !self.open_next().await? {
+                    break;
+                }
                 continue;
             };
-            let (before, left) = (found.len(), limit - found.len());
             let (place, plain) = (*place, Arc::clone(plain));
-            found.extend(self.rows.store.entries(place, plain, self.next, left).await?);
-            if found.len() > before {
-                self.next = found.last().map_or(self.next, |e| e.number + 1);
-            }
-            if self.next >= place.number + place.count || found.len() < limit {
+            let (part, rest) = self.rows.store.entries(place, plain, self.next, left).await?;
+            left = rest;
+            self.next = part.last().map_or(self.next, |e| e.number + 1);
+            found.extend(part);
+            if self.next >= place.number + place.count || !left.is_reached() {
                 self.open = None;
             }
         }
         self.define(found).await
+    }
+
+    /// Opens the next row, or leaves it out; says whether there was one.
+    async fn open_next(&mut self) -> Result<bool, Error> {
+        let known = !self.whole && self.rows.is_removed().await?;
+        if !known {
+            let Some(opened) = self.rows.open().await? else { return Ok(false) };
+            // It may have been removed just now.
+            self.open = (self.whole || !self.rows.is_removed().await?).then_some(opened);
+        }
+        self.rows.advance();
+        Ok(true)
     }
 
     /// Puts the definition into a submission, which is kept without.
@@ -221,7 +259,8 @@ impl EntryReader {
 }
 
 impl Store {
-    /// Reads a build's journal from an entry's number on, at most `limit` entries.
+    /// Reads a build's journal from an entry's number on, at most `limit` entries. Numbers of log
+    /// lines that were removed ([`Store::log_removed`]) are missing.
     ///
     /// # Errors
     /// When the database fails or an entry is damaged.
@@ -231,8 +270,22 @@ impl Store {
         from: u64,
         limit: usize,
     ) -> Result<Vec<Entry>, Error> {
+        self.journal_within(build, from, Most::entries(limit)).await
+    }
+
+    /// As [`Store::journal`], within bounds: for answers that are made in memory.
+    ///
+    /// # Errors
+    /// As [`Store::journal`].
+    pub async fn journal_within(
+        &self,
+        build: BuildId,
+        from: u64,
+        most: Most,
+    ) -> Result<Vec<Entry>, Error> {
         let mut found = Vec::new();
-        EntryReader::new(self.clone(), build, from).read(limit, &mut found).await?;
+        let mut reader = EntryReader::new(self.clone(), build, from).without_removed();
+        reader.read_within(most, &mut found).await?;
         Ok(found)
     }
 
@@ -275,29 +328,30 @@ impl Store {
     }
 
     /// Reads the row that holds an entry.
-    async fn row_of(&self, position: i64, number: u64) -> Result<Option<RawRow>, Error> {
+    pub(crate) async fn row_of(&self, position: i64, number: u64) -> Result<Option<RawRow>, Error> {
         let sql = "SELECT number, count, time, body FROM entries \
                    WHERE build = $1 AND number <= $2 ORDER BY number DESC LIMIT 1";
         let row = self.db.maybe(sql, args![position, number]).await?;
         row.as_ref().map(RawRow::of).transpose()
     }
 
-    /// Returns the entries of a row from a number on, at most `limit`. Many are taken apart on
-    /// threads that give way to all others.
+    /// Returns the entries of a row from a number on, and how much more is wanted then. Many are
+    /// taken apart on threads that give way to all others.
     async fn entries(
         &self,
         place: Place,
         plain: Arc<Plain>,
         from: u64,
-        limit: usize,
-    ) -> Result<Vec<Entry>, Error> {
+        most: Most,
+    ) -> Result<(Vec<Entry>, Most), Error> {
         let take = move || {
-            let mut found = Vec::new();
+            let (mut found, mut left) = (Vec::new(), most);
             let take = &mut |entry| {
+                left.take(entry_bytes(&entry, plain.bytes().len()));
                 found.push(entry);
-                found.len() < limit
+                !left.is_reached()
             };
-            plain.each(&place, from, take).map(|()| found)
+            plain.each(&place, from, take).map(|()| (found, left))
         };
         if place.count <= ENTRIES_FEW {
             return take();
@@ -351,7 +405,7 @@ impl Store {
         }
     }
 
-    /// Reads the entries of all builds of a scope by time: the first `limit` of a range, or with
+    /// Reads the entries of all builds of a scope by time, but removed log lines: the first `limit` of a range, or with
     /// `newest_first` the last ones, newest first. Submissions come without their definitions.
     ///
     /// # Errors
@@ -398,6 +452,9 @@ impl Store {
     ) -> Result<Vec<ScopeEntry>, Error> {
         let (build, position, raw) = (row.build(5)?, row.int(6)?, RawRow::of(row)?);
         let place = raw.place;
+        if codec::is_removed(&raw.body) {
+            return Ok(Vec::new());
+        }
         let plain = self.open_row(position, &raw).await?;
         let mut found = VecDeque::new();
         plain.each(&place, place.number, &mut |entry| {

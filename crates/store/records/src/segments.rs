@@ -13,9 +13,7 @@
 use std::io;
 use std::sync::Arc;
 
-use ashlar_core::journal::Event;
 use ashlar_core::{BuildId, Digest, Timestamp};
-use serde_json::json;
 
 use crate::builds::{self, Loaded};
 use crate::codec::frame::FrameBuilder;
@@ -24,6 +22,7 @@ use crate::db::{Tx, args};
 use crate::journal::{self, Stamped};
 use crate::kept::{self, Held, Holder, Kept};
 use crate::read::RawRow;
+use crate::removed::LogRemoved;
 use crate::segment::SegmentBuilder;
 use crate::store::retried;
 use crate::{Error, Store, random};
@@ -322,8 +321,8 @@ pub(crate) async fn forget(tx: &mut Tx, position: i64) -> Result<(), Error> {
 /// Rows of a log that are emptied at once.
 const EMPTIED_AT_ONCE: u32 = 256;
 
-/// Lets the log of an ended build go: its lines become empty, their numbers and times stay, so that
-/// what happened is still in order. Says whether there was one.
+/// Lets the log of an ended build go: of its lines only numbers and times stay, so that what
+/// happened is still in order. Says whether there was one.
 pub(crate) async fn let_go(
     tx: &mut Tx,
     loaded: &mut Loaded,
@@ -335,8 +334,7 @@ pub(crate) async fn let_go(
     };
     empty(tx, loaded.position).await?;
     forget(tx, loaded.position).await?;
-    let note = Event::Note { dialect: "retention".into(), value: json!({ "log_removed": why }) };
-    journal::append(tx, loaded, None, [Stamped::new(now, note)]).await?;
+    journal::append(tx, loaded, None, [Stamped::new(now, LogRemoved::event(why))]).await?;
     kept::put(tx, loaded, Some(old), Some(Kept { log_bytes: None, ..old })).await?;
     Ok(true)
 }

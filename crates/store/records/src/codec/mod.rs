@@ -2,9 +2,9 @@
 //!
 //! The first byte of a row's body says how: one event as JSON, single log lines in a compact form
 //! ([`lines`]), text of many lines ([`text`]), or several earlier rows in one frame ([`frame`]),
-//! each plain or compressed; or that the frame lies in a segment ([`Pointer`]). Readers see single
-//! entries. Rows come from a database that others may write to, and frames from a blob store, so
-//! reading trusts nothing.
+//! each plain or compressed; that the frame lies in a segment ([`Pointer`]); or that the lines were
+//! removed, of which only numbers and times are left. Readers see single entries. Rows come from a
+//! database that others may write to, and frames from a blob store, so reading trusts nothing.
 
 pub(crate) mod frame;
 mod lines;
@@ -31,6 +31,7 @@ const TEXT: u8 = 3;
 const TEXT_ZSTD: u8 = 4;
 const FRAME: u8 = 5;
 const POINTER: u8 = 6;
+const REMOVED: u8 = 7;
 
 /// Log lines that one row holds at most, but for those of one longer piece of text.
 pub(crate) const ROW_LINES_MAX: u64 = 128 * 1024;
@@ -89,15 +90,21 @@ pub(crate) fn is_log(body: &[u8]) -> bool {
     matches!(body.first(), Some(&(LINES | LINES_ZSTD | TEXT | TEXT_ZSTD)))
 }
 
-/// Returns the body of a row without its text: as many empty lines, from the first one's time to
-/// the last one's, `span` nanoseconds later. Nothing for a row that holds no log.
+/// Returns the body that a row has once its log lines were removed: as many empty lines, from the
+/// first one's time to the last one's, `span` nanoseconds later. Nothing for a row that holds no log.
 pub(crate) fn emptied(body: &[u8], count: u64, span: i64) -> Option<Vec<u8>> {
-    holds_log(body).then(|| text::empty(count, span))
+    let empty = || [&[REMOVED][..], &text::empty(count, span)].concat();
+    (holds_log(body) && !is_removed(body)).then(empty)
 }
 
-/// Says whether a row holds log lines, here or in a segment.
+/// Says whether the log lines of a row were removed.
+pub(crate) fn is_removed(body: &[u8]) -> bool {
+    body.first() == Some(&REMOVED)
+}
+
+/// Says whether a row holds log lines, here or in a segment, or held some that were removed.
 pub(crate) fn holds_log(body: &[u8]) -> bool {
-    is_log(body) || matches!(body.first(), Some(&(FRAME | POINTER)))
+    is_log(body) || matches!(body.first(), Some(&(FRAME | POINTER | REMOVED)))
 }
 
 /// Takes any bytes apart as the body of a row and as a frame, for tests with hostile bytes: returns

@@ -5,7 +5,7 @@ use ashlar_core::journal::{Entry, Event};
 
 use super::search::Needle;
 use super::{
-    EVENT, FRAME, LINES, LINES_ZSTD, POINTER, TEXT, TEXT_ZSTD, frame, inflate, lines, text,
+    EVENT, FRAME, LINES, LINES_ZSTD, POINTER, REMOVED, TEXT, TEXT_ZSTD, frame, inflate, lines, text,
 };
 use crate::Error;
 
@@ -29,6 +29,11 @@ pub(crate) struct Plain(Vec<u8>);
 impl Plain {
     /// Inflates a body that is no pointer.
     pub(crate) fn of(place: &Place, body: &[u8]) -> Result<Self, Error> {
+        let body = match body {
+            // Empty lines: whoever does not want them leaves the row out.
+            [REMOVED, empty @ ..] => empty,
+            body => body,
+        };
         let kind = match body.first() {
             Some(&LINES_ZSTD) => LINES,
             Some(&TEXT_ZSTD) => TEXT,

@@ -9,8 +9,8 @@ use ashlar_core::journal::{Entry, Event, Level, LogText, Record, Sink, Stream, S
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest};
 use ashlar_records::{
-    Error, JournalWriter, LetGo, SEARCHED_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentBlobs, Store,
-    TimeRange, What, Why, Writer,
+    Error, FOUND_BYTES_MAX, JournalWriter, LetGo, LogRemoved, Most, SEARCHED_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SegmentBlobs, Store, TimeRange, What, Why, Writer, line_bytes,
 };
 
 use crate::common::{
@@ -29,6 +29,10 @@ crate::on_both! {
     a_log_without_end_takes_bounded_memory;
     a_log_that_retention_removed_stays_removed;
     a_removed_log_is_not_read_from_memory;
+    a_removed_log_is_left_out_and_said_to_be_removed;
+    what_is_read_at_once_is_bounded_in_bytes;
+    the_end_of_a_journal_is_read_backwards;
+    a_search_says_how_far_it_looked;
 }
 
 /// A blob store in memory that may be told to fail.
@@ -360,12 +364,180 @@ async fn a_removed_log_is_not_read_from_memory(db: Database) {
         assert_eq!(gone, LetGo::Gone);
         let after = whole(&store, build).await;
         assert_eq!(after.iter().find(said), None);
-        // The lines are there still, and one more entry says that they were emptied.
-        let numbers = |e: &[Entry]| e.iter().map(|e| e.number).collect::<Vec<_>>();
-        assert_eq!(numbers(&after[..before.len()]), numbers(&before));
-        assert_eq!(after.len(), before.len() + 1);
+        // All else is as it was, and one more entry says that the lines were removed.
+        let is_event = |e: &&Entry| !matches!(e.event, Event::Log(_));
+        let events: Vec<&Entry> = before.iter().filter(is_event).collect();
+        assert_eq!(after.iter().take(events.len()).collect::<Vec<_>>(), events);
+        assert_eq!(after.len(), events.len() + 1);
         assert!(store.search(build, "single", 0, 5).await.unwrap().entries.is_empty());
     }
+}
+
+async fn a_removed_log_is_left_out_and_said_to_be_removed(db: Database) {
+    let (store, _memory) = with_memory(&db);
+    let build = ended(&store).await;
+    move_all(&store).await;
+    assert_eq!(store.log_removed(build).await.unwrap(), None);
+    let before = whole(&store, build).await;
+    let mut late = store.follow(build, 0);
+    let first = late.next(5).await.unwrap();
+    store.let_go(build, What::Log, Why::Count, ashlar_records::now()).await.unwrap();
+    // Labels that come later do not hide it.
+    for n in 0..100 {
+        let changes = [("n".to_owned(), Some(n.to_string()))].into();
+        store
+            .append(build, Writer::Service, [stamped(0, Event::Labels { changes })])
+            .await
+            .unwrap();
+    }
+    let row = check_fold(&store, build).await;
+    let other = Store::open(&db.place).await.unwrap();
+    let is_log = |e: &Entry| matches!(e.event, Event::Log(_));
+    for store in [&store, &other] {
+        let after = whole(store, build).await;
+        assert!(!after.iter().any(is_log));
+        let noted = after.iter().find_map(|e| Some((e.time, LogRemoved::of(e)?))).unwrap();
+        let removed = store.log_removed(build).await.unwrap().unwrap();
+        assert_eq!(removed.told, Some(("count".to_owned(), noted.0)));
+        let said = format!("log removed by retention (count) at {}", noted.0.rfc3339());
+        assert_eq!((removed.to_string(), noted.1), (said, removed));
+        // From the middle of what was removed, one goes on behind it.
+        let middle = before.iter().rfind(|e| is_log(e)).unwrap().number - 1;
+        let rest = store.journal(build, middle, 1).await.unwrap();
+        assert_eq!(rest[0].event, state(State::Failed));
+        let tail = store.journal_tail(build, Most { entries: 9999, bytes: 1 << 20 }).await.unwrap();
+        assert_eq!(tail.len(), after.len());
+        let last = tail.last().unwrap();
+        assert_eq!((last, last.number + 1), (after.last().unwrap(), row.next_number));
+        let mut follower = store.follow(build, 0);
+        let mut followed = Vec::new();
+        while let Some(entries) = Some(follower.next(7).await.unwrap()).filter(|e| !e.is_empty()) {
+            followed.extend(entries);
+        }
+        assert_eq!(followed, after);
+        let range = TimeRange { from: at(0), until: after[after.len() - 1].time };
+        let of_scope = store.scope_journal(tenant(1), "web", range, 99_999, false).await.unwrap();
+        assert_eq!(of_scope.len(), after.len() - 1);
+    }
+    // Whoever reads just then hears of it.
+    let mut rest = first;
+    while let Some(entries) = Some(late.next(1000).await.unwrap()).filter(|e| !e.is_empty()) {
+        rest.extend(entries);
+    }
+    assert!(rest.iter().any(|e| LogRemoved::of(e).is_some()));
+}
+
+/// Makes a running build that said so many lines of so many bytes; returns how many entries it has.
+async fn long_lines(store: &Store, lines: usize, bytes: usize) -> (BuildId, JournalWriter, u64) {
+    let (row, writer) = running(store, 0).await;
+    for n in 0..lines {
+        let mut line = format!("{n} ");
+        line.extend(std::iter::repeat_n('x', bytes - line.len()));
+        writer.text(text(line + "\n"));
+    }
+    let next = writer.flush().await.unwrap().unwrap().next_number;
+    (row.submission.build, writer, next)
+}
+
+fn weight(entries: &[Entry]) -> usize {
+    let bytes = |e: &Entry| match &e.event {
+        Event::Log(line) => line_bytes(line),
+        _ => 0,
+    };
+    entries.iter().map(bytes).sum()
+}
+
+const LINE: usize = 60_000;
+
+async fn what_is_read_at_once_is_bounded_in_bytes(db: Database) {
+    let (store, _memory) = with_memory(&db);
+    let (build, writer, end) = long_lines(&store, 120, LINE).await;
+    let most = Most { entries: 9999, bytes: 10 * LINE };
+    let pages = async |store: &Store| {
+        let (mut seen, mut next) = (Vec::new(), 0);
+        while next < end {
+            let page = store.journal_within(build, next, most).await.unwrap();
+            assert!(weight(&page) < most.bytes + LINE + 1000, "{}", page.len());
+            next = page.last().unwrap().number + 1;
+            seen.extend(page);
+        }
+        seen
+    };
+    let all = store.journal(build, 0, usize::MAX).await.unwrap();
+    assert!(weight(&all) > 100 * LINE);
+    assert_eq!(pages(&store).await, all);
+    let one = store.journal_within(build, 50, Most { entries: 9, bytes: 1 }).await.unwrap();
+    assert_eq!(one, all[50..51]);
+    // Followers get no more at once either, and searches return no more.
+    let mut follower = store.follow(build, 0);
+    let mut followed = Vec::new();
+    while followed.len() < all.len() {
+        let piece = follower.next(usize::MAX).await.unwrap();
+        assert!(weight(&piece) < (1 << 20) + 2 * LINE);
+        followed.extend(piece);
+    }
+    assert_eq!(followed, all);
+    let first = store.search(build, "xx", 0, 9999).await.unwrap();
+    assert!(weight(&first.entries) < FOUND_BYTES_MAX + 2 * LINE);
+    let rest = store.search(build, "xx", first.next.unwrap(), 9999).await.unwrap();
+    assert_eq!((first.entries.len() + rest.entries.len(), rest.next), (120, None));
+
+    writer.event(state(State::Failed));
+    writer.flush().await.unwrap();
+    move_all(&store).await;
+    assert_eq!(pages(&store).await[..all.len()], all);
+}
+
+async fn the_end_of_a_journal_is_read_backwards(db: Database) {
+    let (store, _memory) = with_memory(&db);
+    let (build, writer, _) = long_lines(&store, 40, LINE).await;
+    for round in 0..30 {
+        writer.text(text(noise(100, round + 3)));
+        writer.event(log(&format!("single {round}")));
+        writer.event(Event::StepStarted { step: StepId(round as u32) });
+        writer.flush().await.unwrap();
+    }
+    writer.text(text("é\n".repeat(500)));
+    writer.flush().await.unwrap();
+    let check = async |store: &Store| {
+        let all = whole(store, build).await;
+        let sizes = [1, 2, 499, 500, 501, 700, 3200, 9999];
+        for entries in sizes {
+            let most = Most { entries, bytes: usize::MAX };
+            let tail = store.journal_tail(build, most).await.unwrap();
+            assert_eq!(tail.len(), entries.min(all.len()));
+            // Its submission comes without the definition.
+            let from = all.len() - tail.len();
+            assert_eq!(tail[usize::from(from == 0)..], all[from.max(1)..]);
+        }
+        for bytes in [1, 1000, 100_000, 2 << 20] {
+            let tail = store.journal_tail(build, Most { entries: 9999, bytes }).await.unwrap();
+            assert_eq!(tail, all[all.len() - tail.len()..]);
+            assert!(weight(&tail[1..]) < bytes && weight(&tail) < bytes + LINE + 1000);
+        }
+        let most = Most { entries: 0, bytes: 9 };
+        assert_eq!(store.journal_tail(build, most).await.unwrap(), []);
+    };
+    check(&store).await;
+    writer.event(state(State::Failed));
+    writer.flush().await.unwrap();
+    move_all(&store).await;
+    check(&store).await;
+    let none = Most { entries: 9, bytes: 9 };
+    assert_eq!(store.journal_tail(crate::common::build_id(), none).await.unwrap(), []);
+}
+
+async fn a_search_says_how_far_it_looked(db: Database) {
+    let (store, _memory) = with_memory(&db);
+    let (build, writer, end) = long_lines(&store, 3, 100).await;
+    let none = store.search(build, "not there", 0, 5).await.unwrap();
+    assert_eq!((none.entries.len(), none.next, none.end), (0, None, end));
+    writer.text(text("is there\n"));
+    writer.flush().await.unwrap();
+    let found = store.search(build, "there", none.end, 5).await.unwrap();
+    assert_eq!((found.entries[0].number, found.next, found.end), (end, None, end + 1));
+    let beyond = store.search(build, "there", 900, 5).await.unwrap();
+    assert_eq!((beyond.entries.len(), beyond.end), (0, 900));
 }
 
 /// Megabytes of log that the test writes; the benchmark writes a gibibyte.
