@@ -12,6 +12,11 @@ use ashlar_sandbox::{
 };
 use clap::Args;
 
+use crate::commands::usage;
+
+/// What a certificate in PEM form begins with (RFC 7468).
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// Settings that all commands share.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
@@ -58,6 +63,26 @@ impl Settings {
         Ok(std::path::absolute(dir)?)
     }
 
+    /// Returns the CA bundle, made absolute.
+    ///
+    /// # Errors
+    /// [`crate::commands::Usage`] when it is no file of certificates that can be read.
+    pub(crate) fn ca_bundle(&self) -> Result<Option<PathBuf>> {
+        self.ca_bundle.as_deref().map(certificates).transpose()
+    }
+
+    /// Returns the folder of git remotes, made absolute.
+    ///
+    /// # Errors
+    /// [`crate::commands::Usage`] when it is no folder that can be read.
+    pub(crate) fn git_file_root(&self) -> Result<Option<PathBuf>> {
+        let folder = |path: &PathBuf| match std::fs::read_dir(path) {
+            Ok(_) => Ok(std::path::absolute(path)?),
+            Err(e) => usage(format!("--git-file-root: cannot read {}: {e}", path.display())),
+        };
+        self.git_file_root.as_ref().map(folder).transpose()
+    }
+
     /// Opens the engine. The sandbox is prepared when the first step runs.
     pub(crate) fn engine(&self, pull: PullPolicy) -> Result<Engine> {
         let dir = self.dir()?;
@@ -65,12 +90,11 @@ impl Settings {
         registries.mirrors.clone_from(&self.mirrors);
         registries.plain_http.clone_from(&self.plain_http);
         registries.ca_bundle.clone_from(&self.ca_bundle);
-        let ca_bundle = self.ca_bundle.as_deref().map(readable).transpose()?;
         let config = EngineConfig {
             registries,
             pull,
-            ca_bundle,
-            git_file_root: self.git_file_root.clone(),
+            ca_bundle: self.ca_bundle()?,
+            git_file_root: self.git_file_root()?,
             ..EngineConfig::new(&dir)
         };
         Ok(Engine::open(config, Arc::new(LazySandbox::new(dir.join("sandbox"))))?)
@@ -86,10 +110,17 @@ impl Settings {
     }
 }
 
-fn readable(path: &Path) -> Result<PathBuf> {
-    std::fs::File::open(path)
-        .with_context(|| format!("--ca-bundle: cannot read {}", path.display()))?;
-    Ok(std::path::absolute(path)?)
+/// Checks that a file has certificates. Whether they are good is found where they are used: a bundle
+/// may well hold some that one of those who read it does not know.
+fn certificates(path: &Path) -> Result<PathBuf> {
+    let shown = path.display();
+    match std::fs::read(path) {
+        Ok(pem) if pem.windows(CERTIFICATE.len()).any(|w| w == CERTIFICATE) => {
+            Ok(std::path::absolute(path)?)
+        }
+        Ok(_) => usage(format!("--ca-bundle: {shown} has no certificate in PEM form")),
+        Err(e) => usage(format!("--ca-bundle: cannot read {shown}: {e}")),
+    }
 }
 
 fn default_dir() -> Option<PathBuf> {

@@ -1,5 +1,6 @@
 //! Settings of the service.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,8 @@ pub struct ServiceConfig {
     /// How long a drain lets running builds go on.
     pub drain: Duration,
     /// Requests per second and tenant, and per address for those who come without a good token;
-    /// no bound when absent.
-    pub requests_per_second: Option<u32>,
+    /// no bound when absent. Never 0: nobody could do anything then, and a wait would have no end.
+    pub requests_per_second: Option<NonZeroU32>,
     /// How many uploads there may be at once.
     pub uploads: UploadLimits,
     /// Stands in for the native executor.

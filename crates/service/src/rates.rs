@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,9 @@ struct Bucket {
 }
 
 impl Rates {
-    pub(crate) fn new(per_second: Option<u32>) -> Self {
-        Self { per_second: per_second.map(f64::from), buckets: Mutex::default() }
+    pub(crate) fn new(per_second: Option<NonZeroU32>) -> Self {
+        let per_second = per_second.map(|n| f64::from(n.get()));
+        Self { per_second, buckets: Mutex::default() }
     }
 
     /// Takes one request out of a tenant's bucket.
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_tenant_is_slowed_down_alone_and_for_a_while() {
-        let rates = Rates::new(Some(2));
+        let rates = Rates::new(NonZeroU32::new(2));
         let tenant = |n| Who::Tenant(TenantId::from_parts(1, [n; 10]));
         let (one, two) = (tenant(1), tenant(2));
         let start = Instant::now();
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_network_are_slowed_down_together() {
-        let rates = Rates::new(Some(1));
+        let rates = Rates::new(Some(NonZeroU32::MIN));
         let address = |n: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]));
         let many = (0..20).filter(|n| rates.check_address(address(*n)).is_ok()).count();
         assert!((5..20).contains(&many), "{many}");

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -119,7 +120,7 @@ async fn slowed(make: impl Fn() -> reqwest::RequestBuilder) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_door_counts_the_requests_of_a_tenant() {
-    let world = World::with(|config| config.requests_per_second = Some(1)).await;
+    let world = World::with(|config| config.requests_per_second = Some(NonZeroU32::MIN)).await;
     type Make = fn(&Client, &str) -> reqwest::RequestBuilder;
     let doors: [(&str, Make); 4] = [
         ("native", |client, _| client.request(Method::GET, "/api/v1/whoami")),
@@ -155,7 +156,7 @@ async fn guesses_are_slow_at_every_door() {
         ("/v2/token", "x-none", "none"),
         ("/", "cookie", "ashlar_session=session_wrong"),
     ] {
-        let world = World::with(|config| config.requests_per_second = Some(1)).await;
+        let world = World::with(|config| config.requests_per_second = Some(NonZeroU32::MIN)).await;
         let client = world.client(None);
         let make = || client.request(Method::GET, path).header(header, value);
         assert!(slowed(make).await, "{path} {header}");

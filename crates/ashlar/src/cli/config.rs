@@ -12,6 +12,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 
 use super::Cli;
+use crate::commands::usage;
 
 /// The flag that names the file.
 pub(crate) const CONFIG: &str = "config";
@@ -24,7 +25,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// was typed is wrong or help was asked for.
 ///
 /// # Errors
-/// When the file cannot be read or sets what is no setting.
+/// [`crate::commands::Usage`] when the file cannot be read or sets what is no setting.
 pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli> {
     // What is wrong on the command line itself is told below.
     let lenient = Cli::command().ignore_errors(true).try_get_matches_from(&arguments);
@@ -34,9 +35,8 @@ pub(crate) fn parse(mut arguments: Vec<OsString>) -> Result<Cli> {
     let mut root = Cli::command();
     root.build();
     let settings = root.find_subcommand(name).context("a command without a definition")?;
-    let more = read(&file)
-        .and_then(|text| flags(&text, settings, matches))
-        .with_context(|| format!("--config {}", file.display()))?;
+    let more = read(&file).and_then(|text| flags(&text, settings, matches));
+    let more = more.or_else(|e| usage(format!("--config {}: {e:#}", file.display())))?;
     let source = format!("settings of {}", file.display());
     arguments.extend(more);
     typed(arguments).or_else(|error| {
@@ -179,7 +179,9 @@ mod tests {
             ("listen = { a = 1 }", "key 'listen'"),
             ("slots = ", "TOML"),
         ] {
-            let error = format!("{:#}", parsed(text, &[]).unwrap_err());
+            let error = parsed(text, &[]).unwrap_err();
+            assert!(error.is::<crate::commands::Usage>(), "{text}: {error:#}");
+            let error = format!("{error:#}");
             assert!(error.contains(part), "{text}: {error}");
             assert!(error.contains("--config"), "{error}");
         }

@@ -2,6 +2,7 @@
 //! file ([`super::config`]); `docs/configuration.md` lists them, and a test holds it to that.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use ashlar_api::{PublicUrl, TrustedProxies};
@@ -33,8 +34,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "ASHLAR_TRUSTED_PROXY", value_name = "CIDR", value_delimiter = ',')]
     pub(crate) trusted_proxy: Vec<TrustedProxies>,
     /// Requests per second and tenant, and per address without a good token; no bound when absent
-    #[arg(long, env = "ASHLAR_REQUESTS_PER_SECOND", value_name = "N")]
-    pub(crate) requests_per_second: Option<u32>,
+    #[arg(long, env = "ASHLAR_REQUESTS_PER_SECOND", value_name = "N", value_parser = rate)]
+    pub(crate) requests_per_second: Option<NonZeroU32>,
     /// How long builds are kept where neither dialect, tenant nor scope says otherwise: bounds on the
     /// age, count and bytes of records, logs and artifacts of a scope, e.g.
     /// records.age=90d,records.count=1000,logs.age=30d,artifacts.count=20; no bound when absent
@@ -42,6 +43,11 @@ pub(crate) struct ServeArgs {
     pub(crate) retention: Option<Retention>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    let bad = || format!("'{text}' is not a whole number from 1 on; leave it out for no bound");
+    text.trim().parse().map_err(|_| bad())
 }
 
 /// Form of the server's own log.

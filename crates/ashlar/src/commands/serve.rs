@@ -176,16 +176,16 @@ fn public_url(args: &ServeArgs) -> Option<String> {
 /// Returns the settings that servers and workers share.
 pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<ServiceConfig> {
     let mut config = ServiceConfig::new(settings.dir()?);
+    config.ca_bundle = settings.ca_bundle()?;
+    config.git_file_root = settings.git_file_root()?;
     // A server lends no tenant the credentials of the user that it runs as.
     config.registries = RegistrySettings {
         mirrors: settings.mirrors.clone(),
         plain_http: settings.plain_http.clone(),
-        ca_bundle: settings.ca_bundle.clone(),
+        ca_bundle: config.ca_bundle.clone(),
         egress: Egress::guarded(args.egress_allow.iter().cloned()).with_loopback(),
         ..RegistrySettings::default()
     };
-    config.ca_bundle.clone_from(&settings.ca_bundle);
-    config.git_file_root.clone_from(&settings.git_file_root);
     config.slots = args.slots;
     config.lease = args.lease;
     config.log_cap = args.log_cap;

@@ -52,6 +52,55 @@ fn bad_usage_has_code_2_and_names_the_flag_and_the_way_out() {
 }
 
 #[test]
+fn a_server_does_not_start_with_settings_that_it_could_not_work_with() {
+    let world = World::empty();
+    let file = |name: &str, text: &str| std::fs::write(world.path(name), text).unwrap();
+    file("empty.pem", "");
+    let refused = |args: &[&str], env: Option<(&str, &str)>, says: &str| {
+        let mut command = world.command(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+        let said = Said::of(command.envs(env).output().unwrap());
+        assert_eq!(said.code, Some(2), "{args:?} {env:?}: {said:?}");
+        assert!(said.err.contains(says), "{args:?} {env:?}: {}", said.err);
+    };
+    for rate in ["0", "-1", "nan", "inf", "0.5", "1e400"] {
+        let says = "a whole number from 1 on";
+        refused(&[&format!("--requests-per-second={rate}")], None, says);
+        refused(&[], Some(("ASHLAR_REQUESTS_PER_SECOND", rate)), says);
+    }
+    for (setting, value, says) in [
+        ("ca-bundle", "none.pem", "--ca-bundle: cannot read none.pem"),
+        ("ca-bundle", "empty.pem", "--ca-bundle: empty.pem has no certificate"),
+        ("git-file-root", "none", "--git-file-root: cannot read none"),
+        ("git-file-root", "empty.pem", "--git-file-root: cannot read empty.pem"),
+    ] {
+        refused(&[&format!("--{setting}"), value], None, says);
+        let variable = format!("ASHLAR_{}", setting.replace('-', "_").to_uppercase());
+        refused(&[], Some((&variable, value)), says);
+        file("settings.toml", &format!("{setting} = \"{value}\"\n"));
+        refused(&["--config", "settings.toml"], None, says);
+    }
+    for (text, says) in [
+        ("requests-per-second = 0", "a whole number from 1 on"),
+        ("requests-per-second = -1", "a whole number from 1 on"),
+        ("requests-per-second = nan", "a whole number from 1 on"),
+        ("requests-per-second = inf", "a whole number from 1 on"),
+        ("slotz = 1", "there is no setting 'slotz'"),
+        ("slots = [1, 2]", "key 'slots'"),
+        ("slots =", "TOML"),
+    ] {
+        file("settings.toml", text);
+        refused(&["--config", "settings.toml"], None, says);
+        refused(&[], Some(("ASHLAR_CONFIG", "settings.toml")), says);
+    }
+    refused(&["--config", "none.toml"], None, "--config none.toml: cannot be read");
+    let worker = ["worker", "--database", "postgres://127.0.0.1:9/none"];
+    let more = ["--blob-store", "file:///nowhere", "--ca-bundle", "none.pem"];
+    let said = world.run(&[&worker[..], &more].concat());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.err.contains("--ca-bundle: cannot read none.pem"), "{said:?}");
+}
+
+#[test]
 fn what_is_only_for_this_machine_is_refused_while_a_server_is_set() {
     let world = World::empty();
     for args in [
