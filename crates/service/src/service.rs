@@ -10,7 +10,7 @@ use ashlar_buildkit::{BUILDKIT_KEY, Buildkit};
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, WorkerId};
 use ashlar_native::gc::WorkLease;
-use ashlar_native::{Engine, EngineConfig};
+use ashlar_native::{DataDir, Engine, EngineConfig};
 use ashlar_oci::pull::Marks;
 use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
@@ -38,7 +38,7 @@ const TENANT_DEFAULT: &str = "default";
 const ADMIN: &str = "admin";
 /// How long whoever asks whether the service is ready waits for the database, and for the blob
 /// store. Those who ask give up soon themselves.
-const READY_MAX: Duration = Duration::from_secs(2);
+pub(crate) const READY_MAX: Duration = Duration::from_secs(2);
 
 /// The build service of one process. Shared as an [`Arc`].
 pub struct Service {
@@ -234,7 +234,7 @@ impl Service {
 }
 
 /// Waits so long for something that may not answer.
-async fn within<T>(
+pub(crate) async fn within<T>(
     time: Duration,
     what: Away,
     answer: impl Future<Output = Result<T, Error>>,
@@ -294,9 +294,11 @@ fn preferred(config: &ServiceConfig, engine: &Engine) -> Result<Vec<Arc<dyn Exec
 }
 
 fn open_engine(config: &ServiceConfig, marks: &Arc<SharedMarks>) -> Result<Engine, Error> {
-    let sandbox = NativeConfig::new(config.data_dir.join("sandbox"));
+    // Before the sandbox makes a folder in it: it is made private.
+    let dir = DataDir::open(&config.data_dir).map_err(Error::internal)?;
+    let sandbox = NativeConfig::new(dir.root().join("sandbox"));
     let sandbox = NativeSandbox::new(&sandbox).map_err(Error::internal)?;
-    let mut engine = EngineConfig::new(&config.data_dir);
+    let mut engine = EngineConfig::new(dir.root());
     engine.registries = config.registries.clone();
     engine.ca_bundle.clone_from(&config.ca_bundle);
     engine.git_file_root.clone_from(&config.git_file_root);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -151,6 +152,17 @@ fn a_supervisor_is_told_when_the_server_is_ready_alive_and_stopping() {
     assert_eq!(micros.parse::<u64>().unwrap(), most * 1_000_000, "{text}");
     let (code, log) = server.wait();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_data_directory_that_a_server_makes_is_private_and_so_is_what_it_lies_in() {
+    let world = World::empty();
+    let server = Server::start(&world, &["--data-dir", "made/here"], &[]);
+    for dir in ["made", "made/here"] {
+        let mode = std::fs::metadata(world.path(dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700, "{dir}: {mode:o}");
+    }
+    drop(server);
 }
 
 #[test]
