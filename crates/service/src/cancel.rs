@@ -12,7 +12,7 @@ const REASON_MAX: usize = 1000;
 
 impl Service {
     /// Asks a build to stop and returns its row at once: one that waits is cancelled then, one
-    /// that runs soon after. A build that has ended, or was asked before, stays as it is.
+    /// that runs soon after; a run of builds that has begun when its builds have ended. A build that has ended, or was asked before, stays as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`].
@@ -29,7 +29,9 @@ impl Service {
         let reason = reason.map(|r| r.chars().take(REASON_MAX).collect());
         let wish = Event::CancelRequested { by: actor.principal.name.clone(), reason };
         let mut events = vec![Stamped::new(now(), wish)];
-        if record.state == State::Queued || record.submission.mode == Mode::External {
+        let run = record.submission.kind == BuildKind::Workflow;
+        let external = record.submission.mode == Mode::External;
+        if external || (record.state == State::Queued && !(run && record.attempt > 0)) {
             // No worker is there to end it. One that claims it right now finds its writes refused.
             events.push(Stamped::new(now(), Event::State { to: State::Cancelled }));
         }
@@ -38,8 +40,9 @@ impl Service {
             other => other?,
         };
         self.workers().cancel(build);
-        if row.submission.kind == BuildKind::Workflow && row.state.is_terminal() {
-            // It waited to go on after a restart: nobody drives it who would stop its builds.
+        if run && (row.state.is_terminal() || row.state == State::Queued) {
+            // Nobody drives it just now who would stop its builds. One that waits to go on after a
+            // restart has ended when its next driver has seen that they have.
             Box::pin(self.cancel_children(actor, build)).await?;
         }
         self.audit(actor, "build.cancel", build, serde_json::Value::Null).await?;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ashlar_core::Timestamp;
+use ashlar_core::journal::BuildKind;
+use ashlar_core::{BuildId, Timestamp};
 use ashlar_records::now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -101,8 +102,28 @@ impl Service {
                 Ok(changed) => {
                     tracing::warn!(builds = changed.len(), "leases ended");
                     self.workers().wake();
+                    self.runs().wake();
+                    self.stop_builds_of_lost(&changed).await;
                 }
                 Err(error) => tracing::warn!(error = chain(&error), "cannot look at leases"),
+            }
+        }
+    }
+
+    /// Asks the builds of runs to stop that have ended with the lease of their driver, for they may
+    /// not be driven again.
+    async fn stop_builds_of_lost(&self, changed: &[BuildId]) {
+        for build in changed {
+            let stopped = async {
+                let row = self.store().row(*build).await?;
+                if row.submission.kind == BuildKind::Workflow && row.state.is_terminal() {
+                    self.cancel_children(&self.actor_of(&row).await?, *build).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = stopped.await {
+                let error = error.internal_text();
+                tracing::warn!(run = %build, error, "builds of a run may go on");
             }
         }
     }

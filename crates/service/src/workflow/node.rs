@@ -39,7 +39,7 @@ impl Sealed {
 
 impl Service {
     /// Returns in whose name a run's nodes are begun.
-    pub(super) async fn actor_of(&self, record: &Record) -> Result<Actor, Error> {
+    pub(crate) async fn actor_of(&self, record: &Record) -> Result<Actor, Error> {
         let s = &record.submission;
         let tenant = self.store().tenant(s.tenant).await?;
         let tenant = tenant.ok_or_else(|| Error::not_found("tenant", s.tenant))?;

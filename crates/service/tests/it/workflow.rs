@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ashlar_core::journal::{BuildKind, Event};
+use ashlar_core::journal::{BuildKind, Event, OnLost};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, WorkerId};
-use ashlar_records::{Claim, Stamped, Store, Writer};
+use ashlar_records::{Claim, Stamped, Store, Submit, Writer};
 use ashlar_service::{
     Begun, BoxFuture, Error, ErrorKind, Node, NodeBuild, NodeDriver, NodeState, NodeStatus,
     NodeWork, Policy, Recipe, Run, Service, SubmitRequest, When, Workflow, new_build_id, now,
@@ -22,6 +22,8 @@ crate::on_both! {
     a_restart_goes_on_at_the_node_where_it_was;
     a_crash_between_note_and_build_doubles_nothing;
     a_build_that_is_gone_is_not_built_again;
+    a_stopped_run_without_a_driver_stops_its_builds;
+    a_run_that_ends_with_its_driver_stops_its_builds;
     runs_of_a_scope_wait_for_each_other;
     servers_share_runs_and_drive_each_once;
     dialects_have_nodes_of_their_own;
@@ -260,6 +262,47 @@ async fn a_crash_between_note_and_build_doubles_nothing(world: World) {
     let ids: Vec<BuildId> = made.iter().map(|c| c.submission.build).collect();
     assert_eq!(ids, [child]);
     assert_eq!(world.stage.ran(), ["a"]);
+    service.drain().await;
+}
+
+/// Submits the build of the only node of a run as its driver does.
+async fn submit_child(service: &Arc<Service>, run: BuildId) -> BuildId {
+    let mut request = SubmitRequest::new("native", "pipeline/a", "a", role("hold"));
+    request.parent = Some(run);
+    submit(service, request).await
+}
+
+async fn a_stopped_run_without_a_driver_stops_its_builds(world: World) {
+    let service = world.open().await;
+    let run = submit(&service, run_of(vec![node("a", &[], build("hold"))])).await;
+    let child = submit_child(&service, run).await;
+    noted_by_a_dead_driver(&world, run, child, true).await;
+    let row = service.cancel(service.admin(), run, None).await.unwrap();
+    assert_eq!(row.state, State::Running);
+    service.start();
+    let row = world.ended(&service, run).await;
+    assert_eq!(row.state, State::Cancelled);
+    let made = world.ended(&service, child).await;
+    assert_eq!(made.state, State::Cancelled);
+    assert!(made.finished_at.unwrap() < row.finished_at.unwrap(), "the run was over first");
+    assert_eq!(states(&service, run).await, named(&[("a", NodeState::Cancelled)]));
+    service.drain().await;
+}
+
+async fn a_run_that_ends_with_its_driver_stops_its_builds(world: World) {
+    let service = world.open().await;
+    let first = submit(&service, run_of(vec![node("a", &[], build("hold"))])).await;
+    let mut submission = service.row(service.admin(), first).await.unwrap().submission;
+    service.cancel(service.admin(), first, None).await.unwrap();
+    let store = Store::open(&world.database()).await.unwrap();
+    (submission.build, submission.on_lost) = (new_build_id(now()).unwrap(), OnLost::Fail);
+    let run = submission.build;
+    store.submit(&Submit::new(submission), now()).await.unwrap();
+    let child = submit_child(&service, run).await;
+    noted_by_a_dead_driver(&world, run, child, true).await;
+    service.start();
+    assert_eq!(world.ended(&service, run).await.state, State::Failed);
+    assert_eq!(world.ended(&service, child).await.state, State::Cancelled);
     service.drain().await;
 }
 

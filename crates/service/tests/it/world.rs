@@ -224,7 +224,7 @@ impl World {
 /// Returns a run's builds by name, oldest first.
 pub(crate) async fn children(service: &Service, actor: &Actor, run: BuildId) -> Vec<Record> {
     let listed = service.children(actor, run, &Page::newest(100)).await.unwrap();
-    listed.records.into_iter().rev().map(Arc::unwrap_or_clone).collect()
+    listed.records.iter().rev().map(|r| Record::clone(r)).collect()
 }
 
 /// Waits until something is so.

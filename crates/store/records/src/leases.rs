@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ashlar_core::failure::{Failure, FailureKind};
-use ashlar_core::journal::{Cancellation, Event};
+use ashlar_core::journal::{BuildKind, Cancellation, Event};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Timestamp, WorkerId};
 
@@ -117,8 +117,9 @@ impl Store {
     }
 
     /// Ends the leases of lost workers and of phases that took too long, and returns the builds
-    /// that changed: they wait again, failed, or are cancelled when somebody wanted that. To be
-    /// called often; it costs one look into an index when there is nothing to do.
+    /// that changed: they wait again, failed, or are cancelled when somebody wanted that. A run that
+    /// somebody wants to stop waits for the next driver, which stops its builds. To be called often;
+    /// it costs one look into an index when there is nothing to do.
     ///
     /// # Errors
     /// When the database fails.
@@ -168,8 +169,15 @@ impl Store {
 fn ending(loaded: &Loaded, late: bool) -> Vec<Event> {
     let failed =
         |failure| vec![Event::Failed(Box::new(failure)), Event::State { to: State::Failed }];
+    let requeued =
+        || vec![Event::Requeued { reason: "the worker was lost".into(), planned: false }];
     if loaded.record.cancellation.is_some() {
-        return vec![Event::State { to: State::Cancelled }];
+        // A run is not over before its builds are: somebody has to stop those first.
+        let stops = loaded.record.submission.kind == BuildKind::Workflow;
+        return match stops && loaded.record.may_run_again() {
+            true => requeued(),
+            false => vec![Event::State { to: State::Cancelled }],
+        };
     }
     if late {
         let mut failure = Failure::new(FailureKind::Limit, "the phase took longer than allowed")
@@ -178,7 +186,7 @@ fn ending(loaded: &Loaded, late: bool) -> Vec<Event> {
         return failed(failure);
     }
     if loaded.record.may_run_again() {
-        return vec![Event::Requeued { reason: "the worker was lost".into(), planned: false }];
+        return requeued();
     }
     let failure = Failure::new(FailureKind::Interrupted, "the worker was lost during the build");
     failed(failure.hint("start the build again"))

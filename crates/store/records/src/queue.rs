@@ -164,14 +164,11 @@ pub(crate) async fn make_way(
         by: "policy".into(),
         reason: Some("a newer build takes its place".into()),
     };
-    for build in &waiting {
-        let end = Event::State { to: State::Cancelled };
-        tell(tx, *build, [Stamped::new(now, wish()), Stamped::new(now, end)]).await?;
+    let found: Vec<BuildId> = waiting.into_iter().chain(running).collect();
+    for build in &found {
+        tell(tx, *build, wish(), now).await?;
     }
-    for build in &running {
-        tell(tx, *build, [Stamped::new(now, wish())]).await?;
-    }
-    Ok(waiting.into_iter().chain(running).collect())
+    Ok(found)
 }
 
 const WAITING: &str = "SELECT b.id FROM queue q JOIN builds b ON b.position = q.build \
@@ -188,12 +185,14 @@ async fn members(
     tx.all(sql, args![scope, kind_word(kind)]).await?.iter().map(|row| row.build(0)).collect()
 }
 
-async fn tell<const N: usize>(
-    tx: &mut Tx,
-    build: BuildId,
-    events: [Stamped; N],
-) -> Result<(), Error> {
+/// Says to a build that it is to stop; one that waits is cancelled then, but for a run that has begun:
+/// its driver stops its builds first.
+async fn tell(tx: &mut Tx, build: BuildId, wish: Event, now: Timestamp) -> Result<(), Error> {
     let mut loaded = builds::load(tx, build).await?;
+    let r = &loaded.record;
+    let begun = r.submission.kind == BuildKind::Workflow && r.attempt > 0;
+    let end = (r.state == State::Queued && !begun).then_some(Event::State { to: State::Cancelled });
+    let events = [wish].into_iter().chain(end).map(|event| Stamped::new(now, event));
     journal::append(tx, &mut loaded, None, events).await?;
     journal::announce(tx, build).await
 }
