@@ -11,7 +11,8 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::{Error, Service};
+use crate::service::{READY_MAX, within};
+use crate::{Away, Error, Service};
 
 /// Bounds of the histograms of builds, in seconds: from a cache hit to a large compilation.
 const BUILD_SECONDS: &[f64] =
@@ -174,14 +175,20 @@ impl Service {
         &self.counters().registry
     }
 
-    /// Brings the numbers that are read from the database and the workers up to date.
+    /// Brings the numbers that are read from the database and the workers up to date, those of the
+    /// database only if it answers within [`READY_MAX`]: who scrapes them does not wait for long.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or does not answer in time; its numbers are the old ones then.
     pub async fn update_metrics(&self) -> Result<(), Error> {
         let c = self.counters();
         c.running.set(count(self.workers().running_count() as u64));
         c.slots.set(count(self.workers().slots_count() as u64));
+        within(READY_MAX, Away::Database, self.count_builds()).await
+    }
+
+    async fn count_builds(&self) -> Result<(), Error> {
+        let c = self.counters();
         for state in &State::ALL {
             let filter = Filter { state: Some(*state), ..Filter::default() };
             // A page by its number comes with the total, from counts by block.

@@ -107,5 +107,8 @@ async fn a_server_says_soon_that_its_database_is_away() {
         let error = asked.expect("it waits as long as anybody").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.retry_after().is_some());
+        let asked = tokio::time::timeout(Duration::from_secs(9), service.update_metrics()).await;
+        let error = asked.expect("Prometheus does not wait for longer").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
 }
