@@ -294,8 +294,8 @@ fn failure_of(exec: &Exec, exit: &Exit, tail: Tail) -> Option<Failure> {
         match (exit.code, exit.signal) {
             (Some(code), _) if code == 0 || exec.accepted_codes.contains(&code) => return None,
             (Some(code), _) => {
-                Failure::new(FailureKind::Step, format!("`{command}` exited with code {code}"))
-                    .hint(hint_for(code))
+                let text = format!("`{command}` exited with code {code}");
+                Failure { hint: hint_for(code), ..Failure::new(FailureKind::Step, text) }
             }
             (None, Some(signal)) => Failure::new(
                 FailureKind::Step,
@@ -311,12 +311,15 @@ fn failure_of(exec: &Exec, exit: &Exit, tail: Tail) -> Option<Failure> {
     Some(failure)
 }
 
-fn hint_for(code: i32) -> &'static str {
-    match code {
+/// Returns what may mend a step that ended with a code. `ashlar debug` is no part of it: the engine
+/// does not know whether the one who reads it has the machine where the step failed.
+fn hint_for(code: i32) -> Option<String> {
+    let hint = match code {
         126 => "the program was found but may not be run: check its mode and its #! line",
         127 => "the program was not found in the image: check its name and PATH",
-        _ => "`ashlar debug` opens a shell in the failed step",
-    }
+        _ => return None,
+    };
+    Some(hint.into())
 }
 
 const fn limit_word(limit: &ashlar_sandbox::LimitHit) -> &'static str {
@@ -349,7 +352,8 @@ pub(crate) fn sandbox_failure(error: &SandboxError) -> Failure {
     match error {
         SandboxError::Exec { code, .. } => Failure {
             exit_code: Some(*code),
-            ..Failure::new(FailureKind::Step, text).hint(hint_for(*code))
+            hint: hint_for(*code),
+            ..Failure::new(FailureKind::Step, text)
         },
         SandboxError::Mount { .. } | SandboxError::Invalid(_) | SandboxError::Cancelled => {
             Failure::new(FailureKind::Step, text)
