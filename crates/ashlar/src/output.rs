@@ -1,9 +1,10 @@
 //! Writing for people and for programs: tables, sizes, ages, JSON.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
 use ashlar_core::Timestamp;
+use ashlar_core::terminal::{self, Piece};
 use serde::Serialize;
 
 /// Version of every JSON document and line that the program writes.
@@ -68,9 +69,29 @@ impl Table {
     }
 }
 
-/// Takes control characters out of text that steps or registries have written.
+/// Takes control characters and escape sequences out of text that steps or registries have written.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+    terminal::text(text)
+}
+
+/// Returns a line of a step's log as a terminal would show it in the end: of a progress bar the last
+/// state. Colours stay when they are wanted and end with the line; all other sequences go.
+pub(crate) fn said(line: &str, colours: bool) -> String {
+    let (mut text, mut coloured) = (String::with_capacity(line.len()), false);
+    for piece in terminal::pieces(line) {
+        match piece {
+            Piece::Text(shown) => text.push_str(shown),
+            Piece::Look(numbers) if colours => {
+                coloured = !matches!(numbers, "" | "0");
+                text.extend(["\x1b[", numbers, "m"]);
+            }
+            Piece::Look(_) => {}
+        }
+    }
+    if coloured {
+        text.push_str("\x1b[0m");
+    }
+    text
 }
 
 /// Returns a size for people.
@@ -106,12 +127,10 @@ pub(crate) fn ago(time: Timestamp) -> String {
     }
 }
 
-/// Says whether standard error may get colours.
-pub(crate) fn colours() -> bool {
+/// Says whether standard output or standard error may get colours.
+pub(crate) fn colours(out: &impl IsTerminal) -> bool {
     let unset = |name| std::env::var_os(name).is_none_or(|v| v.is_empty());
-    io::stderr().is_terminal()
-        && unset("NO_COLOR")
-        && std::env::var("TERM").is_ok_and(|t| t != "dumb")
+    out.is_terminal() && unset("NO_COLOR") && std::env::var("TERM").is_ok_and(|t| t != "dumb")
 }
 
 #[cfg(test)]
@@ -122,7 +141,24 @@ mod tests {
     fn columns_line_up_and_control_characters_go() {
         let mut table = Table::new(["A", "LONG"]);
         table.row(["one\x1b[2J".into(), "x".into()]);
-        assert_eq!(table.lines(), ["A        LONG", "one[2J   x"]);
+        assert_eq!(table.lines(), ["A     LONG", "one   x"]);
+    }
+
+    #[test]
+    fn colours_of_a_log_go_to_terminals_and_end_with_the_line() {
+        let line = "\x1b[32m+ added\x1b[0m \x1b[1mbold\x1b[2K";
+        assert_eq!(said(line, false), "+ added bold");
+        assert_eq!(said(line, true), "\x1b[32m+ added\x1b[0m \x1b[1mbold\x1b[0m");
+        assert_eq!(said("\x1b[31mred\x1b[m", true), "\x1b[31mred\x1b[m");
+        assert_eq!(said("\x1b]0;title\x07\x1b[5A\x1b[?25lx\x08", true), "x");
+    }
+
+    #[test]
+    fn of_a_progress_bar_the_last_state_is_shown() {
+        assert_eq!(said("\rDownloading 10%\rDownloading 50%", false), "Downloading 50%");
+        assert_eq!(said("\x1b[1mold\rnew\r", true), "\x1b[1mnew\x1b[0m");
+        // Names hide nothing.
+        assert_eq!(clean("RUN evil\rRUN good"), "RUN evilRUN good");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod image;
 pub mod journal;
 pub mod platform;
 pub mod state;
+pub mod terminal;
 pub mod time;
 
 pub use digest::{Digest, Hasher};

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use ashlar_core::terminal::{self, Piece};
+
 /// How a piece of text looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Look {
@@ -14,22 +16,39 @@ pub(crate) struct Look {
 
 /// Returns a line as HTML.
 pub(crate) fn to_html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    for (look, piece) in pieces(text) {
-        let classes = look.classes();
-        if !classes.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "<span class=\"{classes}\">");
-        }
-        escape(piece, &mut out);
-        if !classes.is_empty() {
-            out.push_str("</span>");
-        }
-    }
-    out
+    Look::default().html(text)
 }
 
 impl Look {
+    /// Returns a line as HTML that begins with this look, which becomes that of its end: a colour
+    /// goes on until it is changed.
+    pub(crate) fn html(&mut self, line: &str) -> String {
+        let mut out = String::with_capacity(line.len() + 16);
+        for (look, text) in terminal::pieces(line).filter_map(|piece| self.take(piece)) {
+            let classes = look.classes();
+            if !classes.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "<span class=\"{classes}\">");
+            }
+            escape(text, &mut out);
+            if !classes.is_empty() {
+                out.push_str("</span>");
+            }
+        }
+        out
+    }
+
+    /// Returns a piece of text with its look; a change of the look is kept.
+    fn take<'a>(&mut self, piece: Piece<'a>) -> Option<(Self, &'a str)> {
+        match piece {
+            Piece::Text(text) => Some((*self, text)),
+            Piece::Look(numbers) => {
+                self.apply(numbers);
+                None
+            }
+        }
+    }
+
     fn classes(self) -> String {
         let mut classes = Vec::new();
         if self.bold {
@@ -66,49 +85,11 @@ impl Look {
     }
 }
 
-/// Cuts a line into pieces of one look each, without control characters.
+/// Cuts a line into pieces of one look each, without control characters: what a terminal shows of it
+/// in the end.
 pub(crate) fn pieces(text: &str) -> impl Iterator<Item = (Look, &str)> {
-    let (mut rest, mut look) = (text, Look::default());
-    std::iter::from_fn(move || {
-        loop {
-            if rest.is_empty() {
-                return None;
-            }
-            let end = rest.find(|c: char| c.is_control() && c != '\t').unwrap_or(rest.len());
-            if end > 0 {
-                let (piece, after) = rest.split_at(end);
-                rest = after;
-                return Some((look, piece));
-            }
-            rest = skip(rest, &mut look);
-        }
-    })
-}
-
-/// Skips one control character or escape sequence.
-fn skip<'a>(text: &'a str, look: &mut Look) -> &'a str {
-    let mut chars = text.chars();
-    let first = chars.next();
-    let rest = chars.as_str();
-    if first != Some('\u{1b}') {
-        return rest;
-    }
-    if let Some(body) = rest.strip_prefix('[') {
-        let end = body.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c));
-        let Some(end) = end else { return "" };
-        if body[end..].starts_with('m') {
-            look.apply(&body[..end]);
-        }
-        return &body[end + 1..];
-    }
-    if let Some(body) = rest.strip_prefix(']') {
-        // A title or link: up to BEL or ESC \.
-        let end = body.find(['\u{7}', '\u{1b}']).unwrap_or(body.len());
-        return body[end..].trim_start_matches(['\u{7}', '\u{1b}', '\\']);
-    }
-    let mut chars = rest.chars();
-    chars.next();
-    chars.as_str()
+    let mut look = Look::default();
+    terminal::pieces(text).filter_map(move |piece| look.take(piece))
 }
 
 fn escape(text: &str, out: &mut String) {
@@ -139,10 +120,33 @@ mod tests {
 
     #[test]
     fn other_sequences_are_dropped_and_broken_ones_end_the_line() {
-        assert_eq!(to_html("x\u{1b}[2Ky\u{1b}]0;title\u{7}z\rw\u{8}"), "xyzw");
+        assert_eq!(to_html("x\u{1b}[2Ky\u{1b}]0;title\u{7}zw\u{8}"), "xyzw");
         assert_eq!(to_html("x\u{1b}[38;5;196mred"), "xred");
         assert_eq!(to_html("x\u{1b}["), "x");
         assert_eq!(to_html("x\u{1b}"), "x");
+    }
+
+    #[test]
+    fn of_a_progress_bar_the_last_state_is_shown() {
+        assert_eq!(to_html("p1\rp2\rp3"), "p3");
+        let html = to_html("\u{1b}[32m10%\r50%\u{1b}[0m\r");
+        assert_eq!(html, "<span class=\"c2\">50%</span>");
+        let plain: String = pieces("\rp1\rp2\r").map(|(_, text)| text).collect();
+        assert_eq!(plain, "p2");
+    }
+
+    #[test]
+    fn a_colour_goes_on_in_the_next_line() {
+        let mut look = Look::default();
+        let lines = ["\u{1b}[32mgreen starts", "still green\u{1b}[0m", "plain"];
+        assert_eq!(
+            lines.map(|line| look.html(line)),
+            [
+                "<span class=\"c2\">green starts</span>",
+                "<span class=\"c2\">still green</span>",
+                "plain"
+            ]
+        );
     }
 
     /// Says whether all markup is spans with classes of ours, each closed at once.

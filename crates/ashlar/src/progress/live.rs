@@ -20,7 +20,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new() -> Self {
-        Self { model: Model::new(), drawn: 0, colours: crate::output::colours() }
+        Self { model: Model::new(), drawn: 0, colours: crate::output::colours(&io::stderr()) }
     }
 
     fn draw(&mut self, whole: bool) {

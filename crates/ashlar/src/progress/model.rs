@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ashlar_core::graph::StepId;
 use ashlar_core::journal::{Event, Level, Progress, StepOutcome};
 
-use crate::output::{bytes, clean};
+use crate::output::{bytes, clean, said};
 
 /// The last lines of a running step that are shown.
 const TAIL_LINES: usize = 4;
@@ -84,10 +84,9 @@ impl Model {
             }
             Event::Log(line) => match line.step {
                 Some(step) => {
-                    // A progress bar that a program draws is its last state.
-                    let text = line.text.rsplit('\r').find(|t| !t.is_empty()).unwrap_or_default();
                     let tail = &mut self.step(step).tail;
-                    tail.push_back(clean(text));
+                    // Lines are cut to the terminal's width, and have a colour of their own.
+                    tail.push_back(said(&line.text, false));
                     if tail.len() > TAIL_LINES {
                         tail.pop_front();
                     }

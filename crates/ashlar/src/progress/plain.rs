@@ -8,11 +8,13 @@ use ashlar_core::graph::StepId;
 use ashlar_core::journal::{Event, Level, LogLine, Progress, StepOutcome};
 
 use super::{Ended, View};
-use crate::output::clean;
+use crate::output::{clean, said};
 
 /// Writes plain lines.
 pub(crate) struct Plain<W> {
     out: W,
+    /// Whether what steps say keeps its colours.
+    colours: bool,
     names: Vec<String>,
     started: BTreeMap<StepId, Instant>,
     transfers: BTreeMap<String, bool>,
@@ -23,14 +25,15 @@ pub(crate) struct Plain<W> {
 impl Plain<io::Stderr> {
     /// Writes to standard error.
     pub(crate) fn stderr() -> Self {
-        Self::new(io::stderr())
+        Self::new(io::stderr(), crate::output::colours(&io::stderr()))
     }
 }
 
 impl<W: Write> Plain<W> {
-    pub(crate) fn new(out: W) -> Self {
+    pub(crate) fn new(out: W, colours: bool) -> Self {
         Self {
             out,
+            colours,
             names: Vec::new(),
             started: BTreeMap::new(),
             transfers: BTreeMap::new(),
@@ -76,8 +79,8 @@ impl<W: Write> Plain<W> {
     fn log(&mut self, line: &LogLine) {
         match (line.step, line.level) {
             (Some(step), _) => {
-                let text = format!("#{} {:.3} {}", step.0, self.seconds(step), clean(&line.text));
-                self.say(&text);
+                let text = said(&line.text, self.colours);
+                self.say(&format!("#{} {:.3} {text}", step.0, self.seconds(step)));
             }
             (None, Level::Debug) => {}
             (None, Level::Info) => self.say(&clean(&line.text)),
@@ -128,9 +131,14 @@ mod tests {
     use super::*;
     use ashlar_core::journal::Stream;
 
+    fn said_by(step: StepId, text: &str) -> Event {
+        let line = LogLine::service(Level::Info, text);
+        Event::Log(LogLine { step: Some(step), stream: Stream::Stdout, ..line })
+    }
+
     #[test]
     fn lines_are_those_of_buildkit() {
-        let mut plain = Plain::new(Vec::new());
+        let mut plain = Plain::new(Vec::new(), false);
         plain.event(&Event::Steps { names: vec!["[1/2] FROM a".into(), "[2/2] RUN b".into()] });
         let step = StepId(2);
         let ended = |step, outcome| Event::StepEnded {
@@ -141,19 +149,23 @@ mod tests {
         };
         plain.event(&ended(StepId(1), StepOutcome::Cached));
         plain.event(&Event::StepStarted { step });
-        plain.event(&Event::Log(LogLine {
-            step: Some(step),
-            stream: Stream::Stdout,
-            level: Level::Info,
-            text: "hi\x1b[31m".into(),
-            raw: None,
-            partial: false,
-        }));
+        plain.event(&said_by(step, "hi\x1b[31m"));
+        plain.event(&said_by(step, "\rDownloading 10%\rDownloading 50%"));
         plain.event(&ended(step, StepOutcome::Ran));
         let text = String::from_utf8(plain.out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..3], ["#1 [1/2] FROM a", "#1 CACHED", "#2 [2/2] RUN b"]);
-        assert!(lines[3].starts_with("#2 0.0") && lines[3].ends_with(" hi[31m"), "{text}");
-        assert!(lines[4].starts_with("#2 DONE 0."), "{text}");
+        assert!(lines[3].starts_with("#2 0.0") && lines[3].ends_with(" hi"), "{text}");
+        let bar: Vec<&str> = lines[4].splitn(3, ' ').collect();
+        assert_eq!(bar[2], "Downloading 50%");
+        assert!(lines[5].starts_with("#2 DONE 0."), "{text}");
+    }
+
+    #[test]
+    fn a_terminal_gets_the_colours_of_steps() {
+        let mut plain = Plain::new(Vec::new(), true);
+        plain.event(&said_by(StepId(1), "\x1b[32m+ added\x1b[2K"));
+        let text = String::from_utf8(plain.out).unwrap();
+        assert!(text.ends_with(" \x1b[32m+ added\x1b[0m\n"), "{text:?}");
     }
 }

@@ -11,7 +11,7 @@ use ashlar_frontend_dockerfile::Source;
 use serde_json::json;
 
 use super::Definition;
-use crate::output::{JSON_VERSION, clean, note, span};
+use crate::output::{JSON_VERSION, clean, note, said, span};
 use crate::progress::{Ended, ProgressKind};
 
 /// The longest line of a Dockerfile that a message quotes, in characters.
@@ -153,7 +153,7 @@ fn failed(subject: &Subject<'_>, failure: &Failure, build: &str) -> String {
     }
     if !failure.last_lines.is_empty() {
         text += "\n last lines:";
-        failure.last_lines.iter().for_each(|l| text += &format!("\n   | {}", clean(l)));
+        failure.last_lines.iter().for_each(|l| text += &format!("\n   | {}", said(l, false)));
     }
     // The next command is written out below.
     if let Some(hint) = failure.hint.as_ref().filter(|h| !h.contains("ashlar debug")) {

@@ -10,13 +10,15 @@ use serde_json::json;
 
 use super::origin::Origin;
 use crate::cli::builds::LogsArgs;
-use crate::output::{JSON_VERSION, clean};
+use crate::output::{self, JSON_VERSION, clean, said};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &LogsArgs) -> Result<ExitCode> {
     let origin = Origin::open(settings, &args.server)?;
     let build = origin.find(&args.build)?;
-    let mut printer = Printer { args, names: Vec::new(), out: BufWriter::new(io::stdout()) };
+    let colours = output::colours(&io::stdout());
+    let out = BufWriter::new(io::stdout());
+    let mut printer = Printer { args, names: Vec::new(), colours, out };
     match args.follow {
         true => origin.follow(build, |entry| {
             printer.entry(entry)?;
@@ -31,6 +33,8 @@ pub(super) fn run(settings: &Settings, args: &LogsArgs) -> Result<ExitCode> {
 struct Printer<'a, W> {
     args: &'a LogsArgs,
     names: Vec<String>,
+    /// Whether what steps say keeps its colours.
+    colours: bool,
     out: W,
 }
 
@@ -77,7 +81,7 @@ impl<W: Write> Printer<'_, W> {
             (Some(step), Stream::Stdout | Stream::Stderr) => write!(self.out, "#{} ", step.0)?,
             _ => write!(self.out, "{}: ", level(line))?,
         }
-        writeln!(self.out, "{}", clean(&line.text))?;
+        writeln!(self.out, "{}", said(&line.text, self.colours))?;
         Ok(())
     }
 }
