@@ -32,6 +32,8 @@ struct Bar {
 struct Bars {
     first: Option<Timestamp>,
     last: Timestamp,
+    /// Whether the build has ended: what is noted later is none of its time.
+    ended: bool,
     names: Vec<String>,
     bars: BTreeMap<StepId, Bar>,
 }
@@ -56,6 +58,13 @@ pub(super) fn run(settings: &Settings, args: &OneArgs) -> Result<ExitCode> {
 
 impl Bars {
     fn take(&mut self, entry: &Entry) {
+        match &entry.event {
+            // Another attempt: the time goes on.
+            Event::Requeued { .. } => self.ended = false,
+            _ if self.ended => return,
+            Event::State { to } => self.ended = to.is_terminal(),
+            _ => {}
+        }
         self.first.get_or_insert(entry.time);
         self.last = self.last.max(entry.time);
         match &entry.event {
@@ -113,32 +122,67 @@ impl Bars {
 
 #[cfg(test)]
 mod tests {
+    use ashlar_core::state::State;
+
     use super::*;
+
+    fn bars_of(events: impl IntoIterator<Item = (i64, Event)>) -> Vec<String> {
+        let mut bars = Bars::default();
+        for (number, (seconds, event)) in (0..).zip(events) {
+            let time = Timestamp::from_nanos(seconds * 1_000_000_000);
+            bars.take(&Entry { number, time, event });
+        }
+        bars.close();
+        bars.lines()
+    }
+
+    fn began(step: u32) -> Event {
+        Event::StepStarted { step: StepId(step) }
+    }
+
+    fn ended(step: u32, outcome: StepOutcome) -> Event {
+        let step = StepId(step);
+        Event::StepEnded { step, outcome, peak_memory_bytes: None, cpu_nanos: None }
+    }
 
     #[test]
     fn bars_stand_where_the_steps_ran() {
-        let mut bars = Bars::default();
-        let mut number = 0;
-        let mut at = |bars: &mut Bars, seconds: i64, event| {
-            let time = Timestamp::from_nanos(seconds * 1_000_000_000);
-            bars.take(&Entry { number, time, event });
-            number += 1;
-        };
-        let end = |step, outcome| Event::StepEnded {
-            step,
-            outcome,
-            peak_memory_bytes: None,
-            cpu_nanos: None,
-        };
-        at(&mut bars, 0, Event::Steps { names: vec!["a".into(), "b".into()] });
-        at(&mut bars, 0, Event::StepStarted { step: StepId(1) });
-        at(&mut bars, 5, end(StepId(1), StepOutcome::Ran));
-        at(&mut bars, 5, Event::StepStarted { step: StepId(2) });
-        at(&mut bars, 10, end(StepId(2), StepOutcome::Failed));
-        bars.close();
-        let lines = bars.lines();
+        let lines = bars_of([
+            (0, Event::Steps { names: vec!["a".into(), "b".into()] }),
+            (0, began(1)),
+            (5, ended(1, StepOutcome::Ran)),
+            (5, began(2)),
+            (10, ended(2, StepOutcome::Failed)),
+        ]);
         assert!(lines[1].starts_with(&format!("{} ", "#".repeat(20))), "{lines:?}");
         assert!(lines[2].starts_with(&format!("{}{}", " ".repeat(20), "x".repeat(20))));
         assert!(lines[2].ends_with("5.0s  #2 b"));
+    }
+
+    #[test]
+    fn what_is_noted_after_the_end_is_none_of_the_builds_time() {
+        let lines = bars_of([
+            (0, Event::Steps { names: vec!["a".into(), "b".into()] }),
+            (0, began(1)),
+            (5, ended(1, StepOutcome::Ran)),
+            (5, began(2)),
+            (10, Event::State { to: State::Cancelled }),
+            (850, Event::Pinned { pinned: true }),
+        ]);
+        assert!(lines[0].ends_with("10.0s"), "{lines:?}");
+        assert!(lines[1].starts_with(&format!("{} ", "#".repeat(20))), "{lines:?}");
+        assert!(lines[2].ends_with("5.0s  #2 b"), "{lines:?}");
+    }
+
+    #[test]
+    fn another_attempt_is_a_part_of_the_time() {
+        let requeued = Event::Requeued { reason: "worker lost".into(), planned: false };
+        let lines = bars_of([
+            (0, Event::State { to: State::Failed }),
+            (5, requeued),
+            (10, Event::State { to: State::Succeeded }),
+            (20, Event::Pinned { pinned: true }),
+        ]);
+        assert!(lines[0].ends_with("10.0s"), "{lines:?}");
     }
 }
