@@ -342,13 +342,17 @@ pub struct LogLine {
     /// Whether the next entry of the stream goes on with the same line.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub partial: bool,
+    /// Whether the stream ended within the line, with no newline.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unended: bool,
 }
 
 impl LogLine {
     /// Makes a line that the service says about the build.
     pub fn service(level: Level, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { step: None, stream: Stream::Service, level, text, raw: None, partial: false }
+        let (stream, partial, unended) = (Stream::Service, false, false);
+        Self { step: None, stream, level, text, raw: None, partial, unended }
     }
 }
 

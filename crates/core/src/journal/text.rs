@@ -14,7 +14,8 @@ pub struct LogText {
     pub stream: Stream,
     /// How much they matter.
     pub level: Level,
-    /// The exact bytes: lines with their newlines, which only the last one may lack.
+    /// The exact bytes: lines with their newlines, which only the last one may lack. It is then
+    /// partial, or where the stream ended.
     pub bytes: Vec<u8>,
     /// Whether the next text of the stream goes on with the last line, which then has no newline.
     pub partial: bool,
@@ -31,8 +32,8 @@ impl LogText {
         let (step, stream, level) = (self.step, self.stream, self.level);
         split_lines(&self.bytes).map(move |(bytes, last)| {
             let (text, raw) = decode(bytes);
-            let partial = last && self.partial;
-            LogLine { step, stream, level, text, raw, partial }
+            let (partial, unended) = how_ends(&self.bytes, last, self.partial);
+            LogLine { step, stream, level, text, raw, partial, unended }
         })
     }
 }
@@ -55,6 +56,12 @@ pub fn split_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
         rest = rest.get(end + 1..).unwrap_or_default();
         Some((line, rest.is_empty()))
     })
+}
+
+/// Returns whether a line of a text is partial, and whether the stream ended within it.
+pub fn how_ends(text: &[u8], last: bool, partial: bool) -> (bool, bool) {
+    let cut = last && text.last().is_some_and(|b| *b != b'\n');
+    (last && partial, cut && !partial)
 }
 
 /// Returns a line's text, and its bytes too where they are not UTF-8.
@@ -109,5 +116,16 @@ mod tests {
         assert_eq!((lines[0].partial, lines[1].partial), (false, true));
         assert_eq!(lines[1].raw.as_deref(), Some(&b"\xff"[..]));
         assert_eq!(lines[0].raw, None);
+    }
+
+    #[test]
+    fn where_the_stream_ended_within_a_line_is_known() {
+        let ends = |bytes: &[u8], partial| {
+            let lines = text(bytes, partial).lines().collect::<Vec<_>>();
+            lines.iter().map(|l| l.unended).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(b"a\nb", false), [false, true]);
+        assert_eq!(ends(b"a\nb\n", false), [false, false]);
+        assert_eq!(ends(b"a\nb", true), [false, false]);
     }
 }

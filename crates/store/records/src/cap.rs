@@ -67,7 +67,7 @@ impl Cap {
             return None;
         }
         let mut bytes = bytes.to_vec();
-        if !line.partial {
+        if !line.partial && !line.unended {
             bytes.push(b'\n');
         }
         let (step, stream, level, partial) = (line.step, line.stream, line.level, line.partial);

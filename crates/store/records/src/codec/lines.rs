@@ -12,6 +12,8 @@ const LINES_MAX: usize = 4096;
 
 const PARTIAL: u8 = 0x80;
 const RAW: u8 = 0x40;
+/// Logs from before it was kept have none.
+const UNENDED: u8 = 0x20;
 
 /// Returns how many of the first entries fit one row of log lines.
 pub(super) fn run_length(entries: &[Entry]) -> usize {
@@ -40,7 +42,8 @@ pub(super) fn pack(entries: &[Entry]) -> Vec<u8> {
 
 fn put_line(out: &mut Vec<u8>, line: &LogLine) {
     let raw = if line.raw.is_some() { RAW } else { 0 };
-    out.push(raw | flags(line.stream, line.level, line.partial));
+    let unended = if line.unended { UNENDED } else { 0 };
+    out.push(raw | unended | flags(line.stream, line.level, line.partial));
     put(out, line.step.map_or(0, |s| u64::from(s.0) + 1));
     put_bytes(out, line.text.as_bytes());
     if let Some(raw) = &line.raw {
@@ -115,5 +118,6 @@ fn get_line(bytes: &mut &[u8]) -> Option<LogLine> {
     let step = get_step(bytes)?;
     let text = String::from_utf8(get_bytes(bytes)?.to_vec()).ok()?;
     let raw = if flags & RAW == 0 { None } else { Some(get_bytes(bytes)?.to_vec()) };
-    Some(LogLine { step, stream, level, text, raw, partial })
+    let unended = flags & UNENDED != 0;
+    Some(LogLine { step, stream, level, text, raw, partial, unended })
 }

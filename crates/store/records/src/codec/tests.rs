@@ -21,14 +21,16 @@ fn step() -> impl Strategy<Value = Option<StepId>> {
 
 fn line() -> impl Strategy<Value = LogLine> {
     let raw = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300));
-    (step(), stream(), level(), ".{0,300}", raw, any::<bool>()).prop_map(
-        |(step, stream, level, text, raw, partial)| LogLine {
+    let ends = prop_oneof![Just((false, false)), Just((true, false)), Just((false, true))];
+    (step(), stream(), level(), ".{0,300}", raw, ends).prop_map(
+        |(step, stream, level, text, raw, (partial, unended))| LogLine {
             step,
             stream,
             level,
             text,
             raw,
             partial,
+            unended,
         },
     )
 }
@@ -225,6 +227,37 @@ proptest! {
         prop_assert_eq!((back[0].time, back[back.len() - 1].time), (row.time, row.last_time));
         prop_assert!(back.iter().all(|e| matches!(&e.event, Event::Log(l) if l.text.is_empty())));
     }
+}
+
+#[test]
+fn a_stream_that_ends_within_a_line_is_read_so() {
+    let text = |bytes: &[u8], partial| {
+        let (stream, level) = (Stream::Stdout, Level::Info);
+        (LogText { step: None, stream, level, bytes: bytes.to_vec(), partial }, 1)
+    };
+    let row = text_row(&[text(b"a\nb", true), text(b"c", false), text(b"d\n", false)], 0);
+    let ends = |entry: &Entry| match &entry.event {
+        Event::Log(line) => (line.text.clone(), line.partial, line.unended),
+        other => panic!("{other:?}"),
+    };
+    let line = |text: &str, partial, unended| (text.to_owned(), partial, unended);
+    let want = [
+        line("a", false, false),
+        line("b", true, false),
+        line("c", false, true),
+        line("d", false, false),
+    ];
+    let entries = unpack(&row);
+    assert_eq!(entries.iter().map(ends).collect::<Vec<_>>(), want);
+    // Single lines and frames of segments have it too.
+    let again: Vec<Entry> = pack(&entries).unwrap().iter().flat_map(unpack).collect();
+    assert_eq!(again, entries);
+    let mut builder = FrameBuilder::default();
+    let plain = Plain::of(&place_of(&row), &row.body).unwrap();
+    builder.push(&place_of(&row), row.last_time.nanos(), &plain);
+    let (place, _, plain) = builder.finish().unwrap();
+    let frame = Plain::of_frame(&place, &frame::compress(&plain).unwrap()).unwrap();
+    assert_eq!(all(&place, &frame, 0).unwrap(), entries);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ashlar_core::Timestamp;
 use ashlar_core::graph::StepId;
-use ashlar_core::journal::text::{decode, split_lines};
+use ashlar_core::journal::text::{decode, how_ends, split_lines};
 use ashlar_core::journal::{Level, LogLine, LogText, Stream};
 
 use super::lines::{flags, get_step, origin};
@@ -123,8 +123,8 @@ impl Piece<'_> {
             if place >= skip {
                 let (text, raw) = decode(bytes);
                 let (step, stream, level) = (self.step, self.stream, self.level);
-                let partial = last && self.partial;
-                let line = LogLine { step, stream, level, text, raw, partial };
+                let (partial, unended) = how_ends(self.bytes, last, self.partial);
+                let line = LogLine { step, stream, level, text, raw, partial, unended };
                 if !take(place, advance(self.first, place), line) {
                     return Some(false);
                 }

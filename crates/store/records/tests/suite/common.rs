@@ -79,7 +79,15 @@ pub(crate) fn state(to: State) -> Event {
 pub(crate) fn log(text: &str) -> Event {
     let text = text.to_owned();
     let (stream, level) = (Stream::Stdout, Level::Info);
-    Event::Log(LogLine { step: None, stream, level, text, raw: None, partial: false })
+    Event::Log(LogLine {
+        step: None,
+        stream,
+        level,
+        text,
+        raw: None,
+        partial: false,
+        unended: false,
+    })
 }
 
 pub(crate) fn build_id() -> BuildId {
