@@ -8,6 +8,11 @@ use super::mask::Masker;
 /// A longer line is cut into pieces of at most this many bytes, all but the last marked partial.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// A longer escape sequence may lie across a cut.
+const SEQUENCE_BYTES_MAX: usize = 64;
+/// The longest character of UTF-8, in bytes.
+const CHAR_BYTES_MAX: usize = 4;
+
 /// Collects one stream of one step.
 pub struct LineCutter<'a> {
     masker: &'a Masker,
@@ -59,12 +64,19 @@ impl<'a> LineCutter<'a> {
         while self.buffer.len() + bytes.len() > room {
             let (now, later) = bytes.split_at(room - self.buffer.len());
             self.buffer.extend_from_slice(now);
-            let cut = self.masker.safe_cut(&self.buffer);
-            let cut = char_boundary(&self.buffer, cut);
-            self.emit(cut, true, out);
+            self.emit(self.cut(), true, out);
             bytes = later;
         }
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Returns where the buffer is cut: not within a secret, and if that can be, neither within a
+    /// character nor within an escape sequence.
+    fn cut(&self) -> usize {
+        let cut = self.masker.safe_cut(&self.buffer);
+        let begun = begun_sequence(&self.buffer[..cut]).or_else(|| begun_char(&self.buffer[..cut]));
+        let before = begun.filter(|&at| at > 0 && self.masker.may_cut(&self.buffer, at));
+        before.unwrap_or(cut)
     }
 
     fn emit(&mut self, end: usize, partial: bool, out: &mut dyn FnMut(LogText)) {
@@ -79,10 +91,31 @@ impl<'a> LineCutter<'a> {
     }
 }
 
-/// Moves a cut back so that it does not split a UTF-8 character, by at most three bytes.
-fn char_boundary(bytes: &[u8], cut: usize) -> usize {
-    let back = (0..4).find(|&n| cut > n && bytes.get(cut - n).is_none_or(|b| b & 0xC0 != 0x80));
-    back.map_or(cut, |n| cut - n)
+/// Returns where a character of UTF-8 begins whose end is not there.
+fn begun_char(bytes: &[u8]) -> Option<usize> {
+    let tail = bytes.len().saturating_sub(CHAR_BYTES_MAX - 1);
+    let at = tail + bytes[tail..].iter().rposition(|b| b & 0xC0 != 0x80)?;
+    let length = match bytes[at] {
+        0xF0.. => 4,
+        0xE0.. => 3,
+        0xC0.. => 2,
+        _ => 1,
+    };
+    (bytes.len() - at < length).then_some(at)
+}
+
+/// Returns where an escape sequence begins whose end is not there. Of a control string, as a title
+/// is one, that is known only when it has just begun.
+fn begun_sequence(bytes: &[u8]) -> Option<usize> {
+    let tail = bytes.len().saturating_sub(SEQUENCE_BYTES_MAX);
+    let at = tail + memchr::memrchr(b'\x1b', &bytes[tail..])?;
+    let ended = match &bytes[at + 1..] {
+        [] => false,
+        [b'[', rest @ ..] => rest.iter().any(|b| !matches!(b, b' '..=b'?')),
+        [b'P' | b'X' | b']' | b'^' | b'_', rest @ ..] => rest.iter().any(u8::is_ascii_control),
+        rest => rest.iter().any(|b| !matches!(b, b' '..=b'/')),
+    };
+    (!ended).then_some(at)
 }
 
 #[cfg(test)]
@@ -135,6 +168,60 @@ mod tests {
         assert!(got.len() > 1 && got.iter().all(|(t, _)| !t.contains('\u{fffd}')));
         assert_eq!(got.iter().map(|(t, _)| t.as_str()).collect::<String>(), text);
         assert_eq!(got.iter().filter(|(_, partial)| !partial).count(), 1);
+    }
+
+    #[test]
+    fn a_cut_at_the_end_of_what_is_there_splits_no_character() {
+        for (fill, char) in [(1, "é"), (1, "€"), (2, "€"), (1, "𝄞"), (2, "𝄞"), (3, "𝄞")]
+        {
+            let text = format!("{}{char} and on", "A".repeat(LINE_BYTES_MAX - fill));
+            let got = lines(&Masker::default(), &[text.as_bytes()]);
+            assert_eq!(got[0], ("A".repeat(LINE_BYTES_MAX - fill), true), "{fill} {char}");
+            assert_eq!(got[1], (format!("{char} and on"), false));
+        }
+        // What is no text has no characters to split.
+        let odd = vec![0xBF; LINE_BYTES_MAX + 1];
+        assert_eq!(lines(&Masker::default(), &[&odd]).len(), 2);
+    }
+
+    #[test]
+    fn a_cut_splits_no_escape_sequence() {
+        for (sequence, at) in [("\x1b[1;31m", 1), ("\x1b[1;31m", 6), ("\x1b]0;a\x07", 4)] {
+            let text = format!("{}{sequence}on", "A".repeat(LINE_BYTES_MAX - at));
+            let got = lines(&Masker::default(), &[text.as_bytes()]);
+            assert_eq!(got[1].0, format!("{sequence}on"), "{sequence:?} at {at}");
+        }
+        let whole = format!("{}\x1b[1mon", "A".repeat(LINE_BYTES_MAX - "\x1b[1m".len()));
+        assert_eq!(lines(&Masker::default(), &[whole.as_bytes()])[1].0, "on");
+        // One that does not end is cut.
+        let endless = format!("{}\x1b[{}", "A".repeat(LINE_BYTES_MAX - 100), "1".repeat(200));
+        assert_eq!(lines(&Masker::default(), &[endless.as_bytes()])[0].0.len(), LINE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_secret_is_not_cut_for_the_sake_of_a_character() {
+        // Its last byte looks like the first one of a character.
+        let secret = b"s3cr3t-value\xC3";
+        let masker = Masker::new([secret.as_slice()]);
+        let room = LINE_BYTES_MAX + masker.longest();
+        for shift in 0..2 * secret.len() {
+            let mut text = vec![b'.'; room - secret.len() - shift];
+            text.extend_from_slice(secret);
+            text.resize(room + 100, 0xA9);
+            let all: String = lines(&masker, &[&text]).into_iter().map(|(text, _)| text).collect();
+            assert!(!all.contains("s3cr3t") && all.contains("***"), "{shift}");
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_within_a_line_says_so() {
+        let none = Masker::default();
+        let mut cutter = LineCutter::new(&none, None, Stream::Stdout);
+        let mut got = Vec::new();
+        let mut take = |t: LogText| got.extend(t.lines().map(|l| (l.text, l.unended)));
+        cutter.push(b"a\nabc", &mut take);
+        cutter.finish(&mut take);
+        assert_eq!(got, [("a".to_owned(), false), ("abc".to_owned(), true)]);
     }
 
     proptest! {

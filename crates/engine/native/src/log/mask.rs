@@ -79,6 +79,11 @@ impl Masker {
         self.find(text).into_iter().find(across).map_or(cut, |place| place.end)
     }
 
+    /// Says whether no secret lies across a place before [`Self::safe_cut`].
+    pub fn may_cut(&self, text: &[u8], at: usize) -> bool {
+        !self.find(text).iter().any(|place| place.start < at && place.end > at)
+    }
+
     /// Returns the length of the longest text that is masked, in bytes.
     pub const fn longest(&self) -> usize {
         let (secret, variable) = (self.secrets.longest(), self.variables.longest());
