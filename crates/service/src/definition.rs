@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ashlar_core::frontend::Plan;
 use ashlar_core::graph::{Network, Probe};
-use ashlar_core::{BuildId, Digest, Platform, TenantId};
+use ashlar_core::{BuildId, Digest, Hasher, Platform, TenantId};
 use ashlar_frontend_declarative as declarative;
 use ashlar_frontend_dockerfile as dockerfile;
 use ashlar_native::BuildLimits;
@@ -45,6 +45,11 @@ pub struct Definition {
     /// Times of the result after this one, in seconds since 1970, become this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// What else makes the definition another one than its steps and their inputs do: a dialect whose
+    /// contract says so gives different digests to requests that must not answer each other, although
+    /// they would build the same. Of build variables the service knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Digest>,
     /// Whether registries are asked for newer base images, also where an image here has the name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pull: bool,
@@ -80,6 +85,7 @@ impl Definition {
             runtime: declarative::Runtime::default(),
             start: None,
             epoch: None,
+            identity: None,
             pull: false,
             answers: None,
             outputs: Vec::new(),
@@ -87,6 +93,18 @@ impl Definition {
             own_tags: Vec::new(),
             names: Vec::new(),
         }
+    }
+
+    /// Returns what the final artifact's key holds beside steps and inputs: the identity, if there is
+    /// one, with the build variables, used or not, as they stand in the definition.
+    pub(crate) fn final_identity(&self) -> Option<Digest> {
+        let identity = self.identity?;
+        let mut hasher = Hasher::new();
+        hasher.field(identity.as_bytes());
+        for (name, value) in self.recipe.build_envs() {
+            hasher.field(name).field(value);
+        }
+        Some(hasher.finish())
     }
 
     /// Returns the definition of a build from its record.
@@ -152,6 +170,19 @@ impl Recipe {
                 steps.cache = declarative::CacheUse::Skip;
             }
             Self::Image { .. } | Self::Graph { .. } | Self::Workflow(_) | Self::Other { .. } => {}
+        }
+    }
+
+    /// Returns names and values of build variables, by name.
+    fn build_envs(&self) -> BTreeMap<&str, &str> {
+        match self {
+            Self::Declarative(steps) | Self::OnBuild { steps, .. } => {
+                steps.build_envs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect()
+            }
+            Self::Dockerfile(request) => {
+                request.build_envs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect()
+            }
+            _ => BTreeMap::new(),
         }
     }
 
@@ -278,3 +309,37 @@ pub struct StartCommand {
 
 /// How to see that a process is ready.
 pub type Readiness = Probe;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(identity: &str, value: &str) -> Definition {
+        let mut request = dockerfile::Request::text("FROM scratch");
+        request.build_envs = [("A".into(), value.into())].into();
+        let mut definition = Definition::new(Recipe::Dockerfile(request));
+        definition.identity = Some(Digest::of(identity));
+        definition
+    }
+
+    #[test]
+    fn an_identity_is_that_of_the_dialect_with_the_variables() {
+        let of = |identity, value| definition(identity, value).final_identity();
+        assert_eq!(of("x", "1"), of("x", "1"));
+        assert!(of("x", "1").is_some() && of("x", "1") != of("y", "1"));
+        assert_ne!(of("x", "1"), of("x", "2"));
+        let none = Definition { identity: None, ..definition("x", "1") };
+        assert_eq!(none.final_identity(), None);
+    }
+
+    #[test]
+    fn definitions_without_an_identity_are_written_and_read_as_ever() {
+        let none = Definition { identity: None, ..definition("x", "1") };
+        let text = serde_json::to_string(&none).unwrap();
+        assert!(!text.contains("identity"), "{text}");
+        assert_eq!(serde_json::from_str::<Definition>(&text).unwrap(), none);
+        let with = definition("x", "1");
+        let text = serde_json::to_string(&with).unwrap();
+        assert_eq!(serde_json::from_str::<Definition>(&text).unwrap(), with);
+    }
+}

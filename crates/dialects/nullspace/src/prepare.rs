@@ -5,7 +5,7 @@ use ashlar_core::{BuildId, Digest, Hasher};
 use ashlar_service::frontends::declarative::{self, Base, CacheUse, Step};
 use ashlar_service::frontends::dockerfile::{self, NoCache};
 use ashlar_service::{Actor, Definition, Recipe, RegistryCredential, StartCommand, registry_of};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::context::Context;
@@ -219,10 +219,43 @@ impl Prepared {
             envs: request.runtime.envs.clone(),
         };
         definition.start = self.start();
+        definition.identity = Some(self.identity());
         if let Some(context) = context {
             definition.contexts.insert("context".into(), context);
         }
         definition
+    }
+
+    /// Returns the digest of all that makes another final artifact, whether a step uses it or not.
+    /// The base image and build variables are missing: what the one resolves to is in the graph, and
+    /// a plain digest of the others would help to guess them.
+    fn identity(&self) -> Digest {
+        let (request, runtime) = (&self.request, &self.request.runtime);
+        let source = match &request.source {
+            Source::Dockerfile { text, .. } => json!({ "dockerfile": text }),
+            Source::Steps { steps, .. } => json!({ "steps": steps }),
+        };
+        let base = match &self.base {
+            Some(BaseOf::Build { build, .. }) => Some(build),
+            Some(BaseOf::Image(_)) | None => None,
+        };
+        let mut secrets: Vec<&str> = request.secrets.iter().map(|(id, _)| id.as_str()).collect();
+        secrets.sort_unstable();
+        let all = json!({
+            "backend": request.backend.as_str(),
+            "source": source,
+            "base_build": base,
+            "context": self.context_digest,
+            "build_args": request.build_args,
+            "build_target": request.target,
+            "start_cmd": request.start_cmd,
+            "user": runtime.user,
+            "workdir": self.workdir(),
+            "envs": runtime.envs,
+            "readiness": runtime.readiness.as_ref().map(|r| &r.probe),
+            "secrets": secrets,
+        });
+        Digest::of(format!("nullspace.final.v1 {all}"))
     }
 
     fn steps(

@@ -61,6 +61,7 @@ pub(crate) fn run(
         network: request.network,
         entitlements: BTreeSet::new(),
         asked: request.asked,
+        identity: None,
         epoch: request.epoch,
         sink: request.sink.clone(),
     };

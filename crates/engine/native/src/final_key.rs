@@ -72,6 +72,9 @@ impl FinalKey {
             // Which ones are mounted is in the graph; which of those are there is not.
             hasher.field(serde_json::to_vec(&given).map_err(internal)?);
         }
+        if let Some(identity) = &request.identity {
+            hasher.field(b"identity").field(identity.as_bytes());
+        }
         for selection in &selections {
             hasher.field(selection.digest().as_bytes());
         }

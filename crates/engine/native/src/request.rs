@@ -53,6 +53,9 @@ pub struct BuildRequest {
     pub network: Network,
     /// Privileges that were granted: `network.host`, `security.insecure`.
     pub entitlements: BTreeSet<String>,
+    /// What else tells the definition from others: a build with another identity, or with none, does
+    /// not answer this one as a whole, though its steps may.
+    pub identity: Option<Digest>,
     /// Times of the result after this one, in seconds since 1970, become this one, so that two
     /// builds of the same inputs give the same bytes (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,

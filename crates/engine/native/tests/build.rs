@@ -40,6 +40,24 @@ fn a_dockerfile_becomes_a_tree_and_hits_its_cache() {
 }
 
 #[test]
+fn another_identity_is_not_answered_as_a_whole() {
+    let world = World::new();
+    let build = |identity: Option<&str>| {
+        let mut request = world.request(Request::text("FROM base\nRUN echo one >/one\n"));
+        request.identity = identity.map(ashlar_core::Digest::of);
+        world.run(request, &Cancel::new().unwrap()).unwrap()
+    };
+    assert!(!build(None).built.from_cache);
+    for identity in ["x", "y"] {
+        let first = build(Some(identity));
+        assert!(!first.built.from_cache, "{identity}");
+        assert_eq!(first.count(CacheKind::Layer, CacheStatus::Hit), 1);
+        assert!(build(Some(identity)).built.from_cache, "{identity}");
+    }
+    assert!(build(None).built.from_cache);
+}
+
+#[test]
 fn a_step_that_changes_nothing_has_an_empty_layer_as_with_buildkit() {
     let world = World::new();
     let dockerfile = "FROM base\nRUN mkdir /a\nWORKDIR /a\nWORKDIR /a\nRUN pwd >/a/out\n";

@@ -186,6 +186,7 @@ impl Job {
             limits: self.definition.limits.within(&config.limits),
             network,
             entitlements: BTreeSet::new(),
+            identity: self.definition.final_identity(),
             epoch: self.definition.epoch,
             sink,
         }

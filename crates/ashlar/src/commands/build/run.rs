@@ -229,6 +229,7 @@ impl Work<'_> {
             },
             entitlements: definition.allow.iter().map(|e| e.name().to_owned()).collect(),
             asked: std::time::Instant::now(),
+            identity: None,
             epoch: definition.request.source_date_epoch,
             sink: self.hub.clone(),
         };

@@ -30,6 +30,73 @@ async fn a_boundary_lets_what_is_before_it_hit() {
     assert_eq!((&bypass["step_index"], &bypass["total_steps"]), (&json!(2), &json!(2)));
 }
 
+/// Builds, and checks whether an earlier build answered it as a whole; no layer is made again then.
+async fn is_answered(world: &World, request: &Value, answered: bool) {
+    let status = world.status(&World::ready(&world.build(request.clone()).await)).await;
+    let finals = ["hits", "misses"].map(|c| counter(&status, &format!("final_artifact_{c}")));
+    assert_eq!(finals, if answered { [1, 0] } else { [0, 1] }, "{request}");
+    let layers = ["hits", "misses"].map(|c| counter(&status, &format!("layer_{c}")));
+    assert_eq!(layers, if answered { [0, 0] } else { [1, 0] }, "{request}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_the_contract_lists_makes_another_final_artifact() {
+    let world = World::new().await;
+    let file = |path: &str, content: &str| json!({ "path": path, "entry_type": "file", "content_base64": content });
+    let plain = json!({ "name": "app", "base_image": "busybox",
+        "build_context": { "files": [file("used", "eA=="), file("other", "eA==")] },
+        "steps": [{ "action": "copy", "sources": ["used"], "dst": "/used" }] });
+    World::ready(&world.build(plain.clone()).await);
+    is_answered(&world, &plain, true).await;
+    let context = json!({ "files": [file("used", "eA=="), file("other", "eQ==")] });
+    for (field, value) in [
+        ("build_backend", json!("buildkit")),
+        ("build_context", context),
+        ("build_args", json!({ "ARG": "1" })),
+        ("build_args", json!({ "ARG": "2" })),
+        ("build_envs", json!({ "UNUSED": "1" })),
+        ("build_envs", json!({ "UNUSED": "2" })),
+        ("build_target", json!("stage")),
+        ("runtime_config", json!({ "default_user": "user" })),
+        ("runtime_config", json!({ "default_workdir": "/tmp" })),
+        ("runtime_config", json!({ "default_envs": { "SEEN": "1" } })),
+    ] {
+        let mut other = plain.clone();
+        other[field] = value;
+        is_answered(&world, &other, false).await;
+        is_answered(&world, &other, true).await;
+    }
+    for (field, value) in [
+        ("name", json!("other")),
+        ("tags", json!(["v2"])),
+        ("build_config", json!({ "vcpus": 2, "memory_mib": 256 })),
+        ("build_backend", json!("native")),
+    ] {
+        let mut same = plain.clone();
+        same[field] = value;
+        is_answered(&world, &same, true).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dockerfiles_text_and_ids_of_secrets_make_another_final_artifact() {
+    let world = World::new().await;
+    let plain = json!({ "name": "app", "dockerfile": "FROM busybox\nRUN echo 1 > /1\n" });
+    World::ready(&world.build(plain.clone()).await);
+    is_answered(&world, &plain, true).await;
+    let secret = |id: &str, value: &str| json!([{ "id": id, "value": value }]);
+    for (field, value, answered) in [
+        ("dockerfile", json!("FROM busybox\n# says why\nRUN echo 1 > /1\n"), false),
+        ("build_secrets", secret("one", "first-value"), false),
+        ("build_secrets", secret("one", "other-value"), true),
+        ("build_secrets", secret("two", "other-value"), false),
+    ] {
+        let mut other = plain.clone();
+        other[field] = value;
+        is_answered(&world, &other, answered).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_build_keeps_what_was_done_and_moves_no_tag() {
     let world = World::new().await;

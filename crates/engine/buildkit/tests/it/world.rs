@@ -90,6 +90,7 @@ fn request(dir: &Path, heard: Arc<Heard>) -> BuildRequest {
         network: Network::Isolated,
         entitlements: BTreeSet::new(),
         asked: std::time::Instant::now(),
+        identity: None,
         epoch: None,
         sink: heard,
     }

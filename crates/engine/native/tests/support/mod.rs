@@ -116,6 +116,7 @@ impl World {
             network: Network::None,
             entitlements: BTreeSet::new(),
             asked: std::time::Instant::now(),
+            identity: None,
             epoch: None,
             sink: Arc::new(Collect::default()),
         }
