@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::time::Duration;
 
-use ashlar_service::{Error, ErrorKind};
+use ashlar_service::{Error, ErrorKind, LogRemoved};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -43,6 +43,12 @@ impl Problem {
     /// The request is wrong in a part.
     pub(crate) fn invalid(field: &str, why: impl ToString) -> Self {
         Error::invalid(field, why).into()
+    }
+}
+
+impl From<LogRemoved> for Problem {
+    fn from(removed: LogRemoved) -> Self {
+        Self::new("log_removed", "Log removed", StatusCode::GONE, removed.to_string())
     }
 }
 

@@ -91,19 +91,23 @@ else is refused with 409. 204 means that the blob was there before, and the body
 
 /// How a log is read.
 const LOG: &str = "\
-As JSON: at most `limit` lines (1000 when absent, 10000 at most) from entry number `from` or time \
-`since` on, and `next`, the `from` to go on with. Go on until an answer has no `next`: then the \
-build has ended and there is no more. While it runs, `next` stays and the lines may be none; fewer \
-lines than `limit` do not mean the end. `search` finds lines with a text, in any case, and goes with \
-JSON alone. `format` (or `Accept`) gives the log as plain text, HTML, the raw bytes or server-sent \
-events, whole unless there is a `limit`; with `follow` it goes on until the build has ended. A \
-stream of events that broke goes on after `Last-Event-ID`.";
+As JSON: at most `limit` lines (1000 when absent, 10000 at most), or as many as make about 4 MiB, \
+from entry number `from` or time `since` on, and `next`, the `from` to go on with. Go on until an \
+answer has no `next`: then the build has ended and there is no more. While it runs, `next` stays and \
+the lines may be none; fewer lines than `limit` do not mean the end. `search` finds lines with a \
+text, in any case, and goes with JSON alone. `format` (or `Accept`) gives the log as plain text, \
+HTML, the raw bytes or server-sent events, whole unless there is a `limit`; with `follow` it goes on \
+until the build has ended, as events when no form is named, and never as JSON. A stream of events \
+that broke goes on after `Last-Event-ID`. 410: retention removed the log; the problem says when and \
+why.";
 
 /// How a journal is read.
 const EVENTS: &str = "\
-At most `limit` entries (1000 when absent, 10000 at most) from number `from` or time `since` on, and \
-`next`, the `from` to go on with. With `follow` or `Accept: text/event-stream` a stream of \
-server-sent events until the build has ended; one that broke goes on after `Last-Event-ID`.";
+At most `limit` entries (1000 when absent, 10000 at most), or as many as make about 4 MiB, from \
+number `from` or time `since` on, and `next`, the `from` to go on with: numbers increase, and those \
+of log lines that retention removed are missing. With `follow` or `Accept: text/event-stream` a \
+stream of server-sent events until the build has ended; one that broke goes on after \
+`Last-Event-ID`.";
 
 /// How a run is asked for.
 const RUN: &str = "\

@@ -2,7 +2,7 @@
 
 use ashlar_core::journal::Entry;
 use ashlar_core::{BuildId, Timestamp};
-use ashlar_records::{Follower, ScopeEntry, TimeRange};
+use ashlar_records::{Follower, LogRemoved, Most, ScopeEntry, TimeRange};
 
 use crate::{Actor, Error, Service};
 
@@ -11,6 +11,7 @@ pub(crate) const ENTRIES_MAX: usize = 10_000;
 
 impl Service {
     /// Reads a build's journal from an entry's number on: events and log lines, one numbering.
+    /// Lines of a log that retention removed are left out, and their numbers with them.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -21,9 +22,56 @@ impl Service {
         from: u64,
         limit: usize,
     ) -> Result<Vec<Entry>, Error> {
+        self.journal_within(actor, build, from, Most { entries: limit, bytes: usize::MAX }).await
+    }
+
+    /// As [`Service::journal`], within bounds: for answers that are made in memory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn journal_within(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        from: u64,
+        most: Most,
+    ) -> Result<Vec<Entry>, Error> {
         self.row(actor, build).await?;
-        let read = self.store().journal(build, from, limit.min(ENTRIES_MAX));
+        let most = Most { entries: most.entries.min(ENTRIES_MAX), ..most };
+        let read = self.store().journal_within(build, from, most);
         Ok(self.counters().timed("journal", read).await?)
+    }
+
+    /// Reads the last entries of a build's journal, in order.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn journal_tail(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+        most: Most,
+    ) -> Result<Vec<Entry>, Error> {
+        self.row(actor, build).await?;
+        let most = Most { entries: most.entries.min(ENTRIES_MAX), ..most };
+        let read = self.store().journal_tail(build, most);
+        Ok(self.counters().timed("journal", read).await?)
+    }
+
+    /// Says whether retention removed a build's log.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn log_removed(
+        &self,
+        actor: &Actor,
+        build: BuildId,
+    ) -> Result<Option<LogRemoved>, Error> {
+        let row = self.row(actor, build).await?;
+        match row.state.is_terminal() {
+            true => Ok(self.store().log_removed(build).await?),
+            false => Ok(None),
+        }
     }
 
     /// Reads what happened to a build without what was said: its journal without log lines, from an

@@ -93,9 +93,9 @@ pub use ashlar_core::identity::{Principal, Role, Tenant};
 pub use ashlar_core::journal::{BuildKind, Mode, OnLost, Record};
 pub use ashlar_records::{
     At, AuditEntry, Bound, Bounds, Cursor, Document, DocumentType, Exempt, Filter, Follower,
-    Listed, MovedName, Namespace, NewAlias, NewDocument, NewObject, NumberedAlias, Order, Page,
-    Policy, Retention, RetentionError, ScopeEntry, Secret, TimeRange, Token, TokenText, What, Why,
-    new_build_id, now,
+    Listed, LogRemoved, Most, MovedName, Namespace, NewAlias, NewDocument, NewObject,
+    NumberedAlias, Order, Page, Policy, Retention, RetentionError, ScopeEntry, Secret, TimeRange,
+    Token, TokenText, What, Why, line_bytes, new_build_id, now,
 };
 pub use client::ClientInfo;
 pub use collect::Collected;

@@ -1,7 +1,8 @@
 //! Logs: the lines among a journal's entries.
 
-use ashlar_core::journal::{Entry, Event, LogLine};
+use ashlar_core::journal::{Entry, Event, Level, LogLine};
 use ashlar_core::{BuildId, Timestamp};
+use ashlar_records::{LogRemoved, Most};
 
 use crate::{Actor, Error, Service};
 
@@ -22,12 +23,15 @@ pub struct LogLineAt {
 }
 
 impl LogLineAt {
-    /// Returns the line of an entry that is one.
+    /// Returns the line of an entry that is one. That the log was removed is a line too: whoever
+    /// was reading it just then must not take what there was until then for the whole.
     pub fn of(entry: Entry) -> Option<Self> {
-        match entry.event {
-            Event::Log(line) => Some(Self { number: entry.number, time: entry.time, line }),
-            _ => None,
-        }
+        let removed = LogRemoved::of(&entry);
+        let line = match entry.event {
+            Event::Log(line) => line,
+            _ => LogLine::service(Level::Warn, removed?.to_string()),
+        };
+        Some(Self { number: entry.number, time: entry.time, line })
     }
 }
 
@@ -36,7 +40,7 @@ impl LogLineAt {
 pub struct Found {
     /// The lines, oldest first.
     pub lines: Vec<LogLineAt>,
-    /// Where to go on, when there may be more.
+    /// Where to go on, when there may be more: always while the build runs.
     pub next: Option<u64>,
 }
 
@@ -58,10 +62,12 @@ impl Service {
             let why = format!("must have 1 to {SEARCH_BYTES_MAX} bytes");
             return Err(Error::invalid("search", why));
         }
-        self.row(actor, build).await?;
+        // Looked at before the log: once a build has ended, no line is written any more.
+        let row = self.row(actor, build).await?;
         let found = self.store().search(build, text, from, limit.min(LINES_MAX)).await?;
         let lines = found.entries.into_iter().filter_map(LogLineAt::of).collect();
-        Ok(Found { lines, next: found.next })
+        let next = found.next.or((!row.state.is_terminal()).then_some(found.end));
+        Ok(Found { lines, next })
     }
 
     /// Returns the lines among the next entries of a build's journal, and the number to go on
@@ -74,9 +80,9 @@ impl Service {
         actor: &Actor,
         build: BuildId,
         from: u64,
-        limit: usize,
+        most: Most,
     ) -> Result<(Vec<LogLineAt>, u64), Error> {
-        let entries = self.journal(actor, build, from, limit).await?;
+        let entries = self.journal_within(actor, build, from, most).await?;
         let next = entries.last().map_or(from, |e| e.number + 1);
         Ok((entries.into_iter().filter_map(LogLineAt::of).collect(), next))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ashlar_core::journal::Entry;
-use ashlar_service::{Follower, Service};
+use ashlar_service::{Follower, Most, Service};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -22,6 +22,8 @@ use crate::{Problem, params};
 
 /// Entries of one answer when the client does not say.
 const LIMIT_DEFAULT: usize = 1000;
+/// Bytes of one JSON answer about: it is made in memory.
+pub(super) const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Entries that a stream reads at once.
 const PIECE: usize = 500;
 /// When clients of a stream that the server's stop cut off shall come back.
@@ -74,8 +76,8 @@ pub(crate) async fn events(
             .keep_alive(keep_alive())
             .into_response());
     }
-    let limit = range.limit.unwrap_or(LIMIT_DEFAULT);
-    let entries = shared.service.journal(&actor, build, from, limit).await?;
+    let most = Most { entries: range.limit.unwrap_or(LIMIT_DEFAULT), bytes: PAGE_BYTES };
+    let entries = shared.service.journal_within(&actor, build, from, most).await?;
     let next = entries.last().map_or(from, |e| e.number + 1);
     Ok(Json(Entries { entries, next }).into_response())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ashlar_core::BuildId;
 use ashlar_core::journal::{LogLine, Stream as Origin};
-use ashlar_service::{Actor, LogLineAt, Service};
+use ashlar_service::{Actor, LogLineAt, Most, Service, line_bytes};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, future};
 use serde::{Deserialize, Serialize};
 
-use super::events::{entries, keep_alive, last_event, with_goodbye};
+use super::events::{PAGE_BYTES, entries, keep_alive, last_event, with_goodbye};
 use super::html::to_html;
 use crate::app::Shared;
 use crate::auth::Caller;
@@ -29,6 +29,8 @@ const LIMIT_DEFAULT: usize = 1000;
 const LIMIT_MAX: usize = 10_000;
 /// Entries that are read at once for a JSON answer, at least and at most.
 const ENTRIES_AT_ONCE: (usize, usize) = (100, 1000);
+/// Bytes that are read at once for a JSON answer at least: of a step's lines few may be among them.
+const BYTES_AT_ONCE: usize = 64 * 1024;
 /// Entries that one JSON answer looks through about: a step may have few lines in a long log.
 const ENTRIES_LOOKED_AT_MAX: u64 = 50_000;
 /// Lines that are sent in one piece at most.
@@ -112,6 +114,9 @@ pub(crate) async fn logs(
 ) -> Result<Response, Problem> {
     let (build, asked) = (params::build(&build)?, asked?.0);
     let service = &shared.service;
+    if let Some(removed) = service.log_removed(&actor, build).await? {
+        return Err(removed.into());
+    }
     let from = match (&asked.since, last_event(&headers)?) {
         (_, Some(last)) => last.saturating_add(1),
         (Some(time), None) => {
@@ -119,7 +124,7 @@ pub(crate) async fn logs(
         }
         (None, None) => asked.from.unwrap_or(0),
     };
-    let format = asked.format.unwrap_or_else(|| accepted(&headers));
+    let format = format(&asked, &headers)?;
     if let Some(text) = &asked.search {
         if format != Format::Json {
             let why = "goes with the format 'json' alone, since it may end before the log does";
@@ -152,7 +157,7 @@ pub(crate) async fn logs(
     Ok(streamed(format, shared.service, lines))
 }
 
-/// Reads lines until there are as many as wanted, or no more now.
+/// Reads lines until there are as many as wanted, or as fit one answer, or no more now.
 async fn page(
     service: &Service,
     actor: &Actor,
@@ -163,17 +168,20 @@ async fn page(
     let limit = asked.limit.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
     // Looked at before the log: once a build has ended, no line is written any more.
     let row = service.row(actor, build).await?;
-    let (mut lines, mut next) = (Vec::new(), from);
+    let (mut lines, mut next, mut left) = (Vec::new(), from, PAGE_BYTES);
     let end = row.next_number.min(from.saturating_add(ENTRIES_LOOKED_AT_MAX));
-    while lines.len() < limit && next < end {
+    while lines.len() < limit && left > 0 && next < end {
         let count = (limit - lines.len()).clamp(ENTRIES_AT_ONCE.0, ENTRIES_AT_ONCE.1);
-        let (read, after) = service.log(actor, build, next, count).await?;
+        let most = Most { entries: count, bytes: left.max(BYTES_AT_ONCE) };
+        let (read, after) = service.log(actor, build, next, most).await?;
         if after == next {
             break;
         }
         next = after;
-        let wanted = read.into_iter().filter(|l| asked.wants(&l.line)).map(Line::from);
-        lines.extend(wanted);
+        for line in read.into_iter().filter(|l| asked.wants(&l.line)) {
+            left = left.saturating_sub(line_bytes(&line.line));
+            lines.push(Line::from(line));
+        }
         if lines.len() > limit {
             lines.truncate(limit);
             next = lines.last().map_or(from, |l| l.number + 1);
@@ -186,6 +194,19 @@ async fn page(
 impl Asked {
     fn wants(&self, line: &LogLine) -> bool {
         self.step.is_none_or(|step| line.step.is_some_and(|s| s.0 == step))
+    }
+}
+
+/// Returns the form that is wanted. What follows a log is a stream, of events when nothing is said.
+fn format(asked: &Asked, headers: &HeaderMap) -> Result<Format, Problem> {
+    match (asked.format, accepted(headers)) {
+        (Some(Format::Json), _) if asked.follow => {
+            let why = "does not go with the format 'json', which ends; leave out 'format' for a \
+                       stream of events";
+            Err(Problem::invalid("follow", why))
+        }
+        (None, Format::Json) if asked.follow => Ok(Format::Sse),
+        (asked, accepted) => Ok(asked.unwrap_or(accepted)),
     }
 }
 

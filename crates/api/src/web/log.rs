@@ -10,7 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, future, stream};
 
-use super::session::{BuildPath, Visitor, failed};
+use super::session::{BuildPath, Visitor, failed, refused};
 use crate::app::Shared;
 use crate::builds::{entries, to_html};
 
@@ -28,10 +28,12 @@ pub(super) async fn page(
 ) -> Response {
     let look = async {
         let record = shared.service.row(&actor, build).await?;
-        Ok::<_, Error>((record, shared.service.follow(&actor, build, 0).await?))
+        let removed = shared.service.log_removed(&actor, build).await?;
+        Ok::<_, Error>((record, removed, shared.service.follow(&actor, build, 0).await?))
     };
     let (record, follower) = match look.await {
-        Ok(found) => found,
+        Ok((_, Some(removed), _)) => return refused(&origin, removed.into()),
+        Ok((record, None, follower)) => (record, follower),
         Err(error) => return failed(&origin, error),
     };
     // Numbers have no gaps: what there is now is known, without a wait for more.

@@ -6,7 +6,7 @@ use ashlar_core::Timestamp;
 use ashlar_core::cache::{CacheKind, CacheStatus};
 use ashlar_core::journal::{Entry, Event, Record, StepOutcome};
 use ashlar_http::Origin;
-use ashlar_service::{Due, Error, Exempt, Expiry, LogLineAt, Page, Query as ListQuery};
+use ashlar_service::{Due, Error, Exempt, Expiry, LogLineAt, Most, Page, Query as ListQuery};
 use askama::Template;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -23,8 +23,8 @@ use crate::params;
 const PAGE_SIZE: u32 = 50;
 /// Events of a build that its page looks at; the rest is for the API.
 const EVENTS_MAX: usize = 10_000;
-/// Entries at the end of a journal whose log lines the page shows; all of them are one link away.
-const LOG_ENTRIES: u64 = 2_000;
+/// The end of a journal whose log lines the page shows; all of them are one link away.
+const LOG_SHOWN: Most = Most { entries: 2_000, bytes: 1024 * 1024 };
 /// Seconds after which the page of a running build is loaded again.
 const REFRESH_SECONDS: &str = "2";
 
@@ -133,6 +133,8 @@ struct Build {
     tags: Vec<String>,
     kept: Vec<String>,
     steps: Vec<Step>,
+    /// Says that there is no log any more.
+    removed: Option<String>,
     log: String,
     cut: bool,
 }
@@ -155,14 +157,13 @@ pub(super) async fn build(
     let look = async {
         let record = shared.service.row(&actor, build).await?;
         let events = shared.service.events(&actor, build, 0, EVENTS_MAX).await?;
-        let from = record.next_number.saturating_sub(LOG_ENTRIES);
-        let most = usize::try_from(LOG_ENTRIES).unwrap_or(usize::MAX);
-        let entries = shared.service.journal(&actor, build, from, most).await?;
+        let removed = shared.service.log_removed(&actor, build).await?;
+        let entries = shared.service.journal_tail(&actor, build, LOG_SHOWN).await?;
         let tags = shared.service.tags_of(&actor, build).await?;
         let expiry = shared.service.expiry(&record).await?;
-        Ok::<_, Error>((record, events, entries, tags, expiry))
+        Ok::<_, Error>((record, events, removed, entries, tags, expiry))
     };
-    let (record, events, entries, tags, expiry) = match look.await {
+    let (record, events, removed, entries, tags, expiry) = match look.await {
         Ok(found) => found,
         Err(error) => return failed(&origin, error),
     };
@@ -177,7 +178,8 @@ pub(super) async fn build(
         tags,
         kept: kept(&expiry),
         steps: steps(&events),
-        cut: record.next_number > LOG_ENTRIES,
+        removed: removed.map(|removed| removed.to_string()),
+        cut: entries.first().is_some_and(|first| first.number > 0),
         log: log(entries),
         row: Row::of(&record),
     };

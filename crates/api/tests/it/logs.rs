@@ -4,7 +4,11 @@ use futures_util::StreamExt as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Client, World, id, send};
+use crate::support::{ADMIN, Client, World, id, send};
+
+/// Says many long lines, each of what JSON needs two bytes for.
+const LONG_LINES: &str = "FROM base\nRUN head -c 60000 /dev/zero | tr '\\0' '\"' >/line; echo >>/line; \\\n    \
+     for i in $(seq 1 120); do cat /line; done; echo the end";
 
 /// Reads server-sent events until there are `count`, or to the end.
 async fn frames(client: &Client, path: &str, last: Option<u64>, count: usize) -> Vec<(u64, Value)> {
@@ -197,4 +201,159 @@ async fn a_log_over_its_cap_keeps_head_and_tail_and_says_so() {
     let left_out = lines.iter().find(|l| l.contains("are left out here")).unwrap();
     let missing: usize = left_out.split(' ').next().unwrap().parse().unwrap();
     assert_eq!(lines.len() - 2 + missing, 50_000);
+}
+
+/// Long lines of [`LONG_LINES`].
+const LONG_COUNT: usize = 120;
+/// What a JSON answer may hold, with one long line more.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024 + 256 * 1024;
+/// What a web page may hold, with one long line more: a quote is six bytes there, and two in JSON.
+const PAGE_BYTES_MAX: usize = 3 * 1024 * 1024 + 512 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_bounded_in_bytes_while_a_build_runs_and_later() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = client.dockerfile(&format!("{LONG_LINES}; sleep 60\n")).await;
+    let path = format!("/api/v1/builds/{build}");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !client.get(&format!("{path}/logs?search=the+end")).await.text().contains("the end") {
+        assert!(std::time::Instant::now() < until);
+    }
+    let cookie = world.session(ADMIN).await;
+    for ended in [false, true] {
+        if ended {
+            client.post(&format!("{path}/cancel"), &json!({})).await.is(202);
+            client.wait(&build).await;
+        }
+        for (kind, search) in [("logs", ""), ("logs", "&search=%22"), ("events", "")] {
+            let (mut from, mut long) = (0, 0);
+            while long < LONG_COUNT {
+                let url = format!("{path}/{kind}?limit=10000&from={from}{search}");
+                let answer = client.get(&url).await.is(200);
+                assert!(answer.body.len() < ANSWER_BYTES_MAX, "{url}: {}", answer.body.len());
+                let page = answer.json();
+                let lines = page.get("lines").or(page.get("entries")).unwrap();
+                let is_long = |l: &&Value| l["text"].as_str().is_some_and(|t| t.len() == 60_000);
+                long += lines.as_array().unwrap().iter().filter(is_long).count();
+                let next = page["next"].as_u64();
+                assert!(long == LONG_COUNT || next.is_some_and(|n| n > from), "{url}: {next:?}");
+                from = next.unwrap_or(from);
+            }
+            assert_eq!(long, LONG_COUNT);
+        }
+        let page = world.client(None).request(Method::GET, &format!("/builds/{build}"));
+        let page = send(page.header("cookie", &cookie)).await.is(200).text();
+        assert!(page.len() < PAGE_BYTES_MAX, "{}", page.len());
+        assert!(page.contains("the end\n") && page.contains("the whole log"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_goes_on_while_the_build_runs() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN echo begun; until [ -e /go ]; do sleep 0.1; done\n";
+    let build = client.dockerfile(text).await;
+    let search = async |text: &str, from: u64| {
+        let path = format!("/api/v1/builds/{build}/logs?search={text}&from={from}");
+        client.get(&path).await.is(200).json()
+    };
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let found = loop {
+        let found = search("BEGUN", 0).await;
+        assert!(found["next"].is_u64(), "{found}");
+        if found["lines"][0]["text"] == "begun" {
+            break found;
+        }
+        assert!(std::time::Instant::now() < until);
+    };
+    let line = found["lines"][0]["number"].as_u64().unwrap();
+    let next = found["next"].as_u64().unwrap();
+    assert!(next > line, "{found}");
+    assert_eq!(search("nothere", next).await, json!({ "lines": [], "next": next }));
+    assert!(search("nothere", 0).await["next"].as_u64() >= Some(next));
+    client.post(&format!("/api/v1/builds/{build}/cancel"), &json!({})).await.is(202);
+    client.wait(&build).await;
+    assert_eq!(search("nothere", 0).await, json!({ "lines": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_followed_as_events_when_no_form_is_named() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN for i in 1 2 3; do echo line $i; sleep 0.3; done\n";
+    let build = client.dockerfile(text).await;
+    let path = format!("/api/v1/builds/{build}/logs?follow=true");
+    let request = client.request(Method::GET, &path);
+    let answer = send(request.header("accept", "*/*")).await.is(200);
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    let said = answer.text();
+    let data: Vec<Value> = said
+        .lines()
+        .filter_map(|l| l.strip_prefix("data: "))
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let texts: Vec<&str> = data.iter().map(|l| l["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["line 1", "line 2", "line 3"]);
+    let text = client.get(&format!("{path}&format=text")).await.is(200);
+    assert_eq!(text.header("content-type"), "text/plain; charset=utf-8");
+    let refused = client.get(&format!("{path}&format=json")).await.is(400).json();
+    assert_eq!(refused["field"], "follow");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_retention_removed_is_said_to_be_gone() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = client.dockerfile("FROM base\nRUN seq 1 3000; exit 3\n").await;
+    client.wait(&build).await;
+    let path = format!("/api/v1/builds/{build}");
+    let entries = async || {
+        let events = client.get(&format!("{path}/events?limit=10000")).await.is(200).json();
+        events["entries"].as_array().unwrap().clone()
+    };
+    let before = entries().await;
+    let bounds = json!({ "logs": { "age_seconds": 1 } });
+    let set = client.request(Method::PUT, "/api/v1/scopes/test/retention").json(&bounds);
+    send(set).await.is(204);
+    let later = std::time::Duration::from_secs(3600).as_nanos() as i64;
+    let later = ashlar_core::Timestamp::from_nanos(ashlar_service::now().nanos() + later);
+    assert_eq!(world.service.apply_retention(later).await.unwrap().gone, 1);
+
+    // What happened keeps its numbers, and the note says the rest.
+    let mut after = entries().await;
+    let note = after.pop().unwrap();
+    let events: Vec<Value> = before.into_iter().filter(|e| e["event"] != "log").collect();
+    assert_eq!((after, &note["value"]), (events, &json!({ "log_removed": "age" })));
+    let said = format!("log removed by retention (age) at {}", note["time"].as_str().unwrap());
+    let last = note["number"].as_u64().unwrap();
+    for query in [
+        "",
+        "?format=text",
+        "?format=html",
+        "?format=raw",
+        "?format=sse",
+        "?search=1",
+        "?follow=true",
+        "?from=2000",
+        "?step=1",
+        "?limit=0",
+        &format!("?from={last}"),
+    ] {
+        let gone = client.get(&format!("{path}/logs{query}")).await.is(410);
+        assert_eq!(gone.header("content-type"), "application/problem+json");
+        let problem = gone.json();
+        assert_eq!(problem["type"], "urn:ashlar:problem:log_removed", "{query}");
+        assert_eq!(problem["detail"], said.as_str());
+    }
+    let stranger = world.tenant("other", "owner").await;
+    stranger.get(&format!("{path}/logs")).await.is(404);
+    let cookie = world.session(ADMIN).await;
+    for (path, status) in [(format!("/builds/{build}"), 200), (format!("/builds/{build}/log"), 410)]
+    {
+        let page = world.client(None).request(Method::GET, &path).header("cookie", &cookie);
+        let page = send(page).await.is(status).text();
+        assert!(page.contains(&said) && !page.contains("<pre>"), "{page}");
+    }
 }

@@ -177,3 +177,31 @@ fn builds_can_be_pinned_and_named_contexts_used() {
     world.run(&["builds", "pin", "latest"]).ok();
     assert_eq!(world.run(&["builds", "show", "--json"]).ok().json()[0]["pinned"], true);
 }
+
+#[test]
+fn a_log_that_retention_removed_is_one_line() {
+    use ashlar_records::{LetGo, Store, What, Why, now, records_file};
+    let world = World::new();
+    let failed = world.build("FROM base\nRUN seq 1 3000; exit 3\n", &[]);
+    assert_eq!(failed.code, Some(1));
+    let id = world.run(&["builds", "list", "--json"]).ok().json()[0]["id"].clone();
+    let build = id.as_str().unwrap().parse().unwrap();
+    let records = records_file(&world.data()).unwrap();
+    let gone = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = Store::open(records.to_str().unwrap()).await.unwrap();
+        let gone = store.let_go(build, What::Log, Why::Age, now()).await.unwrap();
+        store.close().await;
+        gone
+    });
+    assert_eq!(gone, LetGo::Gone);
+    const SAID: &str = "log removed by retention (age) at 2";
+    for args in [&[][..], &["--follow"], &["--step", "2"]] {
+        let logs = world.run(&[&["builds", "logs"], args].concat()).ok().out;
+        let said: Vec<&str> = logs.lines().filter(|l| l.starts_with("warning: ")).collect();
+        assert!(said.len() == 1 && said[0].contains(SAID), "{logs}");
+        assert!(logs.lines().count() < 10, "{logs}");
+    }
+    let lines = world.run(&["builds", "logs", "--json"]).ok().json();
+    assert_eq!((lines.len(), &lines[0]["stream"]), (1, &"service".into()));
+    assert!(lines[0]["text"].as_str().unwrap().starts_with(SAID), "{lines:?}");
+}

@@ -39,9 +39,10 @@ impl Most {
 
 /// Returns about how many bytes a log line takes as JSON.
 pub fn line_bytes(line: &LogLine) -> usize {
-    let escaped = line.text.bytes().filter(u8::is_ascii_control).count();
+    let controls = line.text.bytes().filter(u8::is_ascii_control).count();
+    let quotes = line.text.bytes().filter(|b| matches!(b, b'"' | b'\\')).count();
     let raw = line.raw.as_ref().map_or(0, Vec::len);
-    ENTRY_BYTES + line.text.len() + escaped * ESCAPE_BYTES + raw * RAW_BYTES
+    ENTRY_BYTES + line.text.len() + controls * ESCAPE_BYTES + quotes + raw * RAW_BYTES
 }
 
 /// Returns about how many bytes an entry takes as JSON; `row` are those of the row that it lies in,
@@ -67,6 +68,7 @@ mod tests {
         for line in [
             LogLine::service(Level::Info, "x".repeat(1000)),
             LogLine { raw, ..LogLine::service(Level::Info, "\u{fffd}".repeat(128)) },
+            LogLine::service(Level::Info, "\"\\".repeat(500)),
             coloured,
         ] {
             let event = Event::Log(line.clone());

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use ashlar_core::graph::StepId;
-use ashlar_core::journal::{Entry, Event, LogLine, Stream};
+use ashlar_core::journal::{Entry, Event, Level, LogLine, Stream};
+use ashlar_records::LogRemoved;
 use serde_json::json;
 
 use super::origin::Origin;
@@ -40,6 +41,10 @@ struct Printer<'a, W> {
 
 impl<W: Write> Printer<'_, W> {
     fn entry(&mut self, entry: &Entry) -> Result<()> {
+        if let Some(removed) = LogRemoved::of(entry) {
+            // Whichever step was asked for.
+            return self.line(entry, &LogLine::service(Level::Warn, removed.to_string()));
+        }
         match &entry.event {
             Event::Steps { names } => self.names.clone_from(names),
             Event::StepStarted { step } if !self.args.json.json && self.wants(Some(*step)) => {
@@ -88,9 +93,9 @@ impl<W: Write> Printer<'_, W> {
 
 fn level(line: &LogLine) -> &'static str {
     match line.level {
-        ashlar_core::journal::Level::Debug => "debug",
-        ashlar_core::journal::Level::Info => "info",
-        ashlar_core::journal::Level::Warn => "warning",
-        ashlar_core::journal::Level::Error => "error",
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warning",
+        Level::Error => "error",
     }
 }
