@@ -26,6 +26,25 @@ where
     }
 }
 
+/// The header `Idempotency-Key`: the client's word for one request, however often it is sent.
+pub(crate) struct IdempotencyKey(Option<String>);
+
+impl IdempotencyKey {
+    /// Returns the key, or the body's when the request has no such header.
+    pub(crate) fn or(self, of_the_body: Option<String>) -> Option<String> {
+        self.0.or(of_the_body)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let key = parts.headers.get("idempotency-key").map(|key| key.to_str().map(str::to_owned));
+        key.transpose().map(Self).map_err(|e| Problem::invalid("Idempotency-Key", e))
+    }
+}
+
 /// A body that is JSON.
 pub(crate) struct Body<T>(pub(crate) T);
 

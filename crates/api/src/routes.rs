@@ -185,8 +185,10 @@ pub const ROUTES: &[Route] = &[
         .takes("Cancel")
         .answers("Build"),
     route("post", "/api/v1/builds/{build}/retry", WRITE, 201, "Builds again.")
+        .headers(&["Idempotency-Key"])
         .takes("Retry")
-        .answers("Build"),
+        .answers("Build")
+        .or(&[(200, "An earlier request with the same key made the build.")]),
     route("post", "/api/v1/builds/{build}/promote", WRITE, 200, "Moves tags to a build.")
         .takes("Promote")
         .answers("Build"),
@@ -284,8 +286,10 @@ pub const ROUTES: &[Route] = &[
         .takes("Retention"),
     route("post", "/api/v1/workflows", WRITE, 201, "Submits a run of builds.")
         .about(RUN)
+        .headers(&["Idempotency-Key"])
         .takes("Workflow")
-        .answers("Build"),
+        .answers("Build")
+        .or(&[(200, "An earlier request with the same key made the run.")]),
     route("get", "/api/v1/builds/{build}/nodes", READ, 200, "Shows where a run's nodes are.")
         .answers("Nodes"),
     route("get", "/api/v1/audit", MANAGE, 200, "Reads the audit log, newest first.")

@@ -1,8 +1,11 @@
-//! JSON in which an object is an object.
+//! JSON in which an object is an object, and has no fields but those that are read.
 //!
 //! serde's derived code takes a list for a struct, its values by position: a client that sends one
-//! has made a mistake, and would find out only when a field is added. What is read through here
-//! takes objects only, at every depth that serde does not read ahead (below the tag of an enum).
+//! has made a mistake, and would find out only when a field is added. And it passes over fields that
+//! it does not know, unless each type says otherwise; types that the database is read into must not,
+//! for an older or newer program may have written it. What is read through here takes objects only,
+//! and refuses fields that a misspelling would make of others, at every depth that serde does not
+//! read ahead (below the tag of an enum, and in a struct into which another is flattened).
 
 use std::fmt;
 
@@ -29,19 +32,23 @@ pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_j
 /// A deserializer, or what gives access to parts of one.
 struct Strict<D>(D);
 
-/// A visitor that refuses lists where an object is expected.
+/// The names of a struct's fields, as serde has them.
+type Fields = &'static [&'static str];
+
+/// A visitor that refuses lists where an object is expected, and fields that the object cannot have.
 struct Looking<V> {
     visitor: V,
-    is_struct: bool,
+    /// The fields of the struct, when it is one.
+    fields: Option<Fields>,
 }
 
 impl<V> Looking<V> {
     fn at_any(visitor: V) -> Self {
-        Self { visitor, is_struct: false }
+        Self { visitor, fields: None }
     }
 
-    fn at_struct(visitor: V) -> Self {
-        Self { visitor, is_struct: true }
+    fn at_struct(visitor: V, fields: Fields) -> Self {
+        Self { visitor, fields: Some(fields) }
     }
 }
 
@@ -112,7 +119,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<D> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, D::Error> {
-        self.0.deserialize_struct(name, fields, Looking::at_struct(visitor))
+        self.0.deserialize_struct(name, fields, Looking::at_struct(visitor, fields))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -166,14 +173,17 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Looking<V> {
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<V::Value, A::Error> {
         let wanted = Wanted(&self.visitor);
         let expected: &dyn Expected = &wanted;
-        if self.is_struct || expected.to_string().starts_with(TAGGED) {
+        if self.fields.is_some() || expected.to_string().starts_with(TAGGED) {
             return Err(A::Error::invalid_type(Unexpected::Seq, expected));
         }
         self.visitor.visit_seq(Strict(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        self.visitor.visit_map(Strict(map))
+        match self.fields {
+            Some(fields) => self.visitor.visit_map(Known { map, fields }),
+            None => self.visitor.visit_map(Strict(map)),
+        }
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, variant: A) -> Result<V::Value, A::Error> {
@@ -223,6 +233,86 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Strict<A> {
     }
 }
 
+/// An object of which each field has to be known.
+struct Known<A> {
+    map: A,
+    fields: Fields,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Known<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, A::Error> {
+        self.map.next_key_seed(Name { inner: seed, fields: self.fields })
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
+        self.map.next_value_seed(Strict(seed))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        self.map.size_hint()
+    }
+}
+
+/// The name of a field: what asks for it, what gives it, or what takes it.
+struct Name<T> {
+    inner: T,
+    fields: Fields,
+}
+
+impl<T> Name<T> {
+    fn checked<E: Error>(&self, name: &str) -> Result<(), E> {
+        if self.fields.contains(&name) {
+            return Ok(());
+        }
+        Err(E::unknown_field(name, self.fields))
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Name<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<S::Value, D::Error> {
+        self.inner.deserialize(Name { inner: name, fields: self.fields })
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Name<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.inner.deserialize_identifier(Name { inner: visitor, fields: self.fields })
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
+        ignored_any
+    }
+}
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for Name<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<V::Value, E> {
+        self.checked(name)?;
+        self.inner.visit_str(name)
+    }
+
+    fn visit_borrowed_str<E: Error>(self, name: &'de str) -> Result<V::Value, E> {
+        self.checked(name)?;
+        self.inner.visit_borrowed_str(name)
+    }
+}
+
 impl<'de, A: EnumAccess<'de>> EnumAccess<'de> for Strict<A> {
     type Error = A::Error;
     type Variant = Strict<A::Variant>;
@@ -260,7 +350,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.0.struct_variant(fields, Looking::at_struct(visitor))
+        self.0.struct_variant(fields, Looking::at_struct(visitor, fields))
     }
 }
 
@@ -291,6 +381,13 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
+    struct Renamed {
+        n: u8,
+        #[serde(alias = "old")]
+        new: u8,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
     enum Wrapped {
         Unit,
         New(Inner),
@@ -313,6 +410,25 @@ mod tests {
         assert_eq!(read.wrapped.len(), 3);
         assert!(from_slice::<Outer>(br#"{"inner":null}"#).unwrap().inner.is_none());
         assert!(from_slice::<Outer>(b"{} {}").is_err(), "one document");
+    }
+
+    #[test]
+    fn a_field_is_known_at_any_depth() {
+        for text in [
+            r#"{"inner":{"n":1,"m":2}}"#,
+            r#"{"list":[{"n":2,"m":2}]}"#,
+            r#"{"map":{"a":{"m":2,"n":3}}}"#,
+            r#"{"wrapped":[{"New":{"n":4,"m":2}}]}"#,
+            r#"{"wrapped":[{"Struct":{"n":5,"m":2}}]}"#,
+        ] {
+            serde_json::from_str::<Outer>(text).unwrap();
+            let error = from_slice::<Outer>(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("unknown field `m`, expected `n`"), "{text}: {error}");
+        }
+        let renamed = br#"{"n":1,"old":2}"#;
+        assert_eq!(from_slice::<Renamed>(renamed).unwrap(), Renamed { n: 1, new: 2 });
+        // A name that had to be put together from its parts.
+        assert!(from_slice::<Renamed>(br#"{"n":1,"n\u0065w":2}"#).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::builds::Ask;
-use crate::extract::{Body, Path};
+use crate::extract::{Body, IdempotencyKey, Path};
 use crate::view::BuildView;
 use crate::{Problem, params};
 
@@ -61,9 +61,11 @@ struct AskNode {
 pub(crate) async fn submit(
     State(shared): State<Shared>,
     Caller(actor): Caller,
+    key: IdempotencyKey,
     asked: Result<Body<AskRun>, Problem>,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
-    let request = asked?.0.request()?;
+    let mut request = asked?.0.request()?;
+    request.idempotency_key = key.or(request.idempotency_key);
     let accepted = shared.service.submit(&actor, request).await?;
     let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(BuildView::whole(&accepted.record))))

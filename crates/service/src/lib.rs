@@ -51,6 +51,7 @@ mod external;
 mod grants;
 mod hidden;
 mod kept;
+mod limits;
 mod list;
 mod logs;
 mod maintain;

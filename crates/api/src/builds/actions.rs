@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use ashlar_service::{RegistryCredential, RetryRequest};
+use ashlar_service::RetryRequest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::secret::{self, SecretValue};
+use super::secret::{self, CredentialAsk, SecretValue};
 use crate::app::Shared;
 use crate::auth::Caller;
-use crate::extract::{Body, Optional, Path};
+use crate::extract::{Body, IdempotencyKey, Optional, Path};
 use crate::retention::ExpiryView;
 use crate::view::BuildView;
 use crate::{Problem, params};
@@ -60,7 +60,7 @@ pub(crate) struct Retry {
     #[serde(default)]
     secrets: BTreeMap<String, SecretValue>,
     #[serde(default)]
-    credentials: BTreeMap<String, RegistryCredential>,
+    credentials: BTreeMap<String, CredentialAsk>,
     idempotency_key: Option<String>,
 }
 
@@ -68,6 +68,7 @@ pub(crate) async fn retry(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     Path(build): Path<String>,
+    key: IdempotencyKey,
     Optional(asked): Optional<Retry>,
 ) -> Result<(StatusCode, Json<BuildView>), Problem> {
     let build = params::build(&build)?;
@@ -76,12 +77,13 @@ pub(crate) async fn retry(
         no_cache: asked.no_cache,
         tags: asked.tags,
         secrets: secret::values(asked.secrets)?,
-        credentials: asked.credentials.into_iter().collect(),
-        idempotency_key: asked.idempotency_key,
+        credentials: secret::credentials(asked.credentials),
+        idempotency_key: key.or(asked.idempotency_key),
         ..RetryRequest::default()
     };
     let accepted = shared.service.retry(&actor, build, request).await?;
-    Ok((StatusCode::CREATED, Json(BuildView::whole(&accepted.record))))
+    let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(BuildView::whole(&accepted.record))))
 }
 
 /// Which tags shall lead to the build.

@@ -6,6 +6,7 @@ mod html;
 mod list;
 mod logs;
 mod secret;
+mod start;
 mod submit;
 mod written;
 

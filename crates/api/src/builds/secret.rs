@@ -1,8 +1,8 @@
-//! Values of secrets as requests bring them.
+//! Values of secrets, and credentials, as requests bring them.
 
 use std::collections::BTreeMap;
 
-use ashlar_service::Secret;
+use ashlar_service::{RegistryCredential, Secret};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use crate::Problem;
 
 /// A value: text, or bytes that are none.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub(super) enum SecretValue {
     /// Text.
     Text(String),
@@ -27,6 +27,48 @@ impl std::fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SecretValue(hidden)")
     }
+}
+
+/// What proves to a registry who pulls or pushes: a [`RegistryCredential`] in which every field is
+/// known.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum CredentialAsk {
+    Basic {
+        username: String,
+        password: String,
+    },
+    AwsEcr {
+        access_key_id: String,
+        secret_access_key: String,
+        region: String,
+        session_token: Option<String>,
+    },
+}
+
+impl std::fmt::Debug for CredentialAsk {
+    /// Shows no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CredentialAsk(hidden)")
+    }
+}
+
+impl From<CredentialAsk> for RegistryCredential {
+    fn from(asked: CredentialAsk) -> Self {
+        match asked {
+            CredentialAsk::Basic { username, password } => Self::Basic { username, password },
+            CredentialAsk::AwsEcr { access_key_id, secret_access_key, region, session_token } => {
+                Self::AwsEcr { access_key_id, secret_access_key, region, session_token }
+            }
+        }
+    }
+}
+
+/// Reads credentials by host.
+pub(super) fn credentials(
+    asked: BTreeMap<String, CredentialAsk>,
+) -> Vec<(String, RegistryCredential)> {
+    asked.into_iter().map(|(host, credential)| (host, credential.into())).collect()
 }
 
 /// Reads values by id.
@@ -56,5 +98,18 @@ mod tests {
         assert_eq!(made[0].1.expose(), b"text");
         assert_eq!(made[1].1.expose(), [0xff]);
         assert!(read(r#"{"b":{"base64":"%"}}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_beside_a_value_or_in_a_credential_is_known() {
+        let value = r#"{"base64":"/w==","encoding":"x"}"#;
+        assert!(serde_json::from_str::<SecretValue>(value).is_err());
+        let basic = r#"{"kind":"basic","username":"u","password":"p","mail":"m"}"#;
+        let error = serde_json::from_str::<CredentialAsk>(basic).unwrap_err().to_string();
+        assert!(error.contains("unknown field `mail`"), "{error}");
+        let ecr = r#"{"kind":"aws_ecr","access_key_id":"a","secret_access_key":"b","region":"c"}"#;
+        let read: CredentialAsk = serde_json::from_str(ecr).unwrap();
+        let stored = serde_json::to_value(RegistryCredential::from(read)).unwrap();
+        assert_eq!((&stored["region"], &stored["session_token"]), (&"c".into(), &().into()));
     }
 }

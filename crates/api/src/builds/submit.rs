@@ -8,8 +8,7 @@ use ashlar_http::Origin;
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
 use ashlar_service::frontends::dockerfile::{self, NamedContext, NoCache, Source};
 use ashlar_service::{
-    ATTEMPTS_DEFAULT, Actor, BuildOutput, Definition, Limits, OnLost, Recipe, RegistryCredential,
-    StartCommand, SubmitRequest,
+    ATTEMPTS_DEFAULT, Actor, BuildOutput, Definition, Limits, OnLost, Recipe, SubmitRequest,
 };
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -18,9 +17,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::secret::{self, SecretValue};
+use super::secret::{self, CredentialAsk, SecretValue};
+use super::start::StartAsk;
 use crate::app::{BODY_BYTES_MAX, Shared};
 use crate::auth::Caller;
+use crate::extract::IdempotencyKey;
 use crate::view::BuildView;
 use crate::{Problem, contexts, strict};
 
@@ -115,7 +116,7 @@ pub(crate) struct Ask {
     ulimits: Vec<Ulimit>,
     #[serde(default)]
     limits: Limits,
-    start: Option<StartCommand>,
+    start: Option<StartAsk>,
     source_date_epoch: Option<i64>,
     #[serde(default)]
     tags: Vec<String>,
@@ -128,7 +129,7 @@ pub(crate) struct Ask {
     secrets: BTreeMap<String, SecretValue>,
     /// Credentials of registries by host, for this build's pulls and pushes.
     #[serde(default)]
-    credentials: BTreeMap<String, RegistryCredential>,
+    credentials: BTreeMap<String, CredentialAsk>,
     backend: Option<String>,
     #[serde(default)]
     priority: i32,
@@ -140,14 +141,12 @@ pub(crate) async fn submit(
     State(shared): State<Shared>,
     Caller(actor): Caller,
     origin: Origin,
+    key: IdempotencyKey,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
     let mut ask = read(&shared, &actor, &headers, request).await?;
-    if let Some(key) = headers.get("idempotency-key") {
-        let key = key.to_str().map_err(|e| Problem::invalid("Idempotency-Key", e))?;
-        ask.idempotency_key = Some(key.to_owned());
-    }
+    ask.idempotency_key = key.or(ask.idempotency_key);
     let accepted = shared.service.submit(&actor, ask.request()?).await?;
     let status = if accepted.repeated { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = (status, Json(BuildView::whole(&accepted.record))).into_response();
@@ -230,9 +229,10 @@ impl Ask {
         let mut definition = Definition::new(recipe);
         definition.contexts = self.contexts;
         definition.contexts.extend(self.context.map(|digest| (MAIN.to_owned(), digest)));
+        self.limits.check()?;
         definition.limits = self.limits;
         definition.network = self.network;
-        definition.start = self.start;
+        definition.start = self.start.map(StartAsk::checked).transpose()?;
         if self.steps.is_none() {
             // Steps have it in their own definition.
             definition.runtime = self.runtime;
@@ -252,7 +252,7 @@ impl Ask {
         }
         request.idempotency_key = self.idempotency_key;
         request.secrets = secret::values(self.secrets)?;
-        request.credentials = self.credentials.into_iter().collect();
+        request.credentials = secret::credentials(self.credentials);
         Ok(request)
     }
 

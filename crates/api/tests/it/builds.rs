@@ -183,6 +183,103 @@ async fn a_request_may_be_repeated_with_its_key() {
     // Keys are each tenant's own.
     let other = world.tenant("other", "developer").await;
     other.post("/api/v1/builds", &ask("b")).await.is(201);
+    // A build that was deleted is no answer.
+    let path = format!("/api/v1/builds/{}", id(&first));
+    client.wait(id(&first)).await;
+    client.delete(&path).await.is(204);
+    let third = client.post("/api/v1/builds", &ask("a")).await.is(201).json();
+    assert_ne!(first["id"], third["id"]);
+    let fourth = client.post("/api/v1/builds", &ask("a")).await.is(200).json();
+    assert_eq!(third["id"], fourth["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_door_for_builds_takes_the_header_and_prefers_it_to_the_body() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let built = client.built(&json!({"image": "base"})).await;
+    let retry = format!("/api/v1/builds/{}/retry", id(&built));
+    let run = json!({"nodes": [{"id": "a", "build": {"image": "base"}}]});
+    let build = json!({"image": "base"});
+    for (number, (path, body)) in
+        [("/api/v1/builds", build), ("/api/v1/workflows", run), (&retry, json!({}))]
+            .into_iter()
+            .enumerate()
+    {
+        let post = |header: Option<String>, of_body: Option<&str>| {
+            let mut body = body.clone();
+            if let Some(key) = of_body {
+                body["idempotency_key"] = json!(format!("{key}-{number}"));
+            }
+            let request = client.request(Method::POST, path).json(&body);
+            send(match header {
+                Some(key) => request.header("idempotency-key", format!("{key}-{number}")),
+                None => request,
+            })
+        };
+        let by = |key: &str| Some(key.to_owned());
+        let first = post(by("header"), None).await.is(201).json();
+        for (header, of_body) in [(by("header"), None), (by("header"), Some("body"))] {
+            let again = post(header, of_body).await.is(200).json();
+            assert_eq!(again["id"], first["id"], "{path}");
+        }
+        let other = post(None, Some("body")).await.is(201).json();
+        assert_ne!(other["id"], first["id"], "{path}: the body's key was not used up");
+        let again = post(None, Some("header")).await.is(200).json();
+        assert_eq!(again["id"], first["id"], "{path}");
+        let wrong = client.request(Method::POST, path).json(&body);
+        let wrong = send(wrong.header("idempotency-key", &b"\xff"[..])).await.is(400).json();
+        assert_eq!(wrong["field"], "Idempotency-Key", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_nobody_reads_and_limits_that_nothing_keeps_are_refused() {
+    let world = World::with(|config| config.slots = 0).await;
+    let submit = async |field: &str, value: Value| {
+        let mut ask = json!({"base": "base", "steps": [{"action": "run", "command": "true"}]});
+        ask[field] = value.clone();
+        let run = json!({"nodes": [{"id": "a", "build": ask.clone()}]});
+        let alone = world.admin.post("/api/v1/builds", &ask).await;
+        let in_run = world.admin.post("/api/v1/workflows", &run).await;
+        assert_eq!(alone.status, in_run.status, "{field}: {value}: {}", in_run.text());
+        alone
+    };
+    let login = json!({"kind": "basic", "username": "u", "password": "p", "unread": 1});
+    for (field, value) in [
+        ("limits", json!({"unread": 1})),
+        ("runtime", json!({"unread": 1})),
+        ("platform", json!({"os": "linux", "architecture": "amd64", "unread": 1})),
+        ("extra_hosts", json!([{"host": "h", "address": "10.0.0.1", "unread": 1}])),
+        ("ulimits", json!([{"name": "nofile", "soft": 1, "hard": 1, "unread": 1}])),
+        ("start", json!({"command": "true", "unread": 1})),
+        ("credentials", json!({"registry.example": login})),
+    ] {
+        let answer = submit(field, value).await.is(400).json();
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.contains("unknown field `unread`"), "{field}: {detail}");
+    }
+    let most = 315_360_000;
+    for (name, bad, good) in [
+        ("memory_bytes", vec![json!(0)], vec![json!(1), json!(u64::MAX)]),
+        ("cpus", vec![json!(0), json!(-1), json!(5000)], vec![json!(0.001), json!(4096)]),
+        ("pids", vec![json!(0), json!(4_194_305)], vec![json!(1), json!(4_194_304)]),
+        ("disk_bytes", vec![json!(0)], vec![json!(1)]),
+        ("step_seconds", vec![json!(0), json!(most + 1)], vec![json!(1), json!(most)]),
+        ("build_seconds", vec![json!(0), json!(u64::MAX)], vec![json!(1), json!(null)]),
+        ("log_bytes", vec![json!(0)], vec![json!(1)]),
+    ] {
+        for value in bad {
+            let answer = submit("limits", json!({name: value.clone()})).await.is(400).json();
+            assert_eq!(answer["field"], format!("limits.{name}"), "{value}");
+        }
+        for value in good {
+            submit("limits", json!({name: value})).await.is(201);
+        }
+    }
+    let probe = json!({"probe": "tcp", "interval_ms": 1, "grace_ms": 1, "timeout_ms": 1});
+    let answer = submit("start", json!({"command": "x", "readiness": probe})).await.is(400).json();
+    assert_eq!(answer["field"], "start.readiness");
 }
 
 #[tokio::test(flavor = "multi_thread")]

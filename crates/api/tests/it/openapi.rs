@@ -67,6 +67,8 @@ fn headers_that_routes_read_are_parameters() {
     };
     for (method, path, wanted) in [
         ("post", "/api/v1/builds", &["Idempotency-Key", "ashlar-tenant"][..]),
+        ("post", "/api/v1/builds/{build}/retry", &["Idempotency-Key", "ashlar-tenant"]),
+        ("post", "/api/v1/workflows", &["Idempotency-Key", "ashlar-tenant"]),
         ("get", "/api/v1/builds/{build}/logs", &["Last-Event-ID", "ashlar-tenant"]),
         ("get", "/api/v1/builds/{build}/events", &["Last-Event-ID", "ashlar-tenant"]),
         ("put", "/api/v1/blobs/{digest}", &["Content-Range", "ashlar-tenant"]),
