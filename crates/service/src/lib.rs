@@ -111,7 +111,7 @@ pub use export::{Archive, ExportWish, Exported};
 pub use logs::{Found, LogLineAt};
 pub use observer::{Observer, trace_parent};
 pub use places::{TENANT_UPLOADS_DEFAULT, UPLOADS_DEFAULT, UploadLimits, UploadPlace};
-pub use promote::BUILDS;
+pub use promote::{BUILDS, RepositoryTags};
 pub use push::{BuildOutput, LayerCompression};
 pub use query::{Query, QueryError};
 pub use retention::{Due, Expiry, RetentionRound};

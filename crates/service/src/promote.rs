@@ -1,5 +1,7 @@
 //! Tags: names such as `app:latest` that lead to a build and can be moved.
 
+use std::collections::BTreeSet;
+
 use ashlar_core::journal::Record;
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, TenantId};
@@ -14,6 +16,10 @@ const TAGS_MAX: usize = 100;
 const NAME_MAX: usize = 200;
 /// The longest tag, in bytes.
 const TAG_MAX: usize = 128;
+/// Tags that are read at once, at least and at most, to find those of images.
+const TAGS_AT_ONCE: (usize, usize) = (50, 500);
+/// Tags that one page looks at, most of which may lead to images that are gone.
+const LOOKED_AT_MAX: usize = 10_000;
 /// The repository that has every build under its id.
 pub const BUILDS: &str = "builds";
 
@@ -58,6 +64,15 @@ pub(crate) fn check_tag(text: &str) -> Result<(), Error> {
         return bad("has a tag that is none: letters, digits, _ . -");
     }
     Ok(())
+}
+
+/// Tags of a repository, a page of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryTags {
+    /// The tags, without the repository's name, in their order.
+    pub tags: Vec<String>,
+    /// The tag after which the next page begins; none when there is no more.
+    pub next: Option<String>,
 }
 
 impl Service {
@@ -143,6 +158,58 @@ impl Service {
         let tags =
             self.store().aliases_from(&namespace(actor.tenant.id), prefix, after, limit).await?;
         Ok(tags.into_iter().map(|(tag, id)| (tag, BuildId::from_uuid(id))).collect())
+    }
+}
+
+impl Service {
+    /// Lists those tags of a repository of the actor's tenant that lead to an image, after a tag.
+    /// Returns none when there is no such repository.
+    ///
+    /// A tag whose image was removed stays a tag: if it went, its name would lead builds that stand
+    /// on it to a registry outside.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn repository_tags(
+        &self,
+        actor: &Actor,
+        name: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Option<RepositoryTags>, Error> {
+        let (prefix, most) = (format!("{name}:"), limit as usize);
+        if self.tags(actor, &prefix, "", 1).await?.is_empty() {
+            return Ok(None);
+        }
+        let (mut tags, mut looked_at) = (Vec::new(), 0);
+        let mut last = if after.is_empty() { String::new() } else { format!("{prefix}{after}") };
+        // One more than is wanted says whether there is another page.
+        while tags.len() <= most && looked_at < LOOKED_AT_MAX {
+            let (least, at_once) = TAGS_AT_ONCE;
+            let wanted = (most + 1 - tags.len()).clamp(least, at_once);
+            let found = self.tags(actor, &prefix, &last, wanted as u32).await?;
+            let Some((tag, _)) = found.last() else { break };
+            last.clone_from(tag);
+            looked_at += found.len();
+            tags.extend(self.of_images(found).await?);
+        }
+        let is_cut = tags.len() > most;
+        let is_open = looked_at >= LOOKED_AT_MAX;
+        tags.truncate(most);
+        let next = if is_cut { tags.last().cloned() } else { is_open.then_some(last) };
+        let plain = |tag: String| tag.strip_prefix(&prefix).map(str::to_owned);
+        let next = next.and_then(plain);
+        Ok(Some(RepositoryTags { tags: tags.into_iter().filter_map(plain).collect(), next }))
+    }
+
+    /// Returns those of these tags whose builds have an image still.
+    async fn of_images(&self, tags: Vec<(String, BuildId)>) -> Result<Vec<String>, Error> {
+        let builds: BTreeSet<BuildId> = tags.iter().map(|(_, build)| *build).collect();
+        let rows = self.store().rows(&builds.into_iter().collect::<Vec<_>>()).await?;
+        let with_image = rows.iter().filter(|row| crate::artifacts::image_of(row).is_some());
+        let with_image: BTreeSet<BuildId> = with_image.map(|row| row.submission.build).collect();
+        let of_image = |(tag, build)| with_image.contains(&build).then_some(tag);
+        Ok(tags.into_iter().filter_map(of_image).collect())
     }
 }
 

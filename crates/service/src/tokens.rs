@@ -1,5 +1,7 @@
 //! Tokens: who somebody is, and tokens for others.
 
+use std::time::Duration;
+
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, Timestamp};
 use ashlar_records::{NewToken, Token, TokenText, now};
@@ -53,6 +55,17 @@ impl Service {
             token: Some(token.id),
         };
         Ok(tenant.zip(principal).map(actor))
+    }
+
+    /// Returns how long the token that the actor came with still holds; none when it has no end.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token_lifetime(&self, actor: &Actor) -> Result<Option<Duration>, Error> {
+        let Some(id) = actor.token else { return Ok(None) };
+        let token = self.store().token(actor.tenant.id, id).await?;
+        let end = token.and_then(|token| token.expires_at);
+        Ok(end.map(|end| end.since(now())))
     }
 
     /// Makes a token for a principal of the actor's tenant, which is made when it is new. The

@@ -41,6 +41,17 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob")
     }
 
+    pub(super) fn bad_digest() -> Self {
+        let text = "this is no digest; write ALGORITHM:HEX, e.g. sha256: and 64 digits";
+        Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", text)
+    }
+
+    /// The spec has no code of its own for it; this is the one of CNCF's Distribution.
+    pub(super) fn bad_page() -> Self {
+        let text = "n must be a whole number of tags, from 0 on, and last a tag";
+        Self::new(StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID", text)
+    }
+
     /// Turns "not found" into a refusal of the wanted kind.
     pub(super) fn of(error: Error, missing: fn() -> Self) -> Self {
         match error.kind() {

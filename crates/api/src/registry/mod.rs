@@ -1,6 +1,6 @@
 //! The read-only registry: built images for `docker pull`, `skopeo copy` and other registries.
 //!
-//! Source: OCI distribution spec 1.1, "Pull"; the token flow of Docker's registry clients. Images
+//! Source: OCI distribution spec 1.1, "Pull" and "Listing Referrers"; the token flow of Docker's registry clients. Images
 //! lie under `TENANT/NAME:TAG` where `NAME:TAG` is a tag of the native API, and under
 //! `TENANT/builds:BUILD`. A manifest is made when it is first asked for.
 
@@ -9,7 +9,7 @@ mod names;
 
 use ashlar_core::Digest;
 use ashlar_http::Origin;
-use ashlar_service::{Actor, BUILDS, Error, Packaged};
+use ashlar_service::{Actor, BUILDS, Error, Packaged, RepositoryTags};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -28,10 +28,10 @@ use names::Target;
 const MANIFEST_BYTES_MAX: u64 = 8 << 20;
 /// What who comes without a token hears.
 const NO_TOKEN: &str = "authentication required";
-/// Tags of one answer at most; `Link` leads to the rest. One more is read than is answered.
+/// Tags of one answer at most; `Link` leads to the rest.
 const TAGS_MAX: u32 = 500;
-/// Seconds after which a client asks for its token again.
-const TOKEN_SECONDS: u64 = 3600;
+/// The media type of an image index (OCI image spec).
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// `GET /v2/`: says that this is a registry, to those who may read.
 pub(crate) async fn hello(
@@ -51,16 +51,17 @@ fn version() -> [(HeaderName, HeaderValue); 1] {
 }
 
 /// `GET /v2/token`: gives a client that came with a password the token to go on with, which is
-/// the password: Ashlar's tokens are bearer tokens already.
+/// the password: Ashlar's tokens are bearer tokens already. `expires_in` is how long that one still
+/// holds. One that has no end is given none: clients take that for a minute, and ask again.
 pub(crate) async fn token(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let answer = async {
         let token = auth::token(&headers).ok_or_else(|| shared.service.unknown(NO_TOKEN))?;
-        shared.service.authenticate(&token).await.map_err(Refusal::from)?;
-        Ok::<_, Refusal>(Json(json!({
-            "token": token,
-            "access_token": token,
-            "expires_in": TOKEN_SECONDS,
-        })))
+        let actor = shared.service.authenticate(&token).await.map_err(Refusal::from)?;
+        let mut given = json!({ "token": token, "access_token": token });
+        if let Some(left) = shared.service.token_lifetime(&actor).await.map_err(Refusal::from)? {
+            given["expires_in"] = json!(left.as_secs());
+        }
+        Ok::<_, Refusal>(Json(given))
     };
     match answer.await {
         Ok(json) => json.into_response(),
@@ -69,18 +70,21 @@ pub(crate) async fn token(State(shared): State<Shared>, headers: HeaderMap) -> R
     }
 }
 
+/// The queries of all paths.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Page {
-    n: Option<u32>,
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Asked {
+    n: Option<String>,
     #[serde(default)]
     last: String,
+    artifact_type: Option<String>,
 }
 
-/// `GET` and `HEAD` of manifests, blobs and lists of tags.
+/// `GET` and `HEAD` of manifests, blobs and lists of tags and referrers.
 pub(crate) async fn read(
     State(shared): State<Shared>,
     path: Result<Path<String>, PathRejection>,
-    page: Result<Query<Page>, QueryRejection>,
+    asked: Result<Query<Asked>, QueryRejection>,
     method: Method,
     origin: Origin,
     headers: HeaderMap,
@@ -91,7 +95,7 @@ pub(crate) async fn read(
             return Err(Refusal::unsupported());
         }
         let path = path.map_err(|_| Refusal::no_name())?.0;
-        let page = page.map_err(Problem::from)?.0;
+        let asked = asked.map_err(Problem::from)?.0;
         let (tenant, target) = names::parse(&path).ok_or_else(Refusal::no_name)?;
         let actor = shared.service.act_for(&actor, tenant).await?;
         let with_body = method == Method::GET;
@@ -104,7 +108,7 @@ pub(crate) async fn read(
                 })
             }
             Target::Blob { digest } => {
-                let digest: Digest = digest.parse().map_err(|_| Refusal::no_blob())?;
+                let digest = names::digest(digest)?.ok_or_else(Refusal::no_blob)?;
                 let (file, size) = shared
                     .service
                     .open_blob(&actor, digest)
@@ -118,7 +122,11 @@ pub(crate) async fn read(
                 put_digest(&mut response, &digest);
                 Ok(response)
             }
-            Target::Tags { name } => tags(&shared, &actor, name, &page, &origin).await,
+            Target::Tags { name } => tags(&shared, &actor, name, &asked, &origin).await,
+            Target::Referrers { digest } => {
+                names::digest(digest)?;
+                Ok(no_referrers(asked.artifact_type.is_some()))
+            }
         }
     };
     match answer.await {
@@ -148,7 +156,9 @@ async fn manifest(
 ) -> Result<Packaged, Refusal> {
     let none = |e: Error| Refusal::of(e, Refusal::no_manifest);
     let service = &shared.service;
-    if let Ok(digest) = reference.parse::<Digest>() {
+    // No tag has a colon.
+    if reference.contains(':') {
+        let digest = names::digest(reference)?.ok_or_else(Refusal::no_manifest)?;
         let manifest = service.read_blob(actor, digest, MANIFEST_BYTES_MAX).await.map_err(none)?;
         let document: Value =
             serde_json::from_slice(&manifest).map_err(|_| Refusal::no_manifest())?;
@@ -212,27 +222,37 @@ async fn tags(
     shared: &Shared,
     actor: &Actor,
     name: &str,
-    page: &Page,
+    asked: &Asked,
     origin: &Origin,
 ) -> Result<Response, Refusal> {
-    let prefix = format!("{name}:");
-    let after = if page.last.is_empty() { String::new() } else { format!("{prefix}{}", page.last) };
-    let limit = page.n.unwrap_or(TAGS_MAX).min(TAGS_MAX);
-    // One more says whether there is another page.
-    let mut found = shared.service.tags(actor, &prefix, &after, limit + 1).await?;
-    if found.is_empty() && page.last.is_empty() {
-        return Err(Refusal::no_name());
-    }
-    let is_last = found.len() <= limit as usize;
-    found.truncate(limit as usize);
-    let tags: Vec<&str> = found.iter().filter_map(|(t, _)| t.strip_prefix(&prefix)).collect();
+    let limit = match &asked.n {
+        Some(n) => n.parse().map_err(|_| Refusal::bad_page())?,
+        None => TAGS_MAX,
+    };
+    let limit = limit.min(TAGS_MAX);
+    let found = shared.service.repository_tags(actor, name, &asked.last, limit).await?;
+    let RepositoryTags { tags, next } = found.ok_or_else(Refusal::no_name)?;
     let full = format!("{}/{name}", actor.tenant.name);
     let mut response = Json(json!({ "name": full, "tags": tags })).into_response();
-    if let (Some(last), false) = (tags.last(), is_last) {
+    if let Some(last) = next {
         let next = origin.path(&format!("/v2/{full}/tags/list?n={limit}&last={last}"));
         if let Ok(link) = HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")) {
             response.headers_mut().insert(header::LINK, link);
         }
     }
     Ok(response)
+}
+
+/// Answers that nothing refers to a manifest: images get here by building them, and builds make no
+/// manifest with a `subject`. Also where there is no such manifest, or repository: the spec keeps 404
+/// for registries that know no referrers, and clients would look for a tag in their place then.
+fn no_referrers(is_filtered: bool) -> Response {
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+    let mut response = Json(index).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(INDEX));
+    if is_filtered {
+        let name = HeaderName::from_static("oci-filters-applied");
+        response.headers_mut().insert(name, HeaderValue::from_static("artifactType"));
+    }
+    response
 }

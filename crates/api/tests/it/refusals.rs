@@ -44,8 +44,13 @@ async fn the_registry_refuses_in_its_own_words() {
     let tags = "/v2/default/app/tags/list?n=many";
     world.client(None).get(tags).await.is(401);
     for (method, path, status, code) in [
-        (Method::GET, tags, 400, "UNSUPPORTED"),
+        (Method::GET, tags, 400, "PAGINATION_NUMBER_INVALID"),
+        (Method::GET, "/v2/default/app/tags/list?n=-1", 400, "PAGINATION_NUMBER_INVALID"),
         (Method::GET, "/v2/default/%ff/tags/list", 404, "NAME_UNKNOWN"),
+        (Method::GET, "/v2/default/app/blobs/sha256:0", 400, "DIGEST_INVALID"),
+        (Method::GET, "/v2/default/app/manifests/sha256:0", 400, "DIGEST_INVALID"),
+        (Method::GET, "/v2/default/app/referrers/latest", 400, "DIGEST_INVALID"),
+        (Method::GET, "/v2/nobody/app/blobs/sha256:0", 404, "NAME_UNKNOWN"),
         (Method::POST, "/v2/", 405, "UNSUPPORTED"),
         (Method::DELETE, "/v2/token", 405, "UNSUPPORTED"),
     ] {

@@ -111,6 +111,75 @@ async fn tags_come_page_by_page_and_the_last_page_has_no_link() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_whose_image_is_gone_is_not_listed() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let built = async |tags: &[&str]| {
+        let ask = json!({"dockerfile": format!("FROM base\nLABEL a={}\n", tags[0]), "tags": tags});
+        client.built(&ask).await
+    };
+    let (kept, gone) = (["app:b", "app:d"], ["app:a", "app:c", "app:e", "other:1"]);
+    built(&kept).await;
+    let gone = built(&gone).await;
+    let path = format!("/api/v1/builds/{}", id(&gone));
+    client.delete(&format!("{path}/artifacts/image")).await.is(200);
+    let list = "/v2/default/app/tags/list";
+    let page = async |path: &str| {
+        let answer = client.get(path).await.is(200);
+        (answer.json()["tags"].clone(), answer.header("link").to_owned())
+    };
+    assert_eq!(page(list).await, (json!(["b", "d"]), String::new()));
+    let next = format!("<{list}?n=1&last=b>; rel=\"next\"");
+    assert_eq!(page(&format!("{list}?n=1")).await, (json!(["b"]), next));
+    assert_eq!(page(&format!("{list}?n=1&last=b")).await, (json!(["d"]), String::new()));
+    // The repository is there, and so is the tag: its name is nobody else's.
+    assert_eq!(page("/v2/default/other/tags/list").await, (json!([]), String::new()));
+    let missing = client.get("/v2/default/other/manifests/1").await.is(404).json();
+    assert_eq!(missing["errors"][0]["code"], "MANIFEST_UNKNOWN");
+    assert_eq!(client.get("/api/v1/tags?prefix=other").await.json()["tags"][0]["tag"], "other:1");
+    client.get("/v2/default/none/tags/list?last=x").await.is(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_refers_to_an_image() {
+    let world = World::new().await;
+    let client = &world.admin;
+    client.built(&json!({"dockerfile": "FROM base\nLABEL a=b\n", "tags": ["app:1"]})).await;
+    let manifest = client.get("/v2/default/app/manifests/1").await.is(200);
+    let path = format!("/v2/default/app/referrers/{}", manifest.header("docker-content-digest"));
+    let index = "application/vnd.oci.image.index.v1+json";
+    for (path, filters) in
+        [(path.clone(), ""), (format!("{path}?artifactType=text/spdx"), "artifactType")]
+    {
+        let answer = client.get(&path).await.is(200);
+        assert_eq!(answer.header("content-type"), index);
+        assert_eq!(answer.header("oci-filters-applied"), filters);
+        let empty = json!({"schemaVersion": 2, "mediaType": index, "manifests": []});
+        assert_eq!(answer.json(), empty);
+    }
+    let stranger = world.tenant("spies", "owner").await;
+    stranger.get(&path).await.is(404);
+    world.client(None).get(&path).await.is(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_says_how_long_it_holds() {
+    const HOURS: u64 = 2 * 3600;
+    let world = World::new().await;
+    let own = world.admin.get("/v2/token").await.is(200).json();
+    assert_eq!(own, json!({"token": ADMIN, "access_token": ADMIN}), "it has no end");
+    let end = ashlar_service::now().nanos() + HOURS as i64 * 1_000_000_000;
+    let end = ashlar_core::Timestamp::from_nanos(end).rfc3339();
+    let new = json!({"principal": "puller", "role": "reader", "expires_at": end});
+    let made = world.admin.post("/api/v1/tokens", &new).await.is(201).json();
+    let token = made["token"].as_str().unwrap();
+    let given = world.client(Some(token)).get("/v2/token").await.is(200).json();
+    assert_eq!((&given["token"], &given["access_token"]), (&json!(token), &json!(token)));
+    let left = given["expires_in"].as_u64().unwrap();
+    assert!((1..=HOURS).contains(&left), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_read_only_and_says_where_tokens_are() {
     let world = World::new().await;
     let nobody = world.client(None);
