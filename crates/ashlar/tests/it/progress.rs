@@ -47,19 +47,41 @@ fn quiet_prints_the_id_alone_and_files_are_written() {
 }
 
 #[test]
+fn a_log_is_shown_as_a_terminal_shows_it_with_colours_only_there() {
+    let world = World::new();
+    let dockerfile = "FROM base\nRUN busybox printf '\\033[32m+ added\\033[0m\\n'; \
+                      busybox printf '\\rDownloading 10%%\\rDownloading 50%%\\n'; \
+                      busybox printf '\\033[2Jcleared\\n'\n";
+    let built = world.build(dockerfile, &["--progress", "plain"]).ok();
+    let logs = world.run(&["builds", "logs", "latest"]).ok();
+    for (text, line) in [(&built.err, " + added\n"), (&logs.out, "#2 + added\n")] {
+        assert!(text.contains(line) && text.contains(" Downloading 50%\n"), "{text}");
+        assert!(text.contains(" cleared\n") && !text.contains(['\u{1b}', '\r']), "{text:?}");
+    }
+    let shown = |no_color: &str| on_terminal(&world, "builds logs latest", no_color);
+    let coloured = shown("");
+    assert!(coloured.contains("#2 \u{1b}[32m+ added\u{1b}[0m"), "{coloured:?}");
+    assert!(coloured.contains("#2 Downloading 50%") && coloured.contains("#2 cleared"));
+    assert!(!shown("1").contains('\u{1b}'));
+}
+
+/// Returns what the program writes to a terminal.
+fn on_terminal(world: &World, args: &str, no_color: &str) -> String {
+    let inner = format!("{} {args}", env!("CARGO_BIN_EXE_ashlar"));
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &inner, "/dev/null"]).current_dir(world.path(""));
+    command.env("ASHLAR_DATA_DIR", world.data()).env("ASHLAR_NETWORK", "none");
+    command.env("TERM", "xterm").env("NO_COLOR", no_color).env_remove("ASHLAR_PROGRESS");
+    let done = command.output().expect("install Debian's package bsdutils (script)");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
 fn a_terminal_gets_a_live_view_and_no_color_is_honoured() {
     let world = World::new();
     world.file("Dockerfile", "FROM base\nRUN echo in the step\n");
-    let show = |no_color: &str| {
-        let inner = format!("{} build context --no-cache", env!("CARGO_BIN_EXE_ashlar"));
-        let mut command = std::process::Command::new("script");
-        command.args(["-qec", &inner, "/dev/null"]).current_dir(world.path(""));
-        command.env("ASHLAR_DATA_DIR", world.data()).env("ASHLAR_NETWORK", "none");
-        command.env("TERM", "xterm").env("NO_COLOR", no_color).env_remove("ASHLAR_PROGRESS");
-        let done = command.output().expect("install Debian's package bsdutils (script)");
-        assert!(done.status.success(), "{done:?}");
-        String::from_utf8_lossy(&done.stdout).into_owned()
-    };
+    let show = |no_color: &str| on_terminal(&world, "build context --no-cache", no_color);
     let coloured = show("");
     assert!(coloured.contains("[+] Built in") && coloured.contains("RUN echo"), "{coloured}");
     assert!(coloured.contains("\x1b[34m"), "{coloured}");
