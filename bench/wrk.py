@@ -30,13 +30,19 @@ class Answered:
     p99_ms: float
 
 
-def wrk(address: str, path: str, load: Load, post: str | None = None) -> Answered:
+def anywhere(first: int, last: int) -> str:
+    """The script of a load that asks for the pages after positions that chance chooses, both included."""
+    return ("request = function()\n"
+            f"  return wrk.format(nil, wrk.path .. string.format(\"&cursor=%x\", math.random({first}, {last})))\n"
+            "end\n")
+
+
+def wrk(address: str, path: str, load: Load, post: str | None = None, script: str = "") -> Answered:
     """Asks for a path over and over; raises `Failure` when an answer is no success."""
     if shutil.which("wrk") is None:
         raise Failure("this needs wrk: install the package wrk")
-    script = ""
     if post is not None:
-        script = f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = {quoted(post)}\n'
+        script += f'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = {quoted(post)}\n'
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
