@@ -27,6 +27,9 @@ pub struct ServiceConfig {
     pub data_dir: PathBuf,
     /// A `postgres://` address; a SQLite file in the data directory when absent.
     pub database: Option<String>,
+    /// Connections to PostgreSQL that this process uses at most, but for the one that listens;
+    /// [`ashlar_records::CONNECTIONS_DEFAULT`] when absent.
+    pub database_connections: Option<NonZeroU32>,
     /// Builds that run at once in this process; 0 for a server without workers.
     pub slots: usize,
     /// How registries are reached.
@@ -78,6 +81,7 @@ impl ServiceConfig {
         Self {
             data_dir: data_dir.into(),
             database: None,
+            database_connections: None,
             slots: SLOTS_DEFAULT,
             registries: RegistrySettings::default(),
             admin_token: None,

@@ -12,7 +12,7 @@ use ashlar_core::{Digest, WorkerId};
 use ashlar_native::gc::WorkLease;
 use ashlar_native::{DataDir, Engine, EngineConfig};
 use ashlar_oci::pull::Marks;
-use ashlar_records::{KeyRing, Store, TokenText, new_build_id, now, records_file};
+use ashlar_records::{KeyRing, Options, Store, TokenText, new_build_id, now, records_file};
 use ashlar_sandbox::{NativeConfig, NativeSandbox};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -89,7 +89,8 @@ impl Service {
                 found.map_err(Error::internal)??.display().to_string()
             }
         };
-        let store = Store::open(&database).await?.with_lease(config.lease);
+        let options = Options { connections: config.database_connections, ..Options::default() };
+        let store = Store::open_with(&database, options).await?.with_lease(config.lease);
         if config.database.is_some() {
             store.check_key(&disk.keys).await?;
         }

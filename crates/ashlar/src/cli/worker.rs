@@ -14,6 +14,9 @@ use crate::values;
 /// The shortest lease: a heartbeat must come through in a third of it.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 
+/// The fewest connections: with less, builds, readers and upkeep only wait for each other.
+const CONNECTIONS_MIN: i64 = 4;
+
 /// Arguments of every process that works on one database.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
@@ -22,6 +25,11 @@ pub(crate) struct NodeArgs {
     /// from the usual AWS_* variables, or file:///DIR
     #[arg(long, env = "ASHLAR_BLOB_STORE", value_name = "URL", hide_env_values = true)]
     pub(crate) blob_store: Option<String>,
+    /// Connections to PostgreSQL that this process uses at most; one more waits for news
+    #[arg(long, env = "ASHLAR_DATABASE_CONNECTIONS", value_name = "N",
+          default_value_t = ashlar_records::CONNECTIONS_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(CONNECTIONS_MIN..))]
+    pub(crate) database_connections: u32,
     /// Builds that run at once in this process; 0 for none
     #[arg(long, env = "ASHLAR_SLOTS", value_name = "N",
           default_value_t = ashlar_service::SLOTS_DEFAULT)]

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -186,6 +187,7 @@ pub(super) fn node_config(settings: &Settings, args: &NodeArgs) -> Result<Servic
         egress: Egress::guarded(args.egress_allow.iter().cloned()).with_loopback(),
         ..RegistrySettings::default()
     };
+    config.database_connections = NonZeroU32::new(args.database_connections);
     config.slots = args.slots;
     config.lease = args.lease;
     config.log_cap = args.log_cap;

@@ -26,7 +26,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: u64 = count.parse()?;
     std::fs::create_dir_all(&dir)?;
     let place = format!("{dir}/{FILE}");
-    let store = Store::open_with(&place, Options { durability: Durability::Process }).await?;
+    let store =
+        Store::open_with(&place, Options { durability: Durability::Process, ..Options::default() })
+            .await?;
     fill(&store, count).await?;
     store.close().await;
     Ok(())

@@ -220,7 +220,7 @@ fn serve(place: &str, opened: &mpsc::Sender<Opened>) {
         }
     };
     runtime.block_on(async {
-        let options = Options { durability: Durability::Process };
+        let options = Options { durability: Durability::Process, ..Options::default() };
         let store = match Store::open_with(place, options).await {
             Ok(store) => store,
             Err(error) => {

@@ -59,7 +59,7 @@ pub use bounds::{Bound, Bounds, Retention, RetentionError, What};
 pub use builds::{DEFINITION_BYTES_MAX, FIRST_FENCE, FOUND_MAX};
 #[doc(hidden)]
 pub use codec::read_any_row;
-pub use db::{DatabaseError, Durability, Options};
+pub use db::{CONNECTIONS_DEFAULT, DatabaseError, Durability, Options};
 pub use documents::{DOCUMENT_BYTES_MAX, DOCUMENTS_MAX, Document, DocumentType, NewDocument};
 pub use error::Error;
 pub use finish::{ALIASES_MAX, Decide, Ending};

@@ -97,7 +97,7 @@ impl World {
         let file = ashlar_records::records_file;
         let dir = self.data.path().to_owned();
         let file = tokio::task::spawn_blocking(move || file(&dir)).await.unwrap().unwrap();
-        let options = Options { durability: Durability::Process };
+        let options = Options { durability: Durability::Process, ..Options::default() };
         Store::open_with(&file.display().to_string(), options).await.unwrap()
     }
 

@@ -14,6 +14,14 @@ pub enum DatabaseError {
     /// PostgreSQL's, or those of the connection to it.
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
+    /// No connection to PostgreSQL could be made, for as long as was waited for one.
+    #[error("no connection could be made")]
+    Unreachable(#[source] sqlx::Error),
+    /// This process used all its connections to PostgreSQL, so many.
+    #[error(
+        "all {0} connections of this process stayed in use; --database-connections says how many"
+    )]
+    AllInUse(u32),
     /// The file could not be flushed, or the system gave no thread or no random bytes.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -40,7 +48,7 @@ impl DatabaseError {
             Self::Sqlite(error) => error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy),
             Self::Postgres(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => true,
             Self::Postgres(error) => has_code(error, &POSTGRES_TRANSIENT),
-            Self::Io(_) | Self::Busy => true,
+            Self::Unreachable(_) | Self::AllInUse(_) | Self::Io(_) | Self::Busy => true,
             Self::Closed | Self::NoRow => false,
         }
     }

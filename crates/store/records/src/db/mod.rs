@@ -11,7 +11,8 @@ mod row;
 mod sqlite;
 
 pub use error::DatabaseError;
-pub use open::{Durability, Options};
+use open::explained;
+pub use open::{CONNECTIONS_DEFAULT, Durability, Options};
 pub(crate) use row::{Arg, Row, args};
 pub(crate) use sqlite::exclusive;
 
@@ -39,7 +40,10 @@ impl Db {
     pub(crate) async fn write(&self) -> Result<Tx, Error> {
         Ok(match self {
             Self::Sqlite(file) => Tx::Sqlite(file.write().await?),
-            Self::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Self::Postgres(pool) => match pool.begin().await {
+                Ok(tx) => Tx::Postgres(tx),
+                Err(error) => return Err(explained(pool, error).await.into()),
+            },
         })
     }
 
@@ -49,7 +53,10 @@ impl Db {
             Self::Sqlite(file) => Tx::Sqlite(file.snapshot().await?),
             Self::Postgres(pool) => {
                 let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-                Tx::Postgres(pool.begin_with(begin).await?)
+                match pool.begin_with(begin).await {
+                    Ok(tx) => Tx::Postgres(tx),
+                    Err(error) => return Err(explained(pool, error).await.into()),
+                }
             }
         })
     }
@@ -79,7 +86,10 @@ impl Db {
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                let rows = postgres(sql, args).fetch_all(pool).await?;
+                let rows = match postgres(sql, args).fetch_all(pool).await {
+                    Ok(rows) => rows,
+                    Err(error) => return Err(explained(pool, error).await.into()),
+                };
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })

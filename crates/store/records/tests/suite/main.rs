@@ -6,6 +6,7 @@
 mod affinity;
 mod collection;
 mod common;
+mod connections;
 mod crash;
 mod cut;
 mod dialects;

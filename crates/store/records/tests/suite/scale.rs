@@ -18,7 +18,7 @@ fn size() -> u64 {
 async fn large_histories_stay_quick() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("records.db");
-    let options = Options { durability: Durability::Process };
+    let options = Options { durability: Durability::Process, ..Options::default() };
     let store = Store::open_with(place.to_str().unwrap(), options).await.unwrap();
     let filled = fill(&store).await;
     println!("{} builds made in {filled:?}", size());
