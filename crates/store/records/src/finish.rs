@@ -2,10 +2,11 @@
 
 use ashlar_core::journal::{Event, Record};
 use ashlar_core::{BuildId, Timestamp, WorkerId};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::aliases::{Namespace, NewAlias, or_all};
-use crate::db::{Tx, args};
+use crate::db::{Arg, Tx, args};
 use crate::journal::Stamped;
 use crate::{Error, Store, builds, journal};
 
@@ -32,6 +33,19 @@ pub(crate) async fn put_alias(tx: &mut Tx, new: &NewAlias, target: Uuid) -> Resu
                DO UPDATE SET target = excluded.target, promoted = excluded.promoted";
     let values = args![&n.dialect, or_all(n.tenant), &n.kind, &new.alias, target, new.protects];
     tx.run(sql, values).await.map(drop)
+}
+
+/// Returns the first text, in the order of code points, that comes after all that begin with a prefix;
+/// none when nothing does.
+fn prefix_end(prefix: &str) -> Option<String> {
+    let mut kept = prefix.to_owned();
+    while let Some(last) = kept.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            kept.push(next);
+            return Some(kept);
+        }
+    }
+    None
 }
 
 impl Store {
@@ -71,7 +85,8 @@ impl Store {
         tx.commit().await
     }
 
-    /// Lists names that begin with a text, with what they stand for, in order, after a name.
+    /// Lists names that begin with a text, with what they stand for, in the order of code points,
+    /// after a name. Costs what it returns, however many names there are.
     ///
     /// # Errors
     /// When the database fails.
@@ -83,12 +98,15 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<(String, Uuid)>, Error> {
         let n = namespace;
-        let sql = "SELECT alias, target FROM aliases \
-                   WHERE dialect = $1 AND tenant = $2 AND kind = $3 AND alias > $4 \
-                   AND SUBSTR(alias, 1, CAST($5 AS INTEGER)) = $6 ORDER BY alias LIMIT $7";
-        let length = prefix.chars().count() as u64;
-        let limit = limit.min(ALIASES_MAX);
-        let values = args![&n.dialect, or_all(n.tenant), &n.kind, after, length, prefix, limit];
+        let (from, more) = if after >= prefix { (after, ">") } else { (prefix, ">=") };
+        let mut values = args![&n.dialect, or_all(n.tenant), &n.kind, from, limit.min(ALIASES_MAX)];
+        let end = prefix_end(prefix);
+        let until = if end.is_some() { " AND alias < $6" } else { "" };
+        values.extend(end.map(Arg::from));
+        let sql = AssertSqlSafe(format!(
+            "SELECT alias, target FROM aliases WHERE dialect = $1 AND tenant = $2 AND kind = $3 \
+             AND alias {more} $4{until} ORDER BY alias LIMIT $5"
+        ));
         let rows = self.db.all(sql, values).await?;
         rows.iter().map(|row| Ok((row.text(0)?, row.uuid(1)?))).collect()
     }
@@ -104,5 +122,19 @@ impl Store {
         let mut tx = self.db.write().await?;
         let lost = tx.run(sql, args![worker, longest_ago]).await?;
         tx.commit().await.map(|()| lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix_end;
+
+    #[test]
+    fn what_begins_with_a_prefix_lies_before_its_end() {
+        assert_eq!(prefix_end("app:").as_deref(), Some("app;"));
+        assert_eq!(prefix_end("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(prefix_end("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(prefix_end("\u{10ffff}"), None);
+        assert_eq!(prefix_end(""), None);
     }
 }

@@ -6,7 +6,7 @@ use super::{DatabaseError, Db, Tx, args, backfill};
 use crate::Error;
 
 /// Each version's change, from 1.
-const SQLITE: [&str; 10] = [
+const SQLITE: [&str; 11] = [
     include_str!("../../migrations/sqlite/0001_builds.sql"),
     include_str!("../../migrations/sqlite/0002_queue.sql"),
     include_str!("../../migrations/sqlite/0003_dialects.sql"),
@@ -17,8 +17,9 @@ const SQLITE: [&str; 10] = [
     include_str!("../../migrations/sqlite/0008_kept.sql"),
     include_str!("../../migrations/sqlite/0009_collection.sql"),
     include_str!("../../migrations/sqlite/0010_pages.sql"),
+    include_str!("../../migrations/sqlite/0011_collations.sql"),
 ];
-const POSTGRES: [&str; 10] = [
+const POSTGRES: [&str; 11] = [
     include_str!("../../migrations/postgres/0001_builds.sql"),
     include_str!("../../migrations/postgres/0002_queue.sql"),
     include_str!("../../migrations/postgres/0003_dialects.sql"),
@@ -29,6 +30,7 @@ const POSTGRES: [&str; 10] = [
     include_str!("../../migrations/postgres/0008_kept.sql"),
     include_str!("../../migrations/postgres/0009_collection.sql"),
     include_str!("../../migrations/postgres/0010_pages.sql"),
+    include_str!("../../migrations/postgres/0011_collations.sql"),
 ];
 /// Asks SQLite for the version.
 const VERSION: &str = "PRAGMA user_version";

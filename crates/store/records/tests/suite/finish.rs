@@ -129,7 +129,7 @@ async fn names_lead_to_what_is_there_or_it_goes_but_not_both(db: Database) {
 
 async fn names_are_listed_by_their_beginning(db: Database) {
     let target = Uuid::from_u128(7);
-    let names: Vec<NewAlias> = ["b:1", "app:2", "app:1", "ap_:1", "äpp:1"].map(tag).into();
+    let names: Vec<NewAlias> = ["b:1", "app:2", "app:1", "ap_:1", "äpp:1", "App:3"].map(tag).into();
     db.store.move_aliases(&names, target).await.unwrap();
     let list = |prefix: &'static str, after: &'static str, limit| {
         let store = db.store.clone();
@@ -141,7 +141,11 @@ async fn names_are_listed_by_their_beginning(db: Database) {
     assert_eq!(list("app", "", 10).await, ["app:1", "app:2"]);
     assert_eq!(list("app", "app:1", 10).await, ["app:2"]);
     assert_eq!(list("ä", "", 10).await, ["äpp:1"]);
+    assert_eq!(list("app", "b", 10).await, [""; 0]);
+    assert_eq!(list("app", "ZZZ", 1).await, ["app:1"]);
     assert_eq!(list("", "", 2).await.len(), 2);
+    // By code points, whatever the database's own order is.
+    assert_eq!(list("", "App:3", 9).await, ["ap_:1", "app:1", "app:2", "b:1", "äpp:1"]);
 }
 
 async fn dead_workers_lose_their_builds_at_once(db: Database) {

@@ -1,6 +1,6 @@
 //! One suite for both databases, and what concerns one of them only.
 //!
-//! Needs Debian's package `postgresql-15` (any version from 14 on): a private server is started.
+//! Needs Debian's package `postgresql-15` (any version from 15 on): a private server is started.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod affinity;
