@@ -240,6 +240,10 @@ async fn builds_of_a_run_stay_until_it_has_ended(world: World) {
     assert_eq!(service.apply_retention(now()).await.unwrap().gone, 0);
     let expiry = service.expiry(&bad).await.unwrap();
     assert_eq!((bad.name.as_str(), expiry.exempt), ("bad", Some(Exempt::Needed)));
+    // What is said for the run's scope is said for its builds too.
+    service.set_retention(&admin, None, Retention::default()).await.unwrap();
+    assert_eq!(service.expiry(&bad).await.unwrap().record, None);
+    service.set_retention(&admin, Some("run"), retention("records.count=0")).await.unwrap();
     world.stage.release("hold");
     assert_eq!(world.ended(&service, run).await.state, State::Succeeded);
     let time = later(now(), 2 * SPARED_FOR);

@@ -29,6 +29,8 @@ pub const SPARED_FOR: Duration = Duration::from_secs(3600);
 const SPARED_AT_ONCE: u32 = 1000;
 /// Newer builds that are added up for one build's prospects at most.
 pub(crate) const NEWER_MAX: u64 = 10_000;
+/// Scopes that one lies in, and itself, for which something may be said.
+const LEVELS_MAX: usize = 8;
 /// Groups that one look returns at most.
 pub const GROUPS_MAX: u32 = 1000;
 
@@ -161,17 +163,28 @@ impl Store {
         self.db.run(sql, args![tenant, scope, builds::json(retention)?, now]).await.map(drop)
     }
 
-    /// Returns what is said for a scope on top of what is said for its tenant.
+    /// Returns what is said for a scope, on top of what is said for those that it lies in, on top of
+    /// what is said for its tenant. `web/unit` lies in `web`: there are the builds of the node `unit`
+    /// of runs in `web`.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn retention(&self, tenant: TenantId, scope: &str) -> Result<Retention, Error> {
-        let sql = "SELECT scope, policy FROM retention WHERE tenant = $1 AND scope IN ($2, $3)";
-        let mut said = [Retention::default(); 2];
-        for row in self.db.all(sql, args![tenant, scope, ""]).await? {
-            said[usize::from(row.text(0)?.is_empty())] = row.json(1, "a retention policy")?;
+        let levels: Vec<&str> = levels(scope).collect();
+        let sql = format!(
+            "SELECT scope, policy FROM retention WHERE tenant = $1 AND scope IN {}",
+            placeholders(2, 1, levels.len())
+        );
+        let mut values = args![tenant];
+        values.extend(levels.iter().map(|level| Arg::from(*level)));
+        let mut said = vec![Retention::default(); levels.len()];
+        for row in self.db.all(AssertSqlSafe(sql), values).await? {
+            let level = row.text(0)?;
+            if let Some(place) = levels.iter().position(|l| *l == level) {
+                said[place] = row.json(1, "a retention policy")?;
+            }
         }
-        Ok(said[0].over(said[1]))
+        Ok(said.into_iter().fold(Retention::default(), Retention::over))
     }
 
     /// Lists what a tenant says, by scope, after a scope; that for the whole tenant has none.
@@ -465,6 +478,14 @@ async fn newer(tx: &mut Tx, row: &Row, what: What, most: u64) -> Result<(u64, u6
     let spared = tx.one(AssertSqlSafe(sql), values).await?;
     let sum = |column| Ok::<_, Error>(newer.count(column)?.saturating_add(spared.count(column)?));
     Ok((sum(0)?, sum(1)?))
+}
+
+/// Returns where something may be said for a scope, the most special first: there, in so many scopes
+/// that it lies in, for the whole tenant.
+fn levels(scope: &str) -> impl Iterator<Item = &str> {
+    let outer = move |inner: &&str| inner.rfind('/').map(|end| &scope[..end]);
+    let scopes = std::iter::successors(Some(scope), outer).filter(|s| !s.is_empty());
+    scopes.take(LEVELS_MAX).chain([""])
 }
 
 fn group(row: &Row) -> Result<Group, Error> {

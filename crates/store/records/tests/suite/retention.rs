@@ -355,10 +355,22 @@ async fn levels_are_put_together(db: Database) {
     assert_eq!(db.store.retention(tenant(2), "web").await.unwrap(), Retention::default());
     let both = db.store.retention(tenant(1), "web").await.unwrap();
     assert_eq!(both, say("records.age=unlimited,logs.count=9"));
+    // What lies in a scope goes by what is said for that, unless something is said for itself.
+    for inner in ["web/unit", "web/unit/x", "web//"] {
+        assert_eq!(db.store.retention(tenant(1), inner).await.unwrap(), both, "{inner}");
+    }
+    for other in ["web2", "api/web", "/web", "", "/"] {
+        assert_eq!(db.store.retention(tenant(1), other).await.unwrap(), whole, "{other}");
+    }
     let all = db.store.retentions(tenant(1), None, 10).await.unwrap();
     assert_eq!(all, [(None, whole), (Some("web".to_owned()), web)]);
     let rest = db.store.retentions(tenant(1), Some(""), 10).await.unwrap();
     assert_eq!(rest, [(Some("web".to_owned()), web)]);
+    // By code points, whatever the database's own order is.
+    db.store.set_retention(tenant(1), Some("Z"), &whole, at(0)).await.unwrap();
+    let two = db.store.retentions(tenant(1), Some(""), 10).await.unwrap();
+    let after = db.store.retentions(tenant(1), Some("Z"), 10).await.unwrap();
+    assert_eq!((two.len(), &after), (2, &rest));
     db.store.set_retention(tenant(1), Some("web"), &Retention::default(), at(1)).await.unwrap();
     assert_eq!(db.store.retention(tenant(1), "web").await.unwrap(), whole);
 }
