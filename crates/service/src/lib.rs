@@ -59,6 +59,7 @@ mod marks;
 mod metrics;
 mod needed;
 mod observer;
+mod own_store;
 mod own_tags;
 mod partial;
 mod places;

@@ -23,6 +23,7 @@ use crate::executor::{Executors, Native};
 use crate::grants::Grants;
 use crate::marks::SharedMarks;
 use crate::metrics::Counters;
+use crate::own_store;
 use crate::places::Places;
 use crate::rates::Rates;
 use crate::retention::RetentionState;
@@ -93,6 +94,7 @@ impl Service {
         let store = Store::open_with(&database, options).await?.with_lease(config.lease);
         if config.database.is_some() {
             store.check_key(&disk.keys).await?;
+            own_store::check(&store, config.blob_store.as_ref()).await?;
         }
         // Builds of an earlier process of this data directory: the lock says that it is dead.
         let lost = store.lose_worker(disk.worker).await?;

@@ -1,6 +1,6 @@
 //! The service with an executor that does what tests say, on both databases.
 //!
-//! Needs root and Debian's package `postgresql-15` (any version from 14 on).
+//! Needs root and Debian's package `postgresql-15` (any version from 15 on).
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod collect;
@@ -8,6 +8,7 @@ mod collect;
 mod cut;
 mod external;
 mod faults;
+mod own_store;
 #[path = "../../../store/records/tests/suite/postgres.rs"]
 mod postgres;
 mod retention;

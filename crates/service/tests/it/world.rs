@@ -10,8 +10,8 @@ use ashlar_core::journal::{ArtifactRecord, Event};
 use ashlar_core::state::State;
 use ashlar_core::{BuildId, Digest, Platform};
 use ashlar_service::{
-    Actor, Definition, Executor, Finished, Page, Recipe, Record, Service, ServiceConfig, TokenText,
-    Work,
+    Actor, Definition, Error, Executor, Finished, Page, Recipe, Record, Service, ServiceConfig,
+    TokenText, Work,
 };
 use tempfile::TempDir;
 
@@ -185,6 +185,23 @@ impl World {
         dir: &std::path::Path,
         change: impl FnOnce(&mut ServiceConfig),
     ) -> Arc<Service> {
+        self.try_open_in(dir, change).await.unwrap()
+    }
+
+    /// Opens another server of the same database that may not be one.
+    pub(crate) async fn try_open_beside(
+        &mut self,
+        change: impl FnOnce(&mut ServiceConfig),
+    ) -> Result<Arc<Service>, Error> {
+        self.dirs.push(tempfile::tempdir().unwrap());
+        self.try_open_in(self.dirs[self.dirs.len() - 1].path(), change).await
+    }
+
+    async fn try_open_in(
+        &self,
+        dir: &std::path::Path,
+        change: impl FnOnce(&mut ServiceConfig),
+    ) -> Result<Arc<Service>, Error> {
         let mut config = ServiceConfig::new(dir);
         config.admin_token = Some(TokenText::new("admin-token-of-the-tests".into()));
         config.secrets_key = Some("ab".repeat(32));
@@ -192,7 +209,7 @@ impl World {
         config.executor = Some(Arc::new(Player(Arc::clone(&self.stage))));
         config.drain = Duration::ZERO;
         change(&mut config);
-        Service::open(config).await.unwrap()
+        Service::open(config).await
     }
 
     /// Waits until a build is as it should be.

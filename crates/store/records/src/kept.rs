@@ -207,7 +207,7 @@ pub enum Held {
 }
 
 impl Held {
-    const fn number(self) -> i64 {
+    pub(crate) const fn number(self) -> i64 {
         match self {
             Self::Plain => 0,
             Self::Context => 1,

@@ -7,6 +7,7 @@
 
 mod aliases;
 mod audit;
+mod blob_store;
 pub mod blocking;
 mod blocks;
 mod bounds;

@@ -21,6 +21,7 @@ crate::on_both! {
     readers_are_known_to_all;
     images_are_held_by_their_records;
     an_older_database_learns_what_is_needed;
+    a_blob_store_is_marked_once;
 }
 
 fn digest(text: &str) -> Digest {
@@ -242,4 +243,15 @@ async fn an_older_database_learns_what_is_needed(db: Database) {
     assert!(grants.iter().all(|g| g.used_at > lately), "they lapse at once");
     assert!(store.granted_context(tenant(1), context, now).await.unwrap());
     assert!(!store.granted_context(tenant(1), digest("plain"), now).await.unwrap());
+}
+
+async fn a_blob_store_is_marked_once(db: Database) {
+    let (first, second) = (digest("first"), digest("second"));
+    assert_eq!(db.store.blob_store_mark().await.unwrap(), None);
+    assert_eq!(db.store.set_blob_store_mark(first).await.unwrap(), first);
+    assert_eq!(db.store.set_blob_store_mark(second).await.unwrap(), first);
+    assert_eq!(db.store.blob_store_mark().await.unwrap(), Some(first));
+    // Whoever collects objects leaves it alone.
+    assert_eq!(db.store.begin_removal(&[first, second], at(0)).await.unwrap(), [second]);
+    assert_eq!(db.store.held_blobs(None, 9).await.unwrap(), [(first, HeldAs::Plain)]);
 }
