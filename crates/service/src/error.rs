@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use ashlar_blobs::RemoteError;
+use ashlar_blobs::{BlobError, RemoteError};
 use ashlar_core::failure::Failure;
 use ashlar_records::Error as StoreError;
 
@@ -184,6 +184,10 @@ impl From<StoreError> for Error {
             }
             StoreError::PageSize { .. } => Self::invalid("limit", error),
             StoreError::Name(_) => Self::invalid("name", error),
+            StoreError::Segment { ref source, .. } if is_away(source) => {
+                tracing::warn!(error = chain(&error), "the blob store is not available");
+                Self::Away(Away::BlobStore)
+            }
             error if error.is_transient() => {
                 tracing::warn!(error = chain(&error), "the database is not available");
                 Self::Away(Away::Database)
@@ -191,6 +195,12 @@ impl From<StoreError> for Error {
             error => Self::internal(error),
         }
     }
+}
+
+/// Says whether a log could not be read because the store that it is in does not answer.
+fn is_away(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<BlobError>());
+    matches!(inner, Some(BlobError::Remote(RemoteError::Unavailable { .. })))
 }
 
 impl From<Failure> for Error {
@@ -202,12 +212,12 @@ impl From<Failure> for Error {
     }
 }
 
-impl From<ashlar_blobs::BlobError> for Error {
-    fn from(error: ashlar_blobs::BlobError) -> Self {
+impl From<BlobError> for Error {
+    fn from(error: BlobError) -> Self {
         match error {
-            ashlar_blobs::BlobError::Missing(digest) => Self::not_found("blob", digest),
-            ashlar_blobs::BlobError::Mismatch { .. } => Self::invalid("digest", error),
-            error @ ashlar_blobs::BlobError::Remote(RemoteError::Unavailable { .. }) => {
+            BlobError::Missing(digest) => Self::not_found("blob", digest),
+            BlobError::Mismatch { .. } => Self::invalid("digest", error),
+            error @ BlobError::Remote(RemoteError::Unavailable { .. }) => {
                 tracing::warn!(error = chain(&error), "the blob store is not available");
                 Self::Away(Away::BlobStore)
             }

@@ -1,11 +1,13 @@
 //! Tokens: who somebody is, and tokens for others.
 
+use std::future;
 use std::time::Duration;
 
 use ashlar_core::identity::Role;
 use ashlar_core::{Digest, Timestamp};
 use ashlar_records::{NewToken, Token, TokenText, now};
 use serde_json::json;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::sessions::is_session;
@@ -13,6 +15,8 @@ use crate::{Actor, Error, Service};
 
 /// The longest name of a token, in bytes.
 const NAME_MAX: usize = 255;
+/// How often what goes on for long looks whether its token is still good.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Service {
     /// Returns who a token stands for. Every dialect takes these tokens as its own credentials.
@@ -66,6 +70,19 @@ impl Service {
         let token = self.store().token(actor.tenant.id, id).await?;
         let end = token.and_then(|token| token.expires_at);
         Ok(end.map(|end| end.since(now())))
+    }
+
+    /// Returns once the token that the actor came with is not good any more, a few seconds later at
+    /// most: what goes on for long after a request was let in has to look again. Never without one.
+    pub async fn lapsed(&self, actor: &Actor) {
+        let Some(id) = actor.token else { return future::pending().await };
+        loop {
+            sleep(LOOK_AGAIN).await;
+            // A database that does not answer says nothing about the token.
+            if matches!(self.store().is_good_token(id, now()).await, Ok(false)) {
+                return;
+            }
+        }
     }
 
     /// Makes a token for a principal of the actor's tenant, which is made when it is new. The

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ashlar_core::journal::Entry;
-use ashlar_service::{Follower, Most, Service};
+use ashlar_service::{Actor, Error, Follower, Most, Service};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -71,7 +71,7 @@ pub(crate) async fn events(
         .is_some_and(|v| v.contains("text/event-stream"));
     if range.follow || wants_stream {
         let follower = shared.service.follow(&actor, build, from).await?;
-        let frames = frames(follower, Arc::clone(&shared.service));
+        let frames = frames(follower, Arc::clone(&shared.service), actor);
         return Ok(Sse::new(with_goodbye(frames, shared.service))
             .keep_alive(keep_alive())
             .into_response());
@@ -93,21 +93,69 @@ pub(crate) fn keep_alive() -> KeepAlive {
     KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive")
 }
 
-/// Returns a follower's entries as they come; ends with the build, or when the database fails:
-/// the client then goes on from the last number that it saw.
-pub(crate) fn entries(follower: Follower, service: Arc<Service>) -> impl Stream<Item = Entry> {
-    let stopped = Box::pin(async move { service.stopped().await });
-    let pieces = stream::unfold(follower, |mut follower| async {
-        match follower.next(PIECE).await {
+/// Why a stream ends although there is more to come.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cut {
+    /// The database or the blob store.
+    #[error("the journal cannot be read")]
+    Unread(#[from] ashlar_service::Error),
+    /// The server ends.
+    #[error("the server stops")]
+    Stopped,
+    /// The token was revoked, or is too old by now.
+    #[error("the token is not good any more")]
+    Lapsed,
+}
+
+impl From<Cut> for Problem {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Unread(error) => error.into(),
+            Cut::Stopped => Error::Unavailable("the server stops".into()).into(),
+            Cut::Lapsed => Error::Unauthorized("the token is not good any more").into(),
+        }
+    }
+}
+
+/// Returns a follower's entries as they come. It ends with the build; or with the reason when it
+/// cannot go on: whoever only knows that the stream is over would take it for all there is.
+pub(crate) fn entries(
+    follower: Follower,
+    service: Arc<Service>,
+    actor: Actor,
+) -> impl Stream<Item = Result<Entry, Cut>> {
+    let cut = async move {
+        tokio::select! {
+            () = service.stopped() => Cut::Stopped,
+            () = service.lapsed(&actor) => Cut::Lapsed,
+        }
+    };
+    let pieces = stream::unfold(Some((follower, Box::pin(cut))), |going_on| async {
+        let (mut follower, mut cut) = going_on?;
+        let read = tokio::select! {
+            biased;
+            why = &mut cut => Err(why),
+            read = follower.next(PIECE) => read.map_err(|error| Cut::Unread(error.into())),
+        };
+        match read {
             Ok(entries) if entries.is_empty() => None,
-            Ok(entries) => Some((entries, follower)),
-            Err(error) => {
-                tracing::warn!(%error, "a stream of events ends early");
-                None
+            Ok(entries) => Some((Ok(entries), Some((follower, cut)))),
+            Err(cut) => {
+                tracing::warn!(error = &cut as &dyn std::error::Error, "a stream ends early");
+                Some((Err(cut), None))
             }
         }
     });
-    pieces.take_until(stopped).flat_map(stream::iter)
+    pieces.flat_map(|piece| match piece {
+        Ok(entries) => stream::iter(entries).map(Ok).left_stream(),
+        Err(cut) => stream::once(future::ready(Err(cut))).right_stream(),
+    })
+}
+
+/// Returns the items of a stream of events up to where it cannot go on: its client sees that the
+/// connection ends and goes on from the last number that it saw.
+pub(crate) fn up_to_cut<T>(items: impl Stream<Item = Result<T, Cut>>) -> impl Stream<Item = T> {
+    items.map(Result::ok).take_while(|item| future::ready(item.is_some())).filter_map(future::ready)
 }
 
 /// Ends a stream of events that the server's stop cuts off with a hint when to come back.
@@ -128,8 +176,9 @@ where
 fn frames(
     follower: Follower,
     service: Arc<Service>,
+    actor: Actor,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
-    entries(follower, service).map(|entry| {
+    up_to_cut(entries(follower, service, actor)).map(|entry| {
         let json = serde_json::to_value(&entry).unwrap_or_default();
         let word = json["event"].as_str().unwrap_or("event").to_owned();
         Ok(Event::default().id(entry.number.to_string()).event(word).data(json.to_string()))

@@ -13,10 +13,10 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt as _, future};
+use futures_util::{Stream, StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 
-use super::events::{PAGE_BYTES, entries, keep_alive, last_event, with_goodbye};
+use super::events::{Cut, PAGE_BYTES, entries, keep_alive, last_event, up_to_cut, with_goodbye};
 use super::html::to_html;
 use crate::app::Shared;
 use crate::auth::Caller;
@@ -143,18 +143,25 @@ pub(crate) async fn logs(
     // Without `follow` a stream ends with what there is now.
     let end = if asked.follow || format == Format::Sse { u64::MAX } else { row.next_number };
     if from >= end {
-        return Ok(streamed(format, shared.service, futures_util::stream::empty()));
+        return Ok(streamed(format, shared.service, stream::empty()));
     }
     let follower = service.follow(&actor, build, from).await?;
     // Numbers have no gaps, so their count says where to stop, without a wait for one more.
     let count = usize::try_from(end - from).unwrap_or(usize::MAX);
     let limit = asked.limit.unwrap_or(usize::MAX);
-    let lines = entries(follower, service.clone())
+    let follows = end == u64::MAX;
+    let lines = entries(follower, service.clone(), actor)
         .take(count)
-        .filter_map(|e| future::ready(LogLineAt::of(e)))
-        .filter(move |l| future::ready(asked.wants(&l.line)))
+        .filter_map(|e| future::ready(e.map(LogLineAt::of).transpose()))
+        .filter(move |l| future::ready(l.as_ref().map_or(true, |l| asked.wants(&l.line))))
         .take(limit);
-    Ok(streamed(format, shared.service, lines))
+    if follows {
+        return Ok(streamed(format, shared.service, lines));
+    }
+    // What cannot be read at all is no answer with nothing in it.
+    let mut lines = Box::pin(lines);
+    let first = lines.next().await.transpose()?;
+    Ok(streamed(format, shared.service, stream::iter(first.map(Ok)).chain(lines)))
 }
 
 /// Reads lines until there are as many as wanted, or as fit one answer, or no more now.
@@ -224,10 +231,10 @@ fn accepted(headers: &HeaderMap) -> Format {
 fn streamed(
     format: Format,
     service: Arc<Service>,
-    lines: impl futures_util::Stream<Item = LogLineAt> + Send + 'static,
+    lines: impl Stream<Item = Result<LogLineAt, Cut>> + Send + 'static,
 ) -> Response {
     if format == Format::Sse {
-        let frames = lines.map(|line| {
+        let frames = up_to_cut(lines).map(|line| {
             let id = line.number.to_string();
             let data = serde_json::to_string(&Line::from(line)).unwrap_or_default();
             Ok::<_, Infallible>(Event::default().id(id).event("log").data(data))
@@ -239,9 +246,23 @@ fn streamed(
         Format::Raw => "application/octet-stream",
         _ => "text/plain; charset=utf-8",
     };
-    let bytes = lines.map(move |line| written(format, line.line)).ready_chunks(LINES_AT_ONCE);
-    let bytes = bytes.map(|lines| Ok::<_, Infallible>(lines.concat()));
+    // A cut breaks the connection off: its client must not take what it has for the whole.
+    let lines = lines.map(move |line| line.map(|line| written(format, line.line)));
+    let bytes = lines.ready_chunks(LINES_AT_ONCE).flat_map(|lines| stream::iter(joined(lines)));
     ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response()
+}
+
+/// Joins lines up to a cut, which follows by itself.
+fn joined(lines: Vec<Result<Vec<u8>, Cut>>) -> impl Iterator<Item = Result<Vec<u8>, Cut>> {
+    let mut bytes = Vec::new();
+    let cut = lines.into_iter().find_map(|line| match line {
+        Ok(line) => {
+            bytes.extend_from_slice(&line);
+            None
+        }
+        Err(cut) => Some(cut),
+    });
+    [Some(Ok(bytes)), cut.map(Err)].into_iter().flatten()
 }
 
 fn written(format: Format, line: LogLine) -> Vec<u8> {

@@ -11,7 +11,7 @@ mod submit;
 mod written;
 
 pub(crate) use actions::{cancel, change, delete, promote, retry, show};
-pub(crate) use events::{entries, events};
+pub(crate) use events::{Cut, entries, events};
 pub(crate) use html::to_html;
 pub(crate) use list::list;
 pub(crate) use logs::logs;

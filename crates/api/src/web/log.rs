@@ -1,7 +1,5 @@
 //! A build's whole log as one page, sent while it is read: a log may be larger than memory.
 
-use std::convert::Infallible;
-
 use ashlar_http::Origin;
 use ashlar_service::{Error, LogLineAt};
 use axum::body::Body;
@@ -12,7 +10,7 @@ use futures_util::{StreamExt as _, future, stream};
 
 use super::session::{BuildPath, Visitor, failed, refused};
 use crate::app::Shared;
-use crate::builds::{entries, to_html};
+use crate::builds::{Cut, entries, to_html};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log</title>\
                     <link rel=\"stylesheet\" href=\"../../assets/style.css\"></head><body><pre>";
@@ -38,14 +36,14 @@ pub(super) async fn page(
     };
     // Numbers have no gaps: what there is now is known, without a wait for more.
     let count = usize::try_from(record.next_number).unwrap_or(usize::MAX);
-    let lines = entries(follower, shared.service.clone())
+    let lines = entries(follower, shared.service.clone(), actor)
         .take(count)
-        .filter_map(|entry| future::ready(LogLineAt::of(entry)))
-        .map(|at| shown(&at))
+        .filter_map(|entry| future::ready(entry.map(LogLineAt::of).transpose()))
+        .map(|at| at.map(|at| shown(&at)))
         .ready_chunks(PIECE)
-        .map(|lines| lines.concat());
-    let all = stream::iter([HEAD.to_owned()]).chain(lines).chain(stream::iter([FOOT.to_owned()]));
-    let body = Body::from_stream(all.map(Ok::<_, Infallible>));
+        .map(|lines| lines.into_iter().collect::<Result<String, Cut>>());
+    let around = |text: &str| stream::iter([Ok(text.to_owned())]);
+    let body = Body::from_stream(around(HEAD).chain(lines).chain(around(FOOT)));
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], body).into_response()
 }
 

@@ -145,3 +145,26 @@ async fn tokens_end_when_they_are_revoked_or_too_old_and_give_no_more_than_their
     let acting = owner.request(Method::GET, "/api/v1/whoami").header("ashlar-tenant", "default");
     send(acting).await.is(404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_does_so_no_longer_than_the_token_is_good() {
+    let world = World::with(|config| config.slots = 0).await;
+    let owner = world.tenant("acme", "owner").await;
+    let build = owner.submit(&json!({"image": "base"})).await;
+    let new = json!({"principal": "p", "role": "reader"});
+    let made = owner.post("/api/v1/tokens", &new).await.is(201).json();
+    let client = world.client(made["token"].as_str());
+    let follow = async |client: &Client, path: &str| {
+        let path = format!("/api/v1/builds/{build}/{path}");
+        client.request(Method::GET, &path).send().await.unwrap()
+    };
+    let events = follow(&client, "events?follow=true").await;
+    let text = follow(&client, "logs?format=text&follow=true").await;
+    let others = follow(&owner, "events?follow=true").await;
+    owner.delete(&format!("/api/v1/tokens/{}", id(&made))).await.is(204);
+    assert!(events.text().await.unwrap().contains("event: "), "what was there was sent");
+    assert!(text.text().await.is_err(), "a log that is not whole ends as if it were");
+    // Whoever has another token goes on to the end.
+    owner.post(&format!("/api/v1/builds/{build}/cancel"), &json!({})).await.is(202);
+    assert!(others.text().await.unwrap().contains("\"cancelled\""));
+}

@@ -357,3 +357,28 @@ async fn a_log_that_retention_removed_is_said_to_be_gone() {
         assert!(page.contains(&said) && !page.contains("<pre>"), "{page}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_no_empty_log() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = client.dockerfile("FROM base\nRUN seq 1 40000\n").await;
+    client.wait(&build).await;
+    let data = world.data.path();
+    let place = data.join("records.db");
+    let store = ashlar_records::Store::open(place.to_str().unwrap()).await.unwrap();
+    let store = store.with_segments(ashlar_service::log_segments(data));
+    let mut from = Some(0);
+    while let Some(place) = from {
+        from = store.move_logs(place).await.unwrap();
+    }
+    store.close().await;
+    let path = format!("/api/v1/builds/{build}/logs");
+    std::fs::rename(data.join("blobs/sha256"), data.join("blobs/elsewhere")).unwrap();
+    for query in ["format=text", "format=raw", "format=html", "limit=5", "search=7"] {
+        client.get(&format!("{path}?{query}")).await.is(500);
+    }
+    std::fs::rename(data.join("blobs/elsewhere"), data.join("blobs/sha256")).unwrap();
+    let whole = client.get(&format!("{path}?format=text")).await.is(200).text();
+    assert!(whole.ends_with("\n40000\n") && whole.lines().count() == 40000);
+}

@@ -107,6 +107,26 @@ async fn followers_are_sent_away_with_a_hint_when_the_server_stops() {
     server.stop().await;
 }
 
+/// Text has no place for a hint: that it is not whole is all that can be said.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_the_servers_stop_cuts_off_do_not_end_as_if_that_were_all() {
+    let server = Stoppable::new(Duration::from_secs(30)).await;
+    let client = Client::new(&format!("http://{}", server.address), Some(ADMIN));
+    let build = client.submit(&json!({"image": "base"})).await;
+    let mut followed = Vec::new();
+    for form in ["text", "raw", "html"] {
+        let path = format!("/api/v1/builds/{build}/logs?format={form}&follow=true");
+        let response = client.request(reqwest::Method::GET, &path).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        followed.push(response);
+    }
+    server.service.drain().await;
+    for response in followed {
+        assert!(response.bytes().await.is_err());
+    }
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_does_not_end_is_closed_after_its_time() {
     let server = Stoppable::new(Duration::from_millis(200)).await;

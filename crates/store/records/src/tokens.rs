@@ -186,6 +186,17 @@ impl Store {
         row.map(|row| token(&row)).transpose()
     }
 
+    /// Says whether a token, of whatever tenant, is good now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_good_token(&self, id: Uuid, now: Timestamp) -> Result<bool, Error> {
+        let sql = format!("{COLUMNS} WHERE id = $1");
+        let row = self.db.maybe(sqlx::AssertSqlSafe(sql), args![id]).await?;
+        let token = row.map(|row| token(&row)).transpose()?;
+        Ok(token.is_some_and(|token| token.is_good(now)))
+    }
+
     /// Removes the token with a text, as if it had never been; says whether there was one.
     ///
     /// # Errors
