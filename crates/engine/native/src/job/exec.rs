@@ -363,3 +363,14 @@ pub(crate) fn sandbox_failure(error: &SandboxError) -> Failure {
         | SandboxError::Setup { .. } => Failure::new(FailureKind::Internal, text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::hint_for;
+
+    #[test]
+    fn hints_are_true_wherever_the_build_ran() {
+        assert!(hint_for(127).is_some_and(|hint| hint.contains("PATH")));
+        assert_eq!(hint_for(1), None);
+    }
+}
