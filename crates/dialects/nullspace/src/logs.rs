@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ashlar_core::{BuildId, TenantId};
-use ashlar_service::{Actor, Document, Record};
+use ashlar_service::{Actor, Document, Most, Record};
 
 use crate::app::App;
 use crate::documents::{Attempt, AttemptFiles};
@@ -15,8 +15,9 @@ use crate::templates::Found;
 use crate::views;
 use crate::wire::{CacheSummary, LogEntry, LogKind, ResultMetadata};
 
-/// Journal entries that one read takes: of a long log as much is in memory.
+/// Journal entries that one read takes, and bytes of them: of a long log as much is in memory.
 pub(crate) const PIECE: usize = 1000;
+const PIECE_BYTES: usize = 1024 * 1024;
 /// Builds whose place in the journal is remembered.
 const POSITIONS_MAX: usize = 256;
 
@@ -163,9 +164,13 @@ impl App {
         if limit == 0 {
             return Ok((entries, false));
         }
-        let read = self.service.journal(actor, build, from, limit).await?;
+        let most = Most { entries: limit, bytes: PIECE_BYTES };
+        let mut read = self.service.journal_within(actor, build, from, most).await?;
+        // Numbers of removed lines are missing: what comes after them may lie beyond the end.
+        read.retain(|entry| entry.number < until);
         read.iter().for_each(|entry| projector.add(entry, &mut entries));
-        Ok((entries, read.len() == limit && !projector.ended()))
+        let more = !read.is_empty() && projector.next_number() < until && !projector.ended();
+        Ok((entries, more))
     }
 
     /// Goes over a log up to the journal's entry of a number; returns the projector there.

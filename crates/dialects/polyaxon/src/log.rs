@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ashlar_core::Timestamp;
 use ashlar_core::graph::StepId;
 use ashlar_core::journal::{Entry, Event, Level, LogLine, StepOutcome, Stream};
+use ashlar_service::LogRemoved;
 use chrono::{DateTime, Utc};
 
 /// A line is cut into several at this length, in bytes.
@@ -28,6 +29,9 @@ impl Lines {
 
     /// Returns the lines that an entry completes.
     pub(crate) fn feed(&mut self, entry: &Entry) -> Vec<String> {
+        if let Some(removed) = LogRemoved::of(entry) {
+            return vec![timed(entry.time, &removed.to_string())];
+        }
         match &entry.event {
             Event::Steps { names } => self.names.clone_from(names),
             Event::StepStarted { step } => return self.step(entry.time, *step, ""),
@@ -110,6 +114,15 @@ mod tests {
         let piece = "x".repeat(LINE_BYTES_MAX / 2);
         let given: usize = (0..10).map(|_| lines.feed(&said(Some(1), &piece, true)).len()).sum();
         assert_eq!(given, 5);
+    }
+
+    #[test]
+    fn a_log_that_was_removed_says_so() {
+        let value = serde_json::json!({ "log_removed": "age" });
+        let note = entry(Event::Note { dialect: "retention".into(), value });
+        let said = Lines::default().feed(&note);
+        assert_eq!(said.len(), 1);
+        assert!(said[0].contains("UTC -- log removed by retention (age) at 2018-"), "{said:?}");
     }
 
     #[test]

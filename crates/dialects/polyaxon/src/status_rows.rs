@@ -4,6 +4,7 @@ use ashlar_core::BuildId;
 use ashlar_core::failure::{Failure, FailureKind};
 use ashlar_core::journal::{Event, Record};
 use ashlar_core::state::State;
+use ashlar_service::Most;
 use axum::http::StatusCode;
 use serde_json::Value;
 
@@ -17,8 +18,8 @@ use crate::model::{Build, FoundBuild, NUMBERS, Outside, StatusNumbers, derived};
 use crate::statuses::{MESSAGE_MAX, Posted, Projection, Row, Status};
 use crate::wire;
 
-/// Entries that one look takes.
-const PIECE: usize = 5000;
+/// What one look takes.
+const PIECE: Most = Most { entries: 5000, bytes: 1024 * 1024 };
 /// How often a change is tried again when somebody else was faster.
 const TRIES: usize = 10;
 /// Entries after which it is worth writing down how far the journal was read.
@@ -81,7 +82,7 @@ async fn read_on(
 ) -> Result<u64, Refusal> {
     let mut next = from;
     loop {
-        let entries = context.service.journal(&context.actor, id, next, PIECE).await?;
+        let entries = context.service.journal_within(&context.actor, id, next, PIECE).await?;
         let Some(last) = entries.last() else { return Ok(next) };
         next = last.number + 1;
         entries.iter().for_each(|entry| projection.feed(entry));

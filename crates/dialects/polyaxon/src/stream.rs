@@ -3,6 +3,7 @@
 use std::io;
 
 use ashlar_core::journal::Entry;
+use ashlar_service::Most;
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -20,8 +21,8 @@ use crate::log::Lines;
 use crate::model::{FoundBuild, FoundProject};
 use crate::statuses::Status;
 
-/// Entries that one look takes.
-const PIECE: usize = 2000;
+/// What one look takes.
+const PIECE: Most = Most { entries: 2000, bytes: 1024 * 1024 };
 /// A log of at most this many bytes is sent with its length.
 const WHOLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Chunks that wait for a slow client.
@@ -65,7 +66,7 @@ struct Reader {
 impl Reader {
     async fn piece(&mut self) -> Result<Option<String>, Refusal> {
         let (context, id) = (&self.context, self.build.id());
-        let entries = context.service.journal(&context.actor, id, self.next, PIECE).await?;
+        let entries = context.service.journal_within(&context.actor, id, self.next, PIECE).await?;
         let Some(last) = entries.last() else { return Ok(None) };
         self.next = last.number + 1;
         let mut text = String::new();
@@ -155,7 +156,7 @@ impl Stream {
         let mut follower = context.service.follow(&context.actor, id, 0).await.map_err(|_| Gone)?;
         loop {
             let entries = tokio::select! {
-                entries = follower.next(PIECE) => entries.map_err(|_| Gone)?,
+                entries = follower.next(PIECE.entries) => entries.map_err(|_| Gone)?,
                 message = self.socket.recv() => match message {
                     // Pings are answered by the library; nothing else is expected.
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Gone),
