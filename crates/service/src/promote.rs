@@ -165,8 +165,8 @@ impl Service {
     /// Lists those tags of a repository of the actor's tenant that lead to an image, after a tag.
     /// Returns none when there is no such repository.
     ///
-    /// A tag whose image was removed stays a tag: if it went, its name would lead builds that stand
-    /// on it to a registry outside.
+    /// A tag whose image was removed stays a tag of its build, which [`Service::tags`] lists; it is
+    /// just no image's name until it is moved.
     ///
     /// # Errors
     /// When the database fails.

@@ -132,7 +132,7 @@ async fn a_tag_whose_image_is_gone_is_not_listed() {
     let next = format!("<{list}?n=1&last=b>; rel=\"next\"");
     assert_eq!(page(&format!("{list}?n=1")).await, (json!(["b"]), next));
     assert_eq!(page(&format!("{list}?n=1&last=b")).await, (json!(["d"]), String::new()));
-    // The repository is there, and so is the tag: its name is nobody else's.
+    // The repository is there, and so is the tag.
     assert_eq!(page("/v2/default/other/tags/list").await, (json!([]), String::new()));
     let missing = client.get("/v2/default/other/manifests/1").await.is(404).json();
     assert_eq!(missing["errors"][0]["code"], "MANIFEST_UNKNOWN");
