@@ -17,10 +17,11 @@ const TAG_DEFAULT: &str = "latest";
 
 /// Finds builds by the tags of one tenant.
 pub(crate) trait Tagged: Send + Sync {
-    /// Returns the build that a tag leads to and whose image is there.
+    /// Returns the build that a tag leads to.
     ///
     /// # Errors
-    /// With a text for the client, when that cannot be found out.
+    /// With a text for the client, when that cannot be found out or the build's image is gone: to ask
+    /// a registry outside then would give whoever has the name there the place of the tenant's own.
     fn build_of(&self, tag: &str) -> Result<Option<BuildId>, String>;
 }
 
@@ -40,8 +41,17 @@ impl Tagged for TenantTags {
                 return Ok(None);
             };
             let record = self.service.store().row(build).await?;
-            let own = record.submission.tenant == self.tenant && image_of(&record).is_some();
-            Ok(own.then_some(build))
+            if record.submission.tenant != self.tenant {
+                return Ok(None);
+            }
+            if image_of(&record).is_none() {
+                let text = format!(
+                    "the image of build {build}, to which your tag '{tag}' leads, was removed; \
+                     remove the tag or let it lead to another build"
+                );
+                return Err(Error::Conflict(text));
+            }
+            Ok(Some(build))
         });
         found.map_err(|error: Error| {
             if let Error::Away(what) = error {

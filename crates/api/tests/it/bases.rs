@@ -42,6 +42,19 @@ async fn a_tag_is_a_base_of_its_tenant_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_whose_image_is_gone_is_no_name_of_somebody_elses() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let build = tag(client, "me").await;
+    client.delete(&format!("/api/v1/builds/{}/artifacts/image", id(&build))).await.is(200);
+    let log = log_on_tag(client, &json!({})).await;
+    assert!(log.starts_with("failed") && log.contains("your tag 'rev/base:1' leads"), "{log}");
+    client.delete("/api/v1/tags/rev%2Fbase:1").await.is(204);
+    let log = log_on_tag(client, &json!({})).await;
+    assert!(log.starts_with("failed") && !log.contains("your tag"), "a registry is asked: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retry_has_the_base_that_the_build_had() {
     let world = World::new().await;
     let client = &world.admin;
