@@ -1,8 +1,11 @@
 //! Log lines with terminal colours as HTML: classes and no styles, so that a strict content
 //! security policy holds. All else that terminals understand is dropped.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use ashlar_core::graph::StepId;
+use ashlar_core::journal::{LogLine, Stream};
 use ashlar_core::terminal::{self, Piece};
 
 /// How a piece of text looks.
@@ -14,9 +17,15 @@ pub(crate) struct Look {
     colour: Option<u8>,
 }
 
-/// Returns a line as HTML.
-pub(crate) fn to_html(text: &str) -> String {
-    Look::default().html(text)
+/// How the next line of each stream of each step looks where it begins.
+#[derive(Debug, Default)]
+pub(crate) struct Looks(HashMap<(Option<StepId>, Stream), Look>);
+
+impl Looks {
+    /// Returns the next line of a page as HTML.
+    pub(crate) fn html(&mut self, line: &LogLine) -> String {
+        self.0.entry((line.step, line.stream)).or_default().html(&line.text)
+    }
 }
 
 impl Look {
@@ -109,6 +118,10 @@ fn escape(text: &str, out: &mut String) {
 mod tests {
     use super::*;
 
+    fn to_html(line: &str) -> String {
+        Look::default().html(line)
+    }
+
     #[test]
     fn colours_become_classes_and_markup_is_escaped() {
         let html = to_html("a\u{1b}[1;31m<b>\u{1b}[0m&\u{1b}[92mok\u{1b}[39m");
@@ -147,6 +160,19 @@ mod tests {
                 "plain"
             ]
         );
+    }
+
+    #[test]
+    fn streams_and_steps_have_a_look_each() {
+        let mut looks = Looks::default();
+        let mut html = |step: u32, stream, text: &str| {
+            let line = LogLine::service(ashlar_core::journal::Level::Info, text);
+            looks.html(&LogLine { step: Some(StepId(step)), stream, ..line })
+        };
+        assert_eq!(html(1, Stream::Stdout, "\u{1b}[31m"), "");
+        assert_eq!(html(2, Stream::Stdout, "a"), "a");
+        assert_eq!(html(1, Stream::Stderr, "b"), "b");
+        assert_eq!(html(1, Stream::Stdout, "c"), "<span class=\"c1\">c</span>");
     }
 
     /// Says whether all markup is spans with classes of ours, each closed at once.

@@ -17,7 +17,7 @@ use futures_util::{Stream, StreamExt as _, future, stream};
 use serde::{Deserialize, Serialize};
 
 use super::events::{Cut, PAGE_BYTES, entries, keep_alive, last_event, up_to_cut, with_goodbye};
-use super::html::to_html;
+use super::html::Looks;
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::extract::Path;
@@ -247,7 +247,8 @@ fn streamed(
         _ => "text/plain; charset=utf-8",
     };
     // A cut breaks the connection off: its client must not take what it has for the whole.
-    let lines = lines.map(move |line| line.map(|line| written(format, line.line)));
+    let mut looks = Looks::default();
+    let lines = lines.map(move |line| line.map(|line| written(format, line.line, &mut looks)));
     let bytes = lines.ready_chunks(LINES_AT_ONCE).flat_map(|lines| stream::iter(joined(lines)));
     ([(header::CONTENT_TYPE, kind)], Body::from_stream(bytes)).into_response()
 }
@@ -265,11 +266,13 @@ fn joined(lines: Vec<Result<Vec<u8>, Cut>>) -> impl Iterator<Item = Result<Vec<u
     [Some(Ok(bytes)), cut.map(Err)].into_iter().flatten()
 }
 
-fn written(format: Format, line: LogLine) -> Vec<u8> {
-    let end = if line.partial { "" } else { "\n" };
+fn written(format: Format, line: LogLine, looks: &mut Looks) -> Vec<u8> {
+    // What people read has one line a line, also where a stream ended within one.
+    let unended = line.unended && format == Format::Raw;
+    let end = if line.partial || unended { "" } else { "\n" };
     let mut bytes = match format {
         Format::Raw => line.raw.unwrap_or_else(|| line.text.into_bytes()),
-        Format::Html => to_html(&line.text).into_bytes(),
+        Format::Html => looks.html(&line).into_bytes(),
         _ => plain(&line.text).into_bytes(),
     };
     bytes.extend_from_slice(end.as_bytes());

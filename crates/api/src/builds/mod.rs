@@ -12,7 +12,7 @@ mod written;
 
 pub(crate) use actions::{cancel, change, delete, promote, retry, show};
 pub(crate) use events::{Cut, entries, events};
-pub(crate) use html::to_html;
+pub(crate) use html::Looks;
 pub(crate) use list::list;
 pub(crate) use logs::logs;
 pub(crate) use submit::{Ask, submit};

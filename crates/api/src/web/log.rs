@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, future, stream};
 
 use super::session::{BuildPath, Visitor, failed, refused};
 use crate::app::Shared;
-use crate::builds::{Cut, entries, to_html};
+use crate::builds::{Cut, Looks, entries};
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Log</title>\
                     <link rel=\"stylesheet\" href=\"../../assets/style.css\"></head><body><pre>";
@@ -36,10 +36,11 @@ pub(super) async fn page(
     };
     // Numbers have no gaps: what there is now is known, without a wait for more.
     let count = usize::try_from(record.next_number).unwrap_or(usize::MAX);
+    let mut looks = Looks::default();
     let lines = entries(follower, shared.service.clone(), actor)
         .take(count)
         .filter_map(|entry| future::ready(entry.map(LogLineAt::of).transpose()))
-        .map(|at| at.map(|at| shown(&at)))
+        .map(move |at| at.map(|at| shown(&at, &mut looks)))
         .ready_chunks(PIECE)
         .map(|lines| lines.into_iter().collect::<Result<String, Cut>>());
     let around = |text: &str| stream::iter([Ok(text.to_owned())]);
@@ -48,8 +49,8 @@ pub(super) async fn page(
 }
 
 /// Returns a line as HTML, escaped, with its step's number.
-pub(super) fn shown(at: &LogLineAt) -> String {
+pub(super) fn shown(at: &LogLineAt, looks: &mut Looks) -> String {
     let step = at.line.step.map(|s| format!("#{} ", s.0)).unwrap_or_default();
     let end = if at.line.partial { "" } else { "\n" };
-    format!("<span class=\"n\">{step}</span>{}{end}", to_html(&at.line.text))
+    format!("<span class=\"n\">{step}</span>{}{end}", looks.html(&at.line))
 }

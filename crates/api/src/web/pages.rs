@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::log::shown;
 use super::session::{BuildPath, Visitor, failed, page, refused};
 use crate::app::Shared;
+use crate::builds::Looks;
 use crate::params;
 
 /// Builds on one page.
@@ -263,5 +264,6 @@ const fn word(outcome: StepOutcome) -> &'static str {
 
 /// Returns the log as HTML: each line escaped, with its step's number.
 fn log(entries: Vec<Entry>) -> String {
-    entries.into_iter().filter_map(LogLineAt::of).map(|at| shown(&at)).collect()
+    let mut looks = Looks::default();
+    entries.into_iter().filter_map(LogLineAt::of).map(|at| shown(&at, &mut looks)).collect()
 }

@@ -63,6 +63,29 @@ async fn a_stream_that_breaks_goes_on_with_nothing_lost_or_doubled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_raw_log_ends_where_the_step_did_and_colours_and_bars_are_shown() {
+    let world = World::new().await;
+    let client = &world.admin;
+    let text = "FROM base\nRUN busybox printf '\\033[32mgreen\\nstill\\033[0m\\rp1\\rp2\\nabc'\n\
+                RUN busybox printf 'def\\n'\n";
+    let build = client.dockerfile(text).await;
+    client.wait(&build).await;
+    let log = async |query: &str| {
+        client.get(&format!("/api/v1/builds/{build}/logs?{query}")).await.is(200).text()
+    };
+    let green = |text: &str| format!("<span class=\"c2\">{text}</span>\n");
+    assert_eq!(log("format=text").await, "green\np2\nabc\ndef\n");
+    assert_eq!(log("format=html").await, format!("{}p2\nabc\ndef\n", green("green")));
+    let raw = log("format=raw").await;
+    assert_eq!(raw, "\u{1b}[32mgreen\nstill\u{1b}[0m\rp1\rp2\nabcdef\n");
+    let text = "FROM base\nRUN busybox printf '\\033[32mgreen\\nstill\\033[0m\\nno\\n'\n";
+    let build = client.dockerfile(text).await;
+    client.wait(&build).await;
+    let html = client.get(&format!("/api/v1/builds/{build}/logs?format=html")).await.text();
+    assert_eq!(html, format!("{}{}no\n", green("green"), green("still")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_served_as_text_html_raw_and_json() {
     let world = World::new().await;
     let client = &world.admin;
