@@ -24,6 +24,7 @@ crate::on_both! {
     a_build_that_is_gone_is_not_built_again;
     a_stopped_run_without_a_driver_stops_its_builds;
     a_run_that_ends_with_its_driver_stops_its_builds;
+    a_run_that_waits_to_go_on_and_is_replaced_stops_its_builds;
     runs_of_a_scope_wait_for_each_other;
     servers_share_runs_and_drive_each_once;
     dialects_have_nodes_of_their_own;
@@ -303,6 +304,29 @@ async fn a_run_that_ends_with_its_driver_stops_its_builds(world: World) {
     service.start();
     assert_eq!(world.ended(&service, run).await.state, State::Failed);
     assert_eq!(world.ended(&service, child).await.state, State::Cancelled);
+    service.drain().await;
+}
+
+async fn a_run_that_waits_to_go_on_and_is_replaced_stops_its_builds(world: World) {
+    let service = world.open().await;
+    let run = submit(&service, run_of(vec![node("a", &[], build("hold"))])).await;
+    let child = submit_child(&service, run).await;
+    noted_by_a_dead_driver(&world, run, child, true).await;
+    let store = Store::open(&world.database()).await.unwrap();
+    assert_eq!(store.expire(now()).await.unwrap(), [run]);
+    service
+        .set_scope_policy(service.admin(), "pipeline", Policy::ReplacePending, None)
+        .await
+        .unwrap();
+    let next = submit(&service, run_of(vec![node("b", &[], build("ok"))])).await;
+    let row = service.row(service.admin(), run).await.unwrap();
+    assert!(row.state == State::Queued && row.cancellation.is_some(), "{row:#?}");
+    service.start();
+    let row = world.ended(&service, run).await;
+    let made = world.ended(&service, child).await;
+    assert_eq!((row.state, made.state), (State::Cancelled, State::Cancelled));
+    assert!(made.finished_at.unwrap() < row.finished_at.unwrap(), "the run was over first");
+    assert_eq!(world.ended(&service, next).await.state, State::Succeeded);
     service.drain().await;
 }
 
