@@ -12,7 +12,8 @@ const REASON_MAX: usize = 1000;
 
 impl Service {
     /// Asks a build to stop and returns its row at once: one that waits is cancelled then, one
-    /// that runs soon after; a run of builds that has begun when its builds have ended. A build that has ended, or was asked before, stays as it is.
+    /// that runs soon after; a run of builds that has begun when its builds have ended. A build that
+    /// has ended, or was asked before, stays as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`].
