@@ -274,6 +274,60 @@ impl Span {
         (self.low, self.high) = (1, 0);
         Ok((0, total))
     }
+
+    /// As [`Span::skip_blocks`], where no counts are kept: counts the span part by part, so that the
+    /// records that are skipped are not looked at a second time, but for those of one part.
+    async fn skip_parts(&mut self, tx: &mut Tx, skip: u64) -> Result<(u64, u64), Error> {
+        let blocks = facets::blocks(tx, self.facets.first().copied().unwrap_or(ALL)).await?;
+        let (low, high) = (self.low, self.high);
+        let mut parts = parts(&blocks);
+        if self.order == Order::OldestFirst {
+            parts.reverse();
+        }
+        let (mut total, mut begin) = (0, None);
+        for part in parts {
+            (self.low, self.high) = (low.max(part.0), high.min(part.1));
+            if self.low > self.high {
+                continue;
+            }
+            let n = self.count(tx).await?;
+            if begin.is_none() && skip < total + n {
+                begin = Some((self.low, self.high, skip - total));
+            }
+            total += n;
+        }
+        let Some((first, last, left)) = begin else {
+            (self.low, self.high) = (1, 0);
+            return Ok((0, total));
+        };
+        // The page may go on into the next part.
+        (self.low, self.high) = match self.order {
+            Order::NewestFirst => (low, last),
+            Order::OldestFirst => (first, high),
+        };
+        Ok((left, total))
+    }
+}
+
+/// Into how many parts a list is cut to be counted, at most.
+const PARTS: u64 = 16;
+
+/// Joins blocks, the newest first, to spans of positions with about as many records each.
+fn parts(blocks: &[(i64, u64)]) -> Vec<(i64, i64)> {
+    let all: u64 = blocks.iter().map(|(_, n)| n).sum();
+    let most = all.div_ceil(PARTS);
+    let (mut parts, mut records) = (Vec::new(), u64::MAX);
+    for (block, n) in blocks {
+        let (first, last) = (block * BLOCK, (block + 1) * BLOCK - 1);
+        match parts.last_mut() {
+            Some((low, _)) if records < most => (*low, records) = (first, records + n),
+            _ => {
+                parts.push((first, last));
+                records = *n;
+            }
+        }
+    }
+    parts
 }
 
 impl Store {
@@ -328,7 +382,8 @@ impl Store {
                     let (left, total) = span.skip_blocks(tx, skip).await?;
                     (left, Some(total))
                 } else {
-                    (skip, Some(span.count(tx).await?))
+                    let (left, total) = span.skip_parts(tx, skip).await?;
+                    (left, Some(total))
                 }
             }
         };

@@ -7,6 +7,7 @@ use ashlar_core::BuildId;
 use ashlar_core::journal::{BuildKind, Event, Mode, Record, Submission};
 use ashlar_core::state::State;
 use ashlar_records::{At, Cursor, Error, Filter, Order, Page, Store, Writer};
+use sqlx::Connection as _;
 
 use crate::common::{Database, SECOND, at, build_id, stamped, state, submission, submit, tenant};
 
@@ -14,6 +15,7 @@ crate::on_both! {
     lists_show_what_the_filter_lets_through;
     cursors_go_through_everything_once;
     page_sizes_are_bounded;
+    pages_by_number_go_on_across_blocks;
     a_page_that_is_asked_for_again_is_what_there_is;
     ids_are_found_by_their_beginning;
 }
@@ -244,6 +246,47 @@ async fn a_page_that_is_asked_for_again_is_what_there_is(db: Database) {
     assert_eq!(other.forget(&[builds[2]]).await.unwrap(), [builds[2]]);
     check("a build less").await;
     other.close().await;
+}
+
+/// Leaves out positions, as if builds had been there and were gone.
+async fn leave_out(place: &str, positions: u32) {
+    if place.starts_with("postgres") {
+        let mut connection = sqlx::PgConnection::connect(place).await.unwrap();
+        let sql = format!(
+            "SELECT setval(s, nextval(s) + {positions}) \
+             FROM (SELECT pg_get_serial_sequence('builds', 'position') s) x"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        return;
+    }
+    let connection = rusqlite::Connection::open(place).unwrap();
+    let sql = "UPDATE sqlite_sequence SET seq = seq + ?1 WHERE name = 'builds'";
+    assert_eq!(connection.execute(sql, [positions]).unwrap(), 1);
+}
+
+/// Lists by several properties are counted part by part, and a page may lie in two parts.
+async fn pages_by_number_go_on_across_blocks(db: Database) {
+    for _ in 0..12 {
+        fill(&db, 5).await;
+        leave_out(&db.place, 3000).await;
+    }
+    let native = Filter { dialect: Some("native".into()), ..Filter::default() };
+    let two = Filter { kind: Some(BuildKind::Build), ..native };
+    let recent = Filter { created_from: Some(at(600 * SECOND)), ..Filter::default() };
+    for filter in [two, recent] {
+        let whole = db.store.list(&filter, &Page::newest(1000)).await.unwrap();
+        let mut all = whole.records.clone();
+        assert!(all.len() >= 24, "{}", all.len());
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            for (number, want) in (1..).zip(all.chunks(5).chain([&[][..]])) {
+                let page = Page { size: 5, at: At::Number(number), order };
+                let listed = db.store.list(&filter, &page).await.unwrap();
+                assert_eq!(listed.records, want, "{order:?} {number}");
+                assert_eq!(listed.total, Some(all.len() as u64));
+            }
+            all.reverse();
+        }
+    }
 }
 
 async fn page_sizes_are_bounded(db: Database) {
