@@ -22,7 +22,7 @@ const HOST_BYTES_MAX: usize = 255 - PREFIX.len();
 
 /// What proves to a registry who pulls.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RegistryCredential {
     /// A user name and a password. Google's Artifact Registry takes `_json_key` and a service
     /// account's key as JSON.

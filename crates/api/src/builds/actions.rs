@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ashlar_service::RetryRequest;
+use ashlar_service::{RegistryCredential, RetryRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 
-use super::secret::{self, CredentialAsk, SecretValue};
+use super::secret::{self, SecretValue};
 use crate::app::Shared;
 use crate::auth::Caller;
 use crate::extract::{Body, IdempotencyKey, Optional, Path};
@@ -60,7 +60,7 @@ pub(crate) struct Retry {
     #[serde(default)]
     secrets: BTreeMap<String, SecretValue>,
     #[serde(default)]
-    credentials: BTreeMap<String, CredentialAsk>,
+    credentials: BTreeMap<String, RegistryCredential>,
     idempotency_key: Option<String>,
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn retry(
         no_cache: asked.no_cache,
         tags: asked.tags,
         secrets: secret::values(asked.secrets)?,
-        credentials: secret::credentials(asked.credentials),
+        credentials: asked.credentials.into_iter().collect(),
         idempotency_key: key.or(asked.idempotency_key),
         ..RetryRequest::default()
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ashlar_service::{RegistryCredential, Secret};
+use ashlar_service::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -29,48 +29,6 @@ impl std::fmt::Debug for SecretValue {
     }
 }
 
-/// What proves to a registry who pulls or pushes: a [`RegistryCredential`] in which every field is
-/// known.
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub(super) enum CredentialAsk {
-    Basic {
-        username: String,
-        password: String,
-    },
-    AwsEcr {
-        access_key_id: String,
-        secret_access_key: String,
-        region: String,
-        session_token: Option<String>,
-    },
-}
-
-impl std::fmt::Debug for CredentialAsk {
-    /// Shows no secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("CredentialAsk(hidden)")
-    }
-}
-
-impl From<CredentialAsk> for RegistryCredential {
-    fn from(asked: CredentialAsk) -> Self {
-        match asked {
-            CredentialAsk::Basic { username, password } => Self::Basic { username, password },
-            CredentialAsk::AwsEcr { access_key_id, secret_access_key, region, session_token } => {
-                Self::AwsEcr { access_key_id, secret_access_key, region, session_token }
-            }
-        }
-    }
-}
-
-/// Reads credentials by host.
-pub(super) fn credentials(
-    asked: BTreeMap<String, CredentialAsk>,
-) -> Vec<(String, RegistryCredential)> {
-    asked.into_iter().map(|(host, credential)| (host, credential.into())).collect()
-}
-
 /// Reads values by id.
 pub(super) fn values(
     secrets: BTreeMap<String, SecretValue>,
@@ -89,6 +47,8 @@ pub(super) fn values(
 
 #[cfg(test)]
 mod tests {
+    use ashlar_service::RegistryCredential;
+
     use super::*;
 
     #[test]
@@ -105,11 +65,11 @@ mod tests {
         let value = r#"{"base64":"/w==","encoding":"x"}"#;
         assert!(serde_json::from_str::<SecretValue>(value).is_err());
         let basic = r#"{"kind":"basic","username":"u","password":"p","mail":"m"}"#;
-        let error = serde_json::from_str::<CredentialAsk>(basic).unwrap_err().to_string();
+        let error = serde_json::from_str::<RegistryCredential>(basic).unwrap_err().to_string();
         assert!(error.contains("unknown field `mail`"), "{error}");
         let ecr = r#"{"kind":"aws_ecr","access_key_id":"a","secret_access_key":"b","region":"c"}"#;
-        let read: CredentialAsk = serde_json::from_str(ecr).unwrap();
-        let stored = serde_json::to_value(RegistryCredential::from(read)).unwrap();
+        let read: RegistryCredential = serde_json::from_str(ecr).unwrap();
+        let stored = serde_json::to_value(read).unwrap();
         assert_eq!((&stored["region"], &stored["session_token"]), (&"c".into(), &().into()));
     }
 }

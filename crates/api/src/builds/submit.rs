@@ -8,7 +8,8 @@ use ashlar_http::Origin;
 use ashlar_service::frontends::declarative::{self, Base, CacheUse};
 use ashlar_service::frontends::dockerfile::{self, NamedContext, NoCache, Source};
 use ashlar_service::{
-    ATTEMPTS_DEFAULT, Actor, BuildOutput, Definition, Limits, OnLost, Recipe, SubmitRequest,
+    ATTEMPTS_DEFAULT, Actor, BuildOutput, Definition, Limits, OnLost, Recipe, RegistryCredential,
+    SubmitRequest,
 };
 use axum::Json;
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -17,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::secret::{self, CredentialAsk, SecretValue};
+use super::secret::{self, SecretValue};
 use super::start::StartAsk;
 use crate::app::{BODY_BYTES_MAX, Shared};
 use crate::auth::Caller;
@@ -129,7 +130,7 @@ pub(crate) struct Ask {
     secrets: BTreeMap<String, SecretValue>,
     /// Credentials of registries by host, for this build's pulls and pushes.
     #[serde(default)]
-    credentials: BTreeMap<String, CredentialAsk>,
+    credentials: BTreeMap<String, RegistryCredential>,
     backend: Option<String>,
     #[serde(default)]
     priority: i32,
@@ -252,7 +253,7 @@ impl Ask {
         }
         request.idempotency_key = self.idempotency_key;
         request.secrets = secret::values(self.secrets)?;
-        request.credentials = secret::credentials(self.credentials);
+        request.credentials = self.credentials.into_iter().collect();
         Ok(request)
     }
 
