@@ -346,7 +346,7 @@ impl Store {
         let tenant = filter.tenant.filter(|_| self.db.is_sqlite());
         let Some(tenant) = tenant else {
             let mut tx = self.db.snapshot().await?;
-            let listed = self.read_list(&mut tx, filter, page).await?;
+            let (listed, _) = self.read_list(&mut tx, filter, page).await?;
             tx.commit().await?;
             return Ok(Arc::new(listed));
         };
@@ -358,13 +358,20 @@ impl Store {
         let mut tx = self.db.snapshot().await?;
         // Of the moment that the list is of, which may be a later one.
         let version = version_of(tx.maybe(VERSION, args![tenant]).await?)?;
-        let listed = Arc::new(self.read_list(&mut tx, filter, page).await?);
+        let (listed, bytes) = self.read_list(&mut tx, filter, page).await?;
         tx.commit().await?;
-        self.pages.put(asked, version, &listed);
+        let listed = Arc::new(listed);
+        self.pages.put(asked, version, &listed, bytes);
         Ok(listed)
     }
 
-    async fn read_list(&self, tx: &mut Tx, filter: &Filter, page: &Page) -> Result<Listed, Error> {
+    /// Reads a page, and says how many bytes its rows have.
+    async fn read_list(
+        &self,
+        tx: &mut Tx,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<(Listed, usize), Error> {
         let mut span = span(tx, filter, page.order).await?;
         let size = u64::from(page.size);
         let (skip, total) = match page.at {
@@ -391,13 +398,23 @@ impl Store {
         self.listed(&rows, page.size as usize, total)
     }
 
-    fn listed(&self, rows: &[Row], size: usize, total: Option<u64>) -> Result<Listed, Error> {
+    fn listed(
+        &self,
+        rows: &[Row],
+        size: usize,
+        total: Option<u64>,
+    ) -> Result<(Listed, usize), Error> {
         let shown = &rows[..rows.len().min(size)];
         let more = rows.len() > size;
         let next = shown.last().filter(|_| more).map(|row| row.int(0).map(Cursor)).transpose()?;
-        let record = |row: &Row| self.recent.read(row.int(0)?, row.str(1)?, "a build");
+        let mut bytes = 0;
+        let record = |row: &Row| {
+            let text = row.str(1)?;
+            bytes += text.len();
+            self.recent.read(row.int(0)?, text, "a build")
+        };
         let records = shown.iter().map(record).collect::<Result<_, _>>()?;
-        Ok(Listed { records, next, total })
+        Ok((Listed { records, next, total }, bytes))
     }
 }
 

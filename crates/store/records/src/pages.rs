@@ -10,9 +10,11 @@ use hashlink::LruCache;
 
 use crate::list::{Filter, Listed, Page};
 
-/// Records of all pages together that are remembered at most; most of them are in [`crate::recent`]
-/// too.
-const RECORDS_MAX: usize = 4096;
+/// Bytes of the rows of all pages together that are remembered at most, as the database has them;
+/// what was made of them is some times as large, and mostly in [`crate::recent`] too.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a page takes without its rows, in bytes: its question above all.
+const PAGE_BYTES: usize = 1024;
 
 /// What was asked for.
 pub(crate) type Asked = (Filter, Page);
@@ -22,13 +24,19 @@ pub(crate) type Asked = (Filter, Page);
 pub(crate) struct Pages(Mutex<Kept>);
 
 struct Kept {
-    pages: LruCache<Asked, (i64, Arc<Listed>)>,
-    records: usize,
+    pages: LruCache<Asked, Read>,
+    bytes: usize,
+}
+
+struct Read {
+    version: i64,
+    page: Arc<Listed>,
+    bytes: usize,
 }
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { pages: LruCache::new_unbounded(), records: 0 }
+        Self { pages: LruCache::new_unbounded(), bytes: 0 }
     }
 }
 
@@ -36,31 +44,27 @@ impl Pages {
     /// Returns a page as it is at a version.
     pub(crate) fn get(&self, asked: &Asked, version: i64) -> Option<Arc<Listed>> {
         let mut kept = self.lock();
-        let (read_at, page) = kept.pages.get(asked)?;
-        (*read_at == version).then(|| Arc::clone(page))
+        let read = kept.pages.get(asked)?;
+        (read.version == version).then(|| Arc::clone(&read.page))
     }
 
-    /// Remembers a page.
-    pub(crate) fn put(&self, asked: Asked, version: i64, page: &Arc<Listed>) {
+    /// Remembers a page whose rows have so many bytes.
+    pub(crate) fn put(&self, asked: Asked, version: i64, page: &Arc<Listed>, rows: usize) {
+        let (page, bytes) = (Arc::clone(page), rows + PAGE_BYTES);
         let mut kept = self.lock();
-        kept.records += weight(page);
-        if let Some((_, old)) = kept.pages.insert(asked, (version, Arc::clone(page))) {
-            kept.records -= weight(&old);
+        kept.bytes += bytes;
+        if let Some(old) = kept.pages.insert(asked, Read { version, page, bytes }) {
+            kept.bytes -= old.bytes;
         }
-        while kept.records > RECORDS_MAX {
-            let Some((_, (_, old))) = kept.pages.remove_lru() else { break };
-            kept.records -= weight(&old);
+        while kept.bytes > BYTES_MAX {
+            let Some((_, old)) = kept.pages.remove_lru() else { break };
+            kept.bytes -= old.bytes;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A page without records takes room too.
-fn weight(page: &Listed) -> usize {
-    page.records.len() + 1
 }
 
 #[cfg(test)]
@@ -71,6 +75,11 @@ mod tests {
         Arc::new(Listed { records: Vec::new(), next: None, total: None })
     }
 
+    fn held(pages: &Pages) -> (usize, usize) {
+        let kept = pages.lock();
+        (kept.bytes, kept.pages.len())
+    }
+
     fn asked(size: u32) -> Asked {
         (Filter::default(), Page::newest(size))
     }
@@ -78,21 +87,23 @@ mod tests {
     #[test]
     fn a_page_is_remembered_for_its_version_only() {
         let (pages, page) = (Pages::default(), empty());
-        pages.put(asked(1), 7, &page);
+        pages.put(asked(1), 7, &page, 9);
         assert!(pages.get(&asked(1), 7).is_some_and(|found| Arc::ptr_eq(&found, &page)));
         assert!(pages.get(&asked(1), 8).is_none() && pages.get(&asked(2), 7).is_none());
         let newer = empty();
-        pages.put(asked(1), 8, &newer);
+        pages.put(asked(1), 8, &newer, 5);
         assert!(pages.get(&asked(1), 8).is_some_and(|found| Arc::ptr_eq(&found, &newer)));
-        assert_eq!(pages.lock().records, 1);
+        assert_eq!(pages.lock().bytes, PAGE_BYTES + 5);
     }
 
     #[test]
     fn no_more_is_remembered_than_fits() {
         let pages = Pages::default();
-        let many = u32::try_from(RECORDS_MAX).unwrap() + 10;
-        (0..many).for_each(|size| pages.put(asked(size), 1, &empty()));
-        let kept = pages.lock();
-        assert_eq!((kept.records, kept.pages.len()), (RECORDS_MAX, RECORDS_MAX));
+        let row = PAGE_BYTES;
+        (0..5000).for_each(|size| pages.put(asked(size), 1, &empty(), row));
+        let fitting = BYTES_MAX / (row + PAGE_BYTES);
+        assert_eq!(held(&pages), (BYTES_MAX, fitting));
+        pages.put(asked(0), 1, &empty(), BYTES_MAX);
+        assert_eq!(held(&pages), (0, 0));
     }
 }
