@@ -1,7 +1,8 @@
 //! How long builds are kept: who says so, when what will go, and the upkeep that lets it go.
 //!
 //! Several levels say something, the more special one wins bound by bound: the scope, the scopes that
-//! it lies in (for a node's builds that of their run), its tenant, the server. A dialect whose vendor documents what it keeps may say so between tenant and server
+//! it lies in (for a node's builds that of their run), its tenant, the server. A dialect whose vendor
+//! documents what it keeps may say so between tenant and server
 //! ([`Service::set_dialect_retention`]); none of those there are has a vendor that does.
 
 use std::borrow::Borrow;

@@ -94,8 +94,8 @@ pub struct Follower {
 
 impl Follower {
     /// Returns the next entries, at least one and at most `limit`, fewer when they are long; waits
-    /// for them. Nothing is returned only when the build has ended and all its entries were. Resume after a break with
-    /// the number after the last entry seen. Safe to cancel.
+    /// for them. Nothing is returned only when the build has ended and all its entries were. Resume
+    /// after a break with the number after the last entry seen. Safe to cancel.
     ///
     /// # Errors
     /// When there is no such build (any more) or the database fails.

@@ -405,8 +405,8 @@ impl Store {
         }
     }
 
-    /// Reads the entries of all builds of a scope by time, but removed log lines: the first `limit` of a range, or with
-    /// `newest_first` the last ones, newest first. Submissions come without their definitions.
+    /// Reads the entries of all builds of a scope by time, but removed log lines: the first `limit`
+    /// of a range, or with `newest_first` the last ones, newest first. Submissions come without their definitions.
     ///
     /// # Errors
     /// When the database fails or an entry is damaged.
